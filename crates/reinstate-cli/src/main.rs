@@ -1,0 +1,3 @@
+//! The `reinstate` command.
+
+fn main() {}

@@ -1,0 +1,46 @@
+//! Values and ports of reinstate.
+//!
+//! This crate says what a tenant, a table, a row, a snapshot and a live store *are*. It holds no
+//! I/O, no threads and no clock, so that everything above it can be tested against a store that
+//! lives in memory.
+//!
+//! **Invariant:** nothing here opens a file, reads the time or starts a thread.
+
+mod change;
+mod digest;
+mod error;
+mod id;
+mod key;
+mod observer;
+mod owner;
+mod port;
+mod position;
+mod row;
+mod schema;
+mod snapshot;
+mod varint;
+
+pub use change::{ChangeCounts, ConflictPolicy, Policy, RowRole, Switch};
+pub use digest::{ContentDigest, Digest};
+pub use error::{ErrorKind, RepositoryError, StoreError};
+pub use id::{JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};
+pub use key::{KeyForm, KeyPart, KeyWriter};
+pub use observer::{Cancellation, Event, Observer, Phase, Silent};
+pub use owner::{Owner, ParseTenantError, TENANT_ID_BYTES_MAX, Tenant, TenantId, TenantKind};
+pub use port::{
+    CaptureView, ChangeSource, Committed, Fingerprint, HeldKey, JournalEntry, LiveStore, LiveView,
+    ObjectReader, ObjectWriter, OwnedRowStream, Repository, RowOrder, RowStream, SequenceRaise,
+    SnapshotSource, TenantWriter,
+};
+pub use position::{Position, PositionNotation, Timestamp};
+pub use row::{
+    OwnedRowBatch, ROW_BYTES_MAX, RowBatch, RowBuilder, RowError, RowRef, Values, compare_rows,
+};
+pub use schema::{
+    ColumnIndex, ColumnSchema, Reference, SchemaError, StoreSchema, TableIndex, TableName,
+    TableSchema, Tenancy,
+};
+pub use snapshot::{
+    Encryption, SegmentDescription, SequenceValue, SnapshotDescription, StoreIdentity, TableTotals,
+};
+pub use varint::{read_varint, write_varint};

@@ -1,0 +1,363 @@
+//! The ports: what a repository and a live store have to offer.
+//!
+//! All are synchronous and object-safe, take batches in and hand streams out. A key-value store
+//! and a SQL database fit them alike. `reinstate-testkit` certifies an implementation.
+
+use std::fmt;
+
+use crate::{
+    ChangeCounts, Digest, JobId, ObjectId, OwnedRowBatch, Position, PositionNotation,
+    RepositoryError, RepositoryId, RowBatch, RowRole, SequenceValue, StoreError, StoreIdentity,
+    StoreSchema, TableIndex, TableName, TenantId, TenantKind, Timestamp,
+};
+
+/// Rows of one table and one tenant.
+pub trait RowStream: Send {
+    /// Replaces what is in `batch` by the next rows. `false` when there are no more; then the
+    /// batch is empty.
+    ///
+    /// # Errors
+    /// Whatever kept the rows from being read; the stream is then of no further use.
+    fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError>;
+}
+
+/// Rows of one table, of every owner.
+pub trait OwnedRowStream: Send {
+    /// Replaces what is in `batch` by the next rows. `false` when there are no more.
+    ///
+    /// # Errors
+    /// Whatever kept the rows from being read; the stream is then of no further use.
+    fn next_batch(&mut self, batch: &mut OwnedRowBatch) -> Result<bool, StoreError>;
+}
+
+/// A store that can be captured.
+pub trait SnapshotSource: Send + Sync {
+    /// Fixes one position for the whole store and opens it for reading, while others write on.
+    ///
+    /// # Errors
+    /// `Refused` if the role may not see every row; `Unclassified` if a table has no owner.
+    fn begin_capture(&self) -> Result<Box<dyn CaptureView + '_>, StoreError>;
+}
+
+/// A whole store at one position. Used from several threads at once.
+pub trait CaptureView: Send + Sync {
+    /// The store's tables at this position.
+    fn schema(&self) -> &StoreSchema;
+
+    /// The position: every commit up to it is seen, none after.
+    fn position(&self) -> Position;
+
+    /// The time of that position by the store's own clock, if it has one.
+    fn taken_at(&self) -> Option<Timestamp>;
+
+    /// The store's counters at this position.
+    fn sequences(&self) -> &[SequenceValue];
+
+    /// How many streams can be open at once without waiting for each other; at least one.
+    fn lanes(&self) -> usize;
+
+    /// Every row of a table, in any order, each once, with its owner. Rows of excluded tables are
+    /// not asked for.
+    ///
+    /// # Errors
+    /// `Refused` if rows would be hidden; otherwise as the store reports it.
+    fn table_rows(&self, table: TableIndex) -> Result<Box<dyn OwnedRowStream + '_>, StoreError>;
+}
+
+/// What identifies the state of one live tenant: equal before and after means that nobody wrote
+/// to it. Opaque; each store has its own way to make one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Fingerprint(Vec<u8>);
+
+impl Fingerprint {
+    /// The fingerprint with these bytes.
+    #[must_use]
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Fingerprint({})", crate::id::hex(&self.0))
+    }
+}
+
+/// The order in which a view hands out a tenant's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowOrder {
+    /// As [`compare_rows`](crate::compare_rows) has it.
+    Sorted,
+    /// Any; the engine sorts.
+    Any,
+}
+
+/// A key whose place a row of somebody else holds. Says nothing about that row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldKey {
+    /// The encoded key of the row that was to be created.
+    pub key: Vec<u8>,
+    /// What holds it, without any value: the name of the key or index.
+    pub constraint: String,
+}
+
+/// A store that is in use, and into which tenants are restored.
+pub trait LiveStore: SnapshotSource {
+    /// Which store this is.
+    fn identity(&self) -> StoreIdentity;
+
+    /// What kind of id its tenants have.
+    fn tenant_kind(&self) -> &TenantKind;
+
+    /// How it writes positions.
+    fn notation(&self) -> PositionNotation;
+
+    /// Creates what the engine needs to keep in the store: the journal. Does nothing when it is
+    /// there already.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn prepare(&self) -> Result<(), StoreError>;
+
+    /// Opens the store for reading at one position, without taking any lock that a writer minds.
+    ///
+    /// # Errors
+    /// As [`SnapshotSource::begin_capture`].
+    fn read_view(&self) -> Result<Box<dyn LiveView + '_>, StoreError>;
+
+    /// Opens one tenant for writing, in one transaction that ends with the writer. Rows of other
+    /// tenants cannot be named through it.
+    ///
+    /// # Errors
+    /// `Stale` if the tenant's fingerprint or the tables' schema is not the expected one;
+    /// `Locked` if another run holds the tenant; `Refused` if a guard finds that a neighbour
+    /// could be touched.
+    fn begin_merge(
+        &self,
+        tenant: &TenantId,
+        expected: &Fingerprint,
+        schema: &StoreSchema,
+    ) -> Result<Box<dyn TenantWriter + '_>, StoreError>;
+
+    /// The journal's entry for this job and tenant, if that merge was committed.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn journal_entry(
+        &self,
+        job: JobId,
+        tenant: &TenantId,
+    ) -> Result<Option<JournalEntry>, StoreError>;
+
+    /// How many rows of anybody but `tenant` carry the mark of the commit at `position`, in
+    /// tenant-owned and shared tables, read after that commit. Zero unless something is wrong.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn foreign_rows_written(
+        &self,
+        tenant: &TenantId,
+        commit_mark: &[u8],
+    ) -> Result<u64, StoreError>;
+}
+
+/// A live store at one position, for reading.
+pub trait LiveView: Send {
+    /// The store's tables at this position.
+    fn schema(&self) -> &StoreSchema;
+
+    /// The position.
+    fn position(&self) -> Position;
+
+    /// The time of that position by the store's own clock, if it has one.
+    fn taken_at(&self) -> Option<Timestamp>;
+
+    /// The state of one tenant at this position.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn fingerprint(&mut self, tenant: &TenantId) -> Result<Fingerprint, StoreError>;
+
+    /// The order in which [`tenant_rows`](Self::tenant_rows) hands out rows.
+    fn row_order(&self) -> RowOrder;
+
+    /// The rows of one tenant in one tenant-owned table.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn tenant_rows(
+        &mut self,
+        tenant: &TenantId,
+        table: TableIndex,
+    ) -> Result<Box<dyn RowStream + '_>, StoreError>;
+
+    /// Which of these rows, all to be created for `tenant`, would meet a row that is not its own:
+    /// a key or unique value that somebody else holds.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn held_by_others(
+        &mut self,
+        tenant: &TenantId,
+        table: TableIndex,
+        rows: &RowBatch,
+    ) -> Result<Vec<HeldKey>, StoreError>;
+}
+
+/// The changes of one tenant's plan. May be read more than once, and in any order.
+pub trait ChangeSource: Sync {
+    /// The tables with changes, parents before children.
+    fn tables(&self) -> &[TableIndex];
+
+    /// How many rows of a table change.
+    fn counts(&self, table: TableIndex) -> ChangeCounts;
+
+    /// The rows of one table in one role, sorted. Of a table without a key, a row that changes
+    /// several times over is there as often.
+    ///
+    /// # Errors
+    /// `Corrupt` if the plan's bytes are not what was written.
+    fn rows(&self, table: TableIndex, role: RowRole)
+    -> Result<Box<dyn RowStream + '_>, StoreError>;
+}
+
+/// One open transaction on one tenant. Dropping it without a commit leaves the store as it was.
+pub trait TenantWriter: Send {
+    /// Makes all changes of the plan. Returns, for every table of the store in which this
+    /// transaction changed anything, how many rows the *store* counted: effects of cascades and
+    /// triggers included.
+    ///
+    /// # Errors
+    /// `Conflict` if the store's own rules refuse a row; `Contended` if other writers came in the
+    /// way; otherwise as the store reports it.
+    fn apply(
+        &mut self,
+        changes: &dyn ChangeSource,
+    ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError>;
+
+    /// The tenant's rows in one table as they are inside this transaction, in any order.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn read_back(&mut self, table: TableIndex) -> Result<Box<dyn RowStream + '_>, StoreError>;
+
+    /// Writes the journal's entry and commits, durably. All or nothing.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` if the commit was sent and no answer came; with every other error nothing
+    /// was committed.
+    fn commit(self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError>;
+}
+
+/// What a commit left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Where in the store's order the commit is.
+    pub position: Position,
+    /// What marks this commit's rows; see [`LiveStore::foreign_rows_written`].
+    pub commit_mark: Vec<u8>,
+    /// Counters that were raised so that restored values are not handed out again.
+    pub sequences_raised: Vec<SequenceRaise>,
+}
+
+/// A counter that a merge raised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceRaise {
+    /// The counter's name.
+    pub name: String,
+    /// Its last value before.
+    pub from: i64,
+    /// Its last value after.
+    pub to: i64,
+}
+
+/// What the store remembers of a merge, written in the same transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// The run.
+    pub job: JobId,
+    /// Whose rows it changed.
+    pub tenant: TenantId,
+    /// The plan that was applied.
+    pub plan: Digest,
+    /// What the engine wants to find again; opaque to the store.
+    pub payload: Vec<u8>,
+}
+
+/// A place that keeps immutable objects and the small records that name them.
+///
+/// An object is invisible until sealed and never changes after. A record is put if absent.
+pub trait Repository: Send + Sync {
+    /// Which repository this is.
+    fn id(&self) -> RepositoryId;
+
+    /// Starts an object. It is visible to nobody until sealed.
+    ///
+    /// # Errors
+    /// As the medium reports it.
+    fn create_object(&self) -> Result<Box<dyn ObjectWriter + '_>, RepositoryError>;
+
+    /// Opens a sealed object.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of that name.
+    fn open_object(&self, object: ObjectId) -> Result<Box<dyn ObjectReader>, RepositoryError>;
+
+    /// The names of all sealed objects.
+    ///
+    /// # Errors
+    /// Any error means that the list is unknown, never that it is empty.
+    fn list_objects(&self) -> Result<Vec<ObjectId>, RepositoryError>;
+
+    /// Publishes a record under a name, durably, unless there is one already. Publishing the same
+    /// bytes again does nothing and succeeds.
+    ///
+    /// # Errors
+    /// `Conflict` if another record has that name.
+    fn publish(&self, kind: &str, name: [u8; 16], bytes: &[u8]) -> Result<(), RepositoryError>;
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of that name.
+    fn read(&self, kind: &str, name: [u8; 16]) -> Result<Vec<u8>, RepositoryError>;
+
+    /// The names of all records of a kind.
+    ///
+    /// # Errors
+    /// Any error means that the list is unknown, never that it is empty.
+    fn list(&self, kind: &str) -> Result<Vec<[u8; 16]>, RepositoryError>;
+}
+
+/// An object that is being written.
+pub trait ObjectWriter: Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// `Full` if there is no room; the object is then of no further use.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RepositoryError>;
+
+    /// Makes the object durable and visible.
+    ///
+    /// # Errors
+    /// As the medium reports it; the object is then not visible.
+    fn seal(self: Box<Self>) -> Result<ObjectId, RepositoryError>;
+}
+
+/// A sealed object.
+pub trait ObjectReader: Send + Sync {
+    /// Its length.
+    fn byte_count(&self) -> u64;
+
+    /// Fills `bytes` from this offset on.
+    ///
+    /// # Errors
+    /// `Corrupt` if the object ends before.
+    fn read_exact_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), RepositoryError>;
+}

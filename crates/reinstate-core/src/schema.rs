@@ -1,0 +1,432 @@
+//! What a store's tables look like and which tenant owns their rows.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::KeyForm;
+
+/// A table's name as its users write it: `orders`, or `billing.invoices` outside the store's
+/// default schema.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableName(String);
+
+impl TableName {
+    /// The name with this text.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A table's place in its [`StoreSchema`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableIndex(pub u32);
+
+impl TableIndex {
+    /// The index for slices.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A column's place in its [`TableSchema`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ColumnIndex(pub u32);
+
+impl ColumnIndex {
+    /// The index for slices.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One column. Only columns whose values travel are listed: generated ones are not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnSchema {
+    /// The column's name.
+    pub name: String,
+    /// The store's own name of the type, as in `character varying(40)`.
+    pub type_name: String,
+    /// Whether NULL is allowed.
+    pub nullable: bool,
+    /// How the column is written when it is part of the key.
+    pub key_form: KeyForm,
+}
+
+/// A foreign key: these columns of a table name a row of the parent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    /// The referencing columns.
+    pub columns: Vec<ColumnIndex>,
+    /// The table they refer to.
+    pub parent: TableIndex,
+    /// The columns of the parent, in the same order.
+    pub parent_columns: Vec<ColumnIndex>,
+}
+
+/// Which tenant owns a row of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tenancy {
+    /// The store itself keeps the owner beside every row, outside its columns.
+    Native,
+    /// A column holds the tenant's id. A row with NULL or the empty string there is shared.
+    Direct {
+        /// That column.
+        column: ColumnIndex,
+    },
+    /// The row that this foreign key names has the owner.
+    Via {
+        /// That foreign key; none of its columns may be NULL.
+        reference: Reference,
+    },
+    /// Rows of everybody: captured, never written, never deleted.
+    Shared,
+    /// Left out, by name: not captured, not written.
+    Excluded,
+}
+
+impl Tenancy {
+    /// Whether rows of such a table can belong to a tenant.
+    #[must_use]
+    pub const fn is_tenant_owned(&self) -> bool {
+        matches!(self, Self::Native | Self::Direct { .. } | Self::Via { .. })
+    }
+}
+
+/// One table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSchema {
+    /// The table's name.
+    pub name: TableName,
+    /// Its columns, in the order in which rows carry them.
+    pub columns: Vec<ColumnSchema>,
+    /// The columns of the primary key, in key order. None: the table is a multiset of rows.
+    pub key: Vec<ColumnIndex>,
+    /// Who owns its rows.
+    pub tenancy: Tenancy,
+    /// Its foreign keys, declared or not.
+    pub references: Vec<Reference>,
+}
+
+impl TableSchema {
+    /// Whether rows are told apart by a key, not by all they contain.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        !self.key.is_empty()
+    }
+
+    /// The column with this name.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<ColumnIndex> {
+        let index = self.columns.iter().position(|column| column.name == name)?;
+        u32::try_from(index).ok().map(ColumnIndex)
+    }
+}
+
+/// A description of tables that cannot be restored from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// Two tables have the same name.
+    #[error("table {0} appears twice")]
+    DuplicateTable(TableName),
+    /// A column or table index points nowhere, or a foreign key has unequal sides.
+    #[error("table {0}: {1}")]
+    Malformed(TableName, &'static str),
+    /// The chain of `Via` tables never reaches one that has the tenant.
+    #[error("table {0}: its path to the tenant ends at {1}, which no tenant owns")]
+    PathUnowned(TableName, TableName),
+    /// The chain of `Via` tables comes back to itself.
+    #[error("table {0}: its path to the tenant is a circle")]
+    PathCircular(TableName),
+    /// A tenant's path leads through a column that may be NULL: its rows could belong to nobody.
+    #[error("table {0}: its path to the tenant leads through {1}, which may be NULL")]
+    PathNullable(TableName, String),
+    /// Foreign keys among these tables form a cycle, so that no order of writing satisfies them.
+    #[error("foreign keys form a cycle through {}", list(.0))]
+    Cycle(Vec<TableName>),
+}
+
+fn list(names: &[TableName]) -> String {
+    names
+        .iter()
+        .map(TableName::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The tables of a store. Every reference in it points at something that exists, and every
+/// tenant-owned table reaches its tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSchema {
+    tables: Vec<TableSchema>,
+}
+
+impl StoreSchema {
+    /// Checks the tables against each other.
+    ///
+    /// # Errors
+    /// Any [`SchemaError`] except `Cycle`, which only writing minds.
+    pub fn try_new(tables: Vec<TableSchema>) -> Result<Self, SchemaError> {
+        let schema = Self { tables };
+        let mut seen = HashMap::new();
+        for table in &schema.tables {
+            if seen.insert(&table.name, ()).is_some() {
+                return Err(SchemaError::DuplicateTable(table.name.clone()));
+            }
+            schema.check_indexes(table)?;
+        }
+        for table in &schema.tables {
+            schema.check_path(table)?;
+        }
+        Ok(schema)
+    }
+
+    /// The tables, in the order of their indexes.
+    #[must_use]
+    pub fn tables(&self) -> &[TableSchema] {
+        &self.tables
+    }
+
+    /// Indexes and tables.
+    pub fn iter(&self) -> impl Iterator<Item = (TableIndex, &TableSchema)> {
+        (0..).map(TableIndex).zip(&self.tables)
+    }
+
+    /// The table at this index.
+    ///
+    /// # Panics
+    /// If the index is not of this schema; use [`get`](Self::get) for one from outside.
+    #[must_use]
+    pub fn table(&self, index: TableIndex) -> &TableSchema {
+        &self.tables[index.get()]
+    }
+
+    /// The table at this index, if there is one.
+    #[must_use]
+    pub fn get(&self, index: TableIndex) -> Option<&TableSchema> {
+        self.tables.get(index.get())
+    }
+
+    /// The table with this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<(TableIndex, &TableSchema)> {
+        self.iter().find(|(_, table)| table.name.as_str() == name)
+    }
+
+    /// The tenant-owned tables, parents before children: the order in which rows can be
+    /// inserted. Deletes go the other way. Tables that no foreign key orders keep the order of
+    /// their indexes. A table that refers to itself is no obstacle: a single statement inserts it.
+    ///
+    /// # Errors
+    /// `Cycle` with the tables that cannot be ordered.
+    pub fn write_order(&self) -> Result<Vec<TableIndex>, SchemaError> {
+        let owned: Vec<TableIndex> = self
+            .iter()
+            .filter(|(_, table)| table.tenancy.is_tenant_owned())
+            .map(|(index, _)| index)
+            .collect();
+        let mut order = Vec::with_capacity(owned.len());
+        let mut waiting = owned;
+        while !waiting.is_empty() {
+            let ready = waiting.iter().position(|&index| {
+                let parents = self
+                    .table(index)
+                    .references
+                    .iter()
+                    .map(|reference| reference.parent);
+                parents
+                    .into_iter()
+                    .all(|parent| parent == index || !waiting.contains(&parent))
+            });
+            match ready {
+                Some(place) => order.push(waiting.remove(place)),
+                None => {
+                    let names = waiting.iter().map(|&index| self.table(index).name.clone());
+                    return Err(SchemaError::Cycle(names.collect()));
+                }
+            }
+        }
+        Ok(order)
+    }
+
+    fn check_indexes(&self, table: &TableSchema) -> Result<(), SchemaError> {
+        let malformed = |what| Err(SchemaError::Malformed(table.name.clone(), what));
+        let width = table.columns.len();
+        if table.key.iter().any(|column| column.get() >= width) {
+            return malformed("its key names a column that it does not have");
+        }
+        let via = match &table.tenancy {
+            Tenancy::Direct { column } if column.get() >= width => {
+                return malformed("its tenant column does not exist");
+            }
+            Tenancy::Via { reference } => Some(reference),
+            _ => None,
+        };
+        for reference in table.references.iter().chain(via) {
+            let Some(parent) = self.get(reference.parent) else {
+                return malformed("a foreign key names a table that does not exist");
+            };
+            if reference.columns.is_empty()
+                || reference.columns.len() != reference.parent_columns.len()
+            {
+                return malformed("a foreign key has no columns, or two sides of unequal length");
+            }
+            if reference.columns.iter().any(|column| column.get() >= width)
+                || reference
+                    .parent_columns
+                    .iter()
+                    .any(|c| c.get() >= parent.columns.len())
+            {
+                return malformed("a foreign key names a column that does not exist");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_path(&self, start: &TableSchema) -> Result<(), SchemaError> {
+        let mut table = start;
+        for _ in 0..=self.tables.len() {
+            let Tenancy::Via { reference } = &table.tenancy else {
+                return if table.tenancy.is_tenant_owned() || std::ptr::eq(table, start) {
+                    Ok(())
+                } else {
+                    Err(SchemaError::PathUnowned(
+                        start.name.clone(),
+                        table.name.clone(),
+                    ))
+                };
+            };
+            let columns = reference
+                .columns
+                .iter()
+                .map(|column| &table.columns[column.get()]);
+            if let Some(column) = columns.into_iter().find(|column| column.nullable) {
+                let name = format!("{}.{}", table.name, column.name);
+                return Err(SchemaError::PathNullable(start.name.clone(), name));
+            }
+            table = self.table(reference.parent);
+        }
+        Err(SchemaError::PathCircular(start.name.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str, tenancy: Tenancy, parents: &[u32]) -> TableSchema {
+        let column = |name: &str| ColumnSchema {
+            name: name.to_owned(),
+            type_name: "bigint".to_owned(),
+            nullable: name == "maybe",
+            key_form: KeyForm::Integer,
+        };
+        TableSchema {
+            name: TableName::new(name),
+            columns: vec![column("id"), column("tenant"), column("maybe")],
+            key: vec![ColumnIndex(0)],
+            tenancy,
+            references: parents.iter().map(|&parent| reference(0, parent)).collect(),
+        }
+    }
+
+    fn reference(column: u32, parent: u32) -> Reference {
+        Reference {
+            columns: vec![ColumnIndex(column)],
+            parent: TableIndex(parent),
+            parent_columns: vec![ColumnIndex(0)],
+        }
+    }
+
+    fn direct() -> Tenancy {
+        Tenancy::Direct {
+            column: ColumnIndex(1),
+        }
+    }
+
+    fn via(column: u32, parent: u32) -> Tenancy {
+        Tenancy::Via {
+            reference: reference(column, parent),
+        }
+    }
+
+    #[test]
+    fn parents_are_written_before_their_children() {
+        let schema = StoreSchema::try_new(vec![
+            table("items", via(0, 1), &[1, 3]),
+            table("orders", direct(), &[2, 1]),
+            table("customers", direct(), &[]),
+            table("currencies", Tenancy::Shared, &[]),
+        ])
+        .unwrap();
+        let names: Vec<_> = schema
+            .write_order()
+            .unwrap()
+            .into_iter()
+            .map(|index| schema.table(index).name.as_str())
+            .collect();
+        assert_eq!(names, ["customers", "orders", "items"]);
+    }
+
+    #[test]
+    fn a_cycle_of_foreign_keys_is_named() {
+        let tables = vec![table("a", direct(), &[1]), table("b", direct(), &[0])];
+        let error = StoreSchema::try_new(tables)
+            .unwrap()
+            .write_order()
+            .unwrap_err();
+        assert_eq!(error.to_string(), "foreign keys form a cycle through a, b");
+    }
+
+    #[test]
+    fn a_path_that_may_leave_rows_unowned_is_refused() {
+        let check = |tables: Vec<TableSchema>| StoreSchema::try_new(tables).unwrap_err();
+        assert!(matches!(
+            check(vec![
+                table("a", via(0, 1), &[]),
+                table("b", Tenancy::Shared, &[])
+            ]),
+            SchemaError::PathUnowned(..)
+        ));
+        assert!(matches!(
+            check(vec![table("a", via(0, 1), &[]), table("b", via(0, 0), &[])]),
+            SchemaError::PathCircular(_)
+        ));
+        assert!(matches!(
+            check(vec![table("a", via(2, 1), &[]), table("b", direct(), &[])]),
+            SchemaError::PathNullable(..)
+        ));
+    }
+
+    #[test]
+    fn an_index_that_points_nowhere_is_refused() {
+        for bad in [
+            vec![table(
+                "a",
+                Tenancy::Direct {
+                    column: ColumnIndex(9),
+                },
+                &[],
+            )],
+            vec![table("a", direct(), &[7])],
+            vec![table("a", direct(), &[]), table("a", direct(), &[])],
+        ] {
+            assert!(StoreSchema::try_new(bad).is_err());
+        }
+    }
+}

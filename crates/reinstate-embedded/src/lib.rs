@@ -1,0 +1,1 @@
+//! Live store on redb, an embedded key-value database.

@@ -1,0 +1,1 @@
+//! Every byte that reinstate persists: blocks, segments, manifests, plans and receipts.

@@ -1,0 +1,1 @@
+//! Live store and capture on PostgreSQL.

@@ -1,0 +1,1 @@
+//! Snapshots and plans in a local directory.

@@ -1,0 +1,1 @@
+//! Seeded multi-tenant stores with known answers.

@@ -1,0 +1,1 @@
+//! Certification suite for live stores: properties, oracle, faults and mutants.

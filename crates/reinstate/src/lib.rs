@@ -1,0 +1,1 @@
+//! Brings chosen tenants of a shared, live, multi-tenant data store back to a point in time.
