@@ -17,6 +17,10 @@ pub enum ErrorKind {
     /// The live tenant or its tables changed after the plan was made. Make a new plan; the same
     /// one cannot succeed.
     Stale,
+    /// The plan is not the one that was made, or not the one that was approved. Make a new one.
+    Altered,
+    /// No snapshot covers the point in time. Choose another point.
+    NotRecoverable,
     /// A row's place is taken, or the store's own rules refuse the rows.
     Conflict,
     /// Somebody else holds the tenant, the store or the repository. Wait, then try again.

@@ -168,6 +168,9 @@ pub trait LiveStore: SnapshotSource {
 }
 
 /// A live store at one position, for reading.
+///
+/// While a stream of a view whose order is [`RowOrder::Any`] is open, the view is asked for
+/// nothing else; a view in order [`RowOrder::Sorted`] may be asked at any time.
 pub trait LiveView: Send {
     /// The store's tables at this position.
     fn schema(&self) -> &StoreSchema;
@@ -182,7 +185,7 @@ pub trait LiveView: Send {
     ///
     /// # Errors
     /// As the store reports it.
-    fn fingerprint(&mut self, tenant: &TenantId) -> Result<Fingerprint, StoreError>;
+    fn fingerprint(&self, tenant: &TenantId) -> Result<Fingerprint, StoreError>;
 
     /// The order in which [`tenant_rows`](Self::tenant_rows) hands out rows.
     fn row_order(&self) -> RowOrder;
@@ -192,7 +195,7 @@ pub trait LiveView: Send {
     /// # Errors
     /// As the store reports it.
     fn tenant_rows(
-        &mut self,
+        &self,
         tenant: &TenantId,
         table: TableIndex,
     ) -> Result<Box<dyn RowStream + '_>, StoreError>;
@@ -203,7 +206,7 @@ pub trait LiveView: Send {
     /// # Errors
     /// As the store reports it.
     fn held_by_others(
-        &mut self,
+        &self,
         tenant: &TenantId,
         table: TableIndex,
         rows: &RowBatch,
