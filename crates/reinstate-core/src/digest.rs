@@ -104,6 +104,12 @@ impl ContentDigest {
         self.row_count = self.row_count.wrapping_add(other.row_count);
     }
 
+    /// Takes every row of another set away; all of them had been added before.
+    pub fn subtract(&mut self, other: Self) {
+        self.sum = self.sum.wrapping_sub(other.sum);
+        self.row_count = self.row_count.wrapping_sub(other.row_count);
+    }
+
     /// How many rows were added.
     #[must_use]
     pub const fn row_count(&self) -> u64 {

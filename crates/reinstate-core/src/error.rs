@@ -37,6 +37,8 @@ pub enum ErrorKind {
     OutcomeUnknown,
     /// The caller asked to stop. Nothing was committed.
     Cancelled,
+    /// Rows were committed but could not be read back. Verify again.
+    Unverified,
     /// Anything else, as the operating system or the store reported it.
     Other,
 }

@@ -301,6 +301,12 @@ impl RowBatch {
         &self.bytes
     }
 
+    /// How many bytes the buffer has room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Gives up the buffer.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
