@@ -21,6 +21,12 @@ pub trait RowStream: Send {
     fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError>;
 }
 
+impl RowStream for Box<dyn RowStream + '_> {
+    fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
+        (**self).next_batch(batch)
+    }
+}
+
 /// Rows of one table, of every owner.
 pub trait OwnedRowStream: Send {
     /// Replaces what is in `batch` by the next rows. `false` when there are no more.

@@ -1,1 +1,48 @@
-//! Brings chosen tenants of a shared, live, multi-tenant data store back to a point in time.
+//! Brings chosen tenants of a shared, live, multi-tenant data store back to a point in time,
+//! without touching any other tenant, and proves it.
+//!
+//! ```text
+//! capture -> repository -> extract -> image -> plan -> merge -> receipt -> verify -> verdict
+//! ```
+//!
+//! Each step is a function that takes values and returns a value. [`extract`] reads the
+//! repository only; [`plan`](plan()) reads the live store and cannot write to it; [`merge`] is the only
+//! function that writes to a live store; [`verify`] reads. [`restore`] is their composition, and
+//! [`plan_undo_of`] takes a run back. The library prints nothing, keeps no globals, and reads no
+//! clock: time, ids, threads, memory, an observer and a way to stop are given to it.
+
+mod capture;
+mod catalogue;
+mod context;
+mod error;
+mod image;
+mod isolation;
+mod job;
+mod merge;
+mod plan;
+mod restore;
+mod run_stream;
+mod segment_writer;
+mod sort;
+mod verify;
+
+pub use capture::{CaptureOptions, capture};
+pub use catalogue::{TenantSummary, find_snapshot, snapshot, snapshots, tenants};
+pub use context::{Context, MEMORY_BYTES_MIN, ResourceOptions, Resources};
+pub use error::Error;
+pub use image::{TenantImage, extract};
+pub use isolation::{IsolationReport, StoreDigests, store_digests};
+pub use job::{job_of, jobs, plan_of, plan_undo_of, receipt_of};
+pub use merge::{CommitReceipt, MergeReceipt, merge};
+pub use plan::{
+    PlanRequest, RestorePlan, StoredPlan, TenantChanges, WrittenPlan, is_blocked, plan, plan_undo,
+    store_plan,
+};
+pub use restore::{RestoreRequest, Restored, TenantOutcome, apply, apply_one, restore};
+pub use run_stream::RunStream;
+pub use verify::{Damage, Finding, Proof, SnapshotReport, Verdict, verify, verify_snapshot};
+
+/// What a plan, a job and a receipt say.
+pub use reinstate_format::{
+    Conflict, JobDescription, PlanDescription, ReceiptDescription, TablePlan, TenantPlanDescription,
+};

@@ -1,0 +1,343 @@
+//! Capture: one consistent image of a whole live store becomes a snapshot.
+//!
+//! Several lanes read tables, each with a sorter of its own; the sorted rows are merged by
+//! (owner, table, key) into segments. Everything a tenant owns lies together.
+//!
+//! *Crash consistency*: segments first, each durable, then the manifest by put-if-absent. Until
+//! the manifest is there, no reader sees anything; segments without one are garbage.
+//!
+//! *Cost*: one pass over each table of the live store. The live store sorts nothing.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use reinstate_core::{
+    CaptureView, ContentDigest, Encryption, Event, LiveStore, ObjectId, OwnedRowBatch, Owner,
+    Phase, Repository, RowRole, SegmentDescription, SnapshotDescription, SnapshotId, TableIndex,
+    TableTotals, Tenancy, Timestamp,
+};
+use reinstate_format::{RunKey, SegmentEnd, SegmentIdentity, encode_snapshot, schema_digest};
+
+use crate::segment_writer::{FinishedSegment, OpenRun, SegmentWriter};
+use crate::sort::{Cursor, SortBudget, Sorted, SortedRows, Sorter};
+use crate::{Context, Error};
+
+/// Name of the kind of record that a snapshot's manifest is.
+pub(crate) const SNAPSHOT_RECORD: &str = "snapshot";
+
+/// How a snapshot is made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CaptureOptions {
+    /// The snapshot's id; never used before.
+    pub snapshot: SnapshotId,
+    /// The time to note where the store has no clock of its own.
+    pub taken_at: Timestamp,
+    /// zstd level, 1 to 19. Higher is smaller and slower to write, and no slower to read.
+    pub compression_level: i32,
+    /// A segment is ended at the next tenant after this many stored bytes.
+    pub segment_bytes_target: u64,
+}
+
+impl CaptureOptions {
+    /// Level 3, segments of about 1 GiB.
+    #[must_use]
+    pub const fn new(snapshot: SnapshotId, taken_at: Timestamp) -> Self {
+        Self {
+            snapshot,
+            taken_at,
+            compression_level: 3,
+            segment_bytes_target: 1 << 30,
+        }
+    }
+}
+
+/// Takes a snapshot of the whole store while others write on, and publishes it.
+///
+/// Holds at most the context's memory budget in rows; sorts the rest on disk, which takes about
+/// the plain size of the store there.
+///
+/// # Errors
+/// `Refused` if the store would hide rows; `Unclassified` if a table has no owner; `Full` if the
+/// repository or the spill directory is full; `Cancelled`. Nothing is published then.
+pub fn capture(
+    context: Context<'_>,
+    live: &dyn LiveStore,
+    repository: &dyn Repository,
+    options: &CaptureOptions,
+) -> Result<SnapshotDescription, Error> {
+    let view = live
+        .begin_capture()
+        .map_err(Error::store("open the store for capture"))?;
+    let rows = read_tables(context, view.as_ref())?;
+    let schema = view.schema().clone();
+    let mut description = SnapshotDescription {
+        id: options.snapshot,
+        store: live.identity(),
+        tenant_kind: live.tenant_kind().clone(),
+        position: view.position(),
+        notation: live.notation(),
+        taken_at: view.taken_at().unwrap_or(options.taken_at),
+        schema_digest: schema_digest(&schema),
+        sequences: view.sequences().to_vec(),
+        segments: Vec::new(),
+        totals: vec![TableTotals::default(); schema.tables().len()],
+        tenant_count: 0,
+        schema,
+    };
+    // The rows are all here: let go of the store's old versions before the slow part.
+    drop(view);
+    write_segments(context, rows, repository, options, &mut description)?;
+    let bytes = encode_snapshot(repository.id(), &description);
+    repository
+        .publish(SNAPSHOT_RECORD, *options.snapshot.as_bytes(), &bytes)
+        .map_err(Error::repository(format!(
+            "publish snapshot {}",
+            options.snapshot
+        )))?;
+    Ok(description)
+}
+
+fn read_tables(context: Context<'_>, view: &dyn CaptureView) -> Result<SortedRows, Error> {
+    context.observer.observe(Event::Started {
+        phase: Phase::Capture,
+        tenant: None,
+        rows_expected: None,
+    });
+    let schema = view.schema();
+    let tables: Vec<TableIndex> = schema
+        .iter()
+        .filter(|(_, table)| table.tenancy != Tenancy::Excluded)
+        .map(|(index, _)| index)
+        .collect();
+    let lanes = view.lanes().clamp(1, tables.len().max(1));
+    let memory = context.resources.memory_bytes_max();
+    let budget = SortBudget {
+        memory_bytes_max: memory / 2 / lanes,
+        directory: context.resources.spill_directory().to_owned(),
+    };
+    let next = AtomicUsize::new(0);
+    // Plain threads, not the pool's: a lane waits for the store's socket.
+    let parts: Vec<Result<Sorted, Error>> = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes)
+            .map(|_| scope.spawn(|| read_lane(context, view, &tables, &next, budget.clone())))
+            .collect();
+        lanes
+            .into_iter()
+            .map(|lane| lane.join().expect("BUG: a lane panicked"))
+            .collect()
+    });
+    let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+    context.observer.observe(Event::Finished {
+        phase: Phase::Capture,
+        tenant: None,
+    });
+    Sorted::merge(parts, memory / 8)
+}
+
+fn read_lane(
+    context: Context<'_>,
+    view: &dyn CaptureView,
+    tables: &[TableIndex],
+    next: &AtomicUsize,
+    budget: SortBudget,
+) -> Result<Sorted, Error> {
+    let mut sorter = Sorter::new(context.resources.pool(), budget);
+    let mut batch = OwnedRowBatch::new();
+    while let Some(&table) = tables.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let name = &view.schema().table(table).name;
+        let reading = || Error::store(format!("read table {name}"));
+        let mut rows = view.table_rows(table).map_err(reading())?;
+        while rows.next_batch(&mut batch).map_err(reading())? {
+            context.check()?;
+            for (owner, row) in batch.iter() {
+                sorter.push(owner, table, row)?;
+            }
+            context.observer.observe(Event::Advanced {
+                phase: Phase::Capture,
+                rows: batch.len() as u64,
+                bytes: batch.byte_count() as u64,
+            });
+        }
+    }
+    sorter.finish()
+}
+
+fn write_segments(
+    context: Context<'_>,
+    mut rows: SortedRows,
+    repository: &dyn Repository,
+    options: &CaptureOptions,
+    description: &mut SnapshotDescription,
+) -> Result<(), Error> {
+    context.observer.observe(Event::Started {
+        phase: Phase::Write,
+        tenant: None,
+        rows_expected: None,
+    });
+    let mut segments = Segments {
+        context,
+        repository,
+        options,
+        open: None,
+    };
+    let mut run: Option<OpenRun> = None;
+    let mut progress = Progress::default();
+    while rows.advance()? {
+        let item = rows.current();
+        let same = run.as_ref().is_some_and(|run| {
+            run.key().table == item.table && run.key().owner.as_bytes() == item.owner
+        });
+        if !same {
+            let new_owner = run
+                .as_ref()
+                .is_none_or(|run| run.key().owner.as_bytes() != item.owner);
+            if let Some(run) = run.take() {
+                segments.close(run, description)?;
+            }
+            if new_owner {
+                segments.end_if_large(description)?;
+                description.tenant_count += u64::from(!item.owner.is_empty());
+            }
+            let owner = Owner::from_bytes(item.owner).map_err(|error| {
+                Error::new(
+                    reinstate_core::ErrorKind::Refused,
+                    format!("read an owner: {error}"),
+                )
+            })?;
+            run = Some(OpenRun::new(RunKey {
+                owner,
+                table: item.table,
+                role: RowRole::Image,
+            }));
+        }
+        let totals = &mut description.totals[item.table.get()];
+        totals.row_count += 1;
+        totals.plain_bytes += item.row.body().len() as u64;
+        progress.row(context, item.row.body().len());
+        let run = run.as_mut().expect("BUG: no run was opened");
+        segments.writer(description)?.append(run, item.row)?;
+    }
+    if let Some(run) = run.take() {
+        segments.close(run, description)?;
+    }
+    segments.end(description)?;
+    progress.report(context);
+    context.observer.observe(Event::Finished {
+        phase: Phase::Write,
+        tenant: None,
+    });
+    Ok(())
+}
+
+/// Rows written since the observer was last told.
+#[derive(Default)]
+struct Progress {
+    rows: u64,
+    bytes: u64,
+}
+
+impl Progress {
+    fn row(&mut self, context: Context<'_>, bytes: usize) {
+        self.rows += 1;
+        self.bytes += bytes as u64;
+        if self.rows == 8192 {
+            self.report(context);
+        }
+    }
+
+    fn report(&mut self, context: Context<'_>) {
+        let Self { rows, bytes } = std::mem::take(self);
+        context.observer.observe(Event::Advanced {
+            phase: Phase::Write,
+            rows,
+            bytes,
+        });
+    }
+}
+
+/// The segments of a snapshot, at most one of which is being written.
+struct Segments<'a> {
+    context: Context<'a>,
+    repository: &'a dyn Repository,
+    options: &'a CaptureOptions,
+    open: Option<SegmentWriter<'a>>,
+}
+
+impl<'a> Segments<'a> {
+    fn writer(
+        &mut self,
+        description: &SnapshotDescription,
+    ) -> Result<&mut SegmentWriter<'a>, Error> {
+        if self.open.is_none() {
+            let identity = segment_identity(self.repository, description, next_number(description));
+            let object = self
+                .repository
+                .create_object()
+                .map_err(Error::repository("create a segment"))?;
+            let level = self.options.compression_level;
+            self.open = Some(SegmentWriter::start(self.context, identity, object, level)?);
+        }
+        Ok(self.open.as_mut().expect("BUG: opened just now"))
+    }
+
+    fn close(
+        &mut self,
+        run: OpenRun,
+        description: &SnapshotDescription,
+    ) -> Result<ContentDigest, Error> {
+        self.writer(description)?.close(run)
+    }
+
+    fn end_if_large(&mut self, description: &mut SnapshotDescription) -> Result<(), Error> {
+        let large =
+            |writer: &SegmentWriter<'_>| writer.stored_bytes() >= self.options.segment_bytes_target;
+        if self.open.as_ref().is_some_and(large) {
+            self.end(description)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn end(&mut self, description: &mut SnapshotDescription) -> Result<(), Error> {
+        let Some(writer) = self.open.take() else {
+            return Ok(());
+        };
+        let finished: FinishedSegment<'_> = writer.finish()?;
+        let (object, end) = finished.seal()?;
+        for (table, stored_bytes) in &end.stored_bytes_by_table {
+            description.totals[table.get()].stored_bytes += stored_bytes;
+        }
+        let number = next_number(description);
+        description.segments.push(describe(number, object, &end));
+        Ok(())
+    }
+}
+
+fn next_number(description: &SnapshotDescription) -> u32 {
+    u32::try_from(description.segments.len()).expect("BUG: 2^32 segments")
+}
+
+pub(crate) fn segment_identity(
+    repository: &dyn Repository,
+    description: &SnapshotDescription,
+    number: u32,
+) -> SegmentIdentity {
+    SegmentIdentity {
+        repository: repository.id(),
+        container: *description.id.as_bytes(),
+        number,
+    }
+}
+
+fn describe(number: u32, object: ObjectId, end: &SegmentEnd) -> SegmentDescription {
+    SegmentDescription {
+        object,
+        number,
+        stored_bytes: end.segment_bytes,
+        first_owner: end.first_owner.clone(),
+        last_owner: end.last_owner.clone(),
+        row_count: end.row_count,
+        root: end.root,
+        encryption: Encryption::None,
+    }
+}

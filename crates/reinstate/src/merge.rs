@@ -1,0 +1,403 @@
+//! Merge: the only function that writes to a live store.
+//!
+//! One tenant, one transaction, all or nothing: the rows, and the journal's entry that says so.
+//! Before the commit the store's own count of what changed is compared with the plan, and the
+//! tenant is read back inside the transaction.
+//!
+//! *Crash consistency*: the plan, which holds every row as it is before, lies durably in the
+//! repository before the first write: [`StoredPlan`] is the proof. A process that dies before the
+//! commit changed nothing; one that dies after it finds the journal's entry.
+
+use std::time::Duration;
+
+use reinstate_core::{
+    ChangeCounts, Committed, ContentDigest, Digest, ErrorKind, Event, JobId, JournalEntry,
+    LiveStore, Phase, Position, Repository, RowBatch, SequenceRaise, SnapshotId, StoreError,
+    TableIndex, TableName, Tenant, TenantId, TenantWriter, Timestamp,
+};
+use reinstate_format::{
+    JournalPayload, PlanDescription, ReceiptDescription, TenantPlanDescription,
+    encode_journal_payload, encode_receipt,
+};
+
+use crate::plan::{StoredPlan, is_blocked};
+use crate::{Context, Error};
+
+/// Name of the kind of record that a receipt is.
+pub(crate) const RECEIPT_RECORD: &str = "receipt";
+
+/// How often a merge is tried when other writers come in the way.
+const ATTEMPTS_MAX: u32 = 5;
+/// The wait before the second attempt; each next one waits twice as long.
+const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+/// How often the journal is asked when a commit gave no answer, half a second apart.
+const JOURNAL_READS_MAX: u32 = 20;
+
+/// What a merge did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeReceipt {
+    /// The run.
+    pub job: JobId,
+    /// Whose rows.
+    pub tenant: TenantId,
+    /// The plan that was applied.
+    pub plan: Digest,
+    /// The snapshot it came from.
+    pub snapshot: SnapshotId,
+    /// What changed, by table, as the store counted it.
+    pub applied: Vec<(TableIndex, TableName, ChangeCounts)>,
+    /// The commit; none if there was nothing to write, so that nothing was.
+    pub committed: Option<CommitReceipt>,
+}
+
+/// The commit of a merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitReceipt {
+    /// Where in the store's order it is.
+    pub position: Position,
+    /// What marks its rows. Empty if the commit gave no answer and the journal had to tell.
+    pub mark: Vec<u8>,
+    /// Counters that were raised.
+    pub sequences_raised: Vec<SequenceRaise>,
+}
+
+impl MergeReceipt {
+    /// How many rows changed.
+    #[must_use]
+    pub fn changed_rows(&self) -> u64 {
+        self.applied
+            .iter()
+            .map(|(_, _, counts)| counts.total())
+            .sum()
+    }
+}
+
+/// Applies one tenant's part of a stored plan to the live store.
+///
+/// Writes nothing at all when the plan has no change for the tenant.
+///
+/// # Errors
+/// `Stale` if the live tenant or the tables changed since the plan was made; `Altered` if the
+/// plan is damaged or belongs to another store, or the job was already applied; `Conflict` if the
+/// plan has conflicts that its policy does not settle; `Refused` if what changed is not what the
+/// plan says; `OutcomeUnknown` if the store went away during the commit and does not come back.
+/// With every error but the last nothing was written.
+pub fn merge(
+    context: Context<'_>,
+    plan: &StoredPlan,
+    tenant: &TenantId,
+    live: &dyn LiveStore,
+    repository: &dyn Repository,
+    merged_at: Timestamp,
+) -> Result<MergeReceipt, Error> {
+    let description = plan.plan().description();
+    let part = check_request(plan, tenant, live)?;
+    let planned: ChangeCounts = part
+        .tables
+        .iter()
+        .fold(ChangeCounts::NONE, |mut sum, table| {
+            sum += table.counts;
+            sum
+        });
+    let mut receipt = MergeReceipt {
+        job: description.job,
+        tenant: tenant.clone(),
+        plan: plan.plan().digest(),
+        snapshot: description.snapshot,
+        applied: planned_counts(description, part),
+        committed: None,
+    };
+    if planned.total() == 0 {
+        return Ok(receipt);
+    }
+    let whose = Tenant {
+        kind: description.tenant_kind.clone(),
+        id: tenant.clone(),
+    };
+    context.observer.observe(Event::Started {
+        phase: Phase::Merge,
+        tenant: Some(&whose),
+        rows_expected: Some(planned.total()),
+    });
+    let entry = JournalEntry {
+        job: description.job,
+        tenant: tenant.clone(),
+        plan: plan.plan().digest(),
+        payload: encode_journal_payload(&JournalPayload {
+            snapshot: description.snapshot,
+            plan_object: plan.object(),
+            counts: planned,
+        }),
+    };
+    let committed = attempt(context, plan, part, live, &entry)?;
+    context.observer.observe(Event::Finished {
+        phase: Phase::Merge,
+        tenant: Some(&whose),
+    });
+    publish_receipt(repository, plan, &receipt, &committed, merged_at)?;
+    receipt.committed = Some(committed);
+    Ok(receipt)
+}
+
+fn check_request<'p>(
+    plan: &'p StoredPlan,
+    tenant: &TenantId,
+    live: &dyn LiveStore,
+) -> Result<&'p TenantPlanDescription, Error> {
+    let description = plan.plan().description();
+    let identity = live.identity();
+    if description.store.id != identity.id {
+        let message = format!(
+            "the plan was made for store {} ({}), this one is {} ({})",
+            description.store.name, description.store.id, identity.name, identity.id
+        );
+        return Err(Error::new(ErrorKind::Altered, message));
+    }
+    let part = plan.plan().tenant(tenant).ok_or_else(|| {
+        Error::new(
+            ErrorKind::NotFound,
+            format!("the plan has no tenant {tenant}"),
+        )
+    })?;
+    if is_blocked(description.policy, part) {
+        let conflicts: u64 = part.tables.iter().map(|table| table.conflicts).sum();
+        let message = format!(
+            "{conflicts} rows of {tenant} conflict: see them with `reinstate show --rows`, then \
+             plan again with --on-conflict keep-live to leave them out"
+        );
+        return Err(Error::new(ErrorKind::Conflict, message));
+    }
+    let found = live
+        .journal_entry(description.job, tenant)
+        .map_err(Error::store("read the store's journal"))?;
+    if found.is_some() {
+        let message = format!("the plan was already applied to {tenant}. Make a new one");
+        return Err(Error::new(ErrorKind::Stale, message));
+    }
+    Ok(part)
+}
+
+fn planned_counts(
+    description: &PlanDescription,
+    part: &TenantPlanDescription,
+) -> Vec<(TableIndex, TableName, ChangeCounts)> {
+    let changed = part.tables.iter().filter(|table| table.counts.total() > 0);
+    changed
+        .map(|table| {
+            let name = description.schema.table(table.table).name.clone();
+            (table.table, name, table.counts)
+        })
+        .collect()
+}
+
+/// Tries the whole transaction again when other writers came in the way.
+fn attempt(
+    context: Context<'_>,
+    plan: &StoredPlan,
+    part: &TenantPlanDescription,
+    live: &dyn LiveStore,
+    entry: &JournalEntry,
+) -> Result<CommitReceipt, Error> {
+    let mut backoff = BACKOFF_FIRST;
+    for _ in 1..ATTEMPTS_MAX {
+        match transact(context, plan, part, live, entry) {
+            Err(error) if error.kind() == ErrorKind::Contended => std::thread::sleep(backoff),
+            settled => return settled,
+        }
+        backoff *= 2;
+        context.check()?;
+    }
+    transact(context, plan, part, live, entry)
+}
+
+fn transact(
+    context: Context<'_>,
+    plan: &StoredPlan,
+    part: &TenantPlanDescription,
+    live: &dyn LiveStore,
+    entry: &JournalEntry,
+) -> Result<CommitReceipt, Error> {
+    let tenant = &part.tenant;
+    let description = plan.plan().description();
+    let mut writer = live
+        .begin_merge(tenant, &part.fingerprint, &description.schema)
+        .map_err(Error::store(format!("open {tenant} for writing")))?;
+    let changes = plan.plan().changes(context, tenant)?;
+    let counted = writer
+        .apply(&changes)
+        .map_err(Error::store(format!("write the rows of {tenant}")))?;
+    check_counts(description, part, &counted)?;
+    for table in &part.tables {
+        let found = read_back(writer.as_mut(), table.table).map_err(Error::store(format!(
+            "read {tenant} back before the commit"
+        )))?;
+        if found != table.expected {
+            let name = &description.schema.table(table.table).name;
+            let message = format!(
+                "merge {tenant}: table {name} would hold {} rows that are not the expected {}: a \
+                 trigger or rule of the store changed them, or somebody wrote in between. \
+                 Nothing was committed",
+                found.row_count(),
+                table.expected.row_count()
+            );
+            return Err(Error::new(ErrorKind::Refused, message));
+        }
+    }
+    context.check()?;
+    match writer.commit(entry) {
+        Ok(Committed {
+            position,
+            commit_mark,
+            sequences_raised,
+        }) => Ok(CommitReceipt {
+            position,
+            mark: commit_mark,
+            sequences_raised,
+        }),
+        Err(error) if error.kind() == ErrorKind::OutcomeUnknown => ask_journal(live, entry, error),
+        Err(error) => Err(Error::store(format!("commit the rows of {tenant}"))(error)),
+    }
+}
+
+fn read_back(
+    writer: &mut dyn TenantWriter,
+    table: TableIndex,
+) -> Result<ContentDigest, StoreError> {
+    let mut rows = writer.read_back(table)?;
+    let mut batch = RowBatch::new();
+    let mut content = ContentDigest::EMPTY;
+    while rows.next_batch(&mut batch)? {
+        for row in batch.iter() {
+            content.add(row);
+        }
+    }
+    Ok(content)
+}
+
+/// What the store counted must be the plan, table by table, and no other table.
+fn check_counts(
+    description: &PlanDescription,
+    part: &TenantPlanDescription,
+    counted: &[(TableName, ChangeCounts)],
+) -> Result<(), Error> {
+    let planned = planned_counts(description, part);
+    let planned_for = |name: &TableName| {
+        let found = planned.iter().find(|(_, planned, _)| planned == name);
+        found.map_or(ChangeCounts::NONE, |(_, _, counts)| *counts)
+    };
+    let counted_for = |name: &TableName| {
+        let found = counted.iter().find(|(counted, _)| counted == name);
+        found.map_or(ChangeCounts::NONE, |(_, counts)| *counts)
+    };
+    let names = planned
+        .iter()
+        .map(|(_, name, _)| name)
+        .chain(counted.iter().map(|(name, _)| name));
+    for name in names {
+        let (expected, found) = (planned_for(name), counted_for(name));
+        if expected != found {
+            let text = |counts: ChangeCounts| {
+                let ChangeCounts {
+                    created,
+                    put_back,
+                    deleted,
+                } = counts;
+                format!("{created} created, {put_back} put back, {deleted} deleted")
+            };
+            let message = format!(
+                "merge {}: the store counted other changes than planned in table {name}: {} \
+                 instead of {}. Nothing was committed; look for triggers, rules and cascading keys",
+                part.tenant,
+                text(found),
+                text(expected)
+            );
+            return Err(Error::new(ErrorKind::Refused, message));
+        }
+    }
+    Ok(())
+}
+
+/// A commit that gave no answer happened or did not: the journal's entry is in the same
+/// transaction, so it knows.
+fn ask_journal(
+    live: &dyn LiveStore,
+    entry: &JournalEntry,
+    unknown: StoreError,
+) -> Result<CommitReceipt, Error> {
+    for attempt in 0..JOURNAL_READS_MAX {
+        if attempt > 0 {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        match live.journal_entry(entry.job, &entry.tenant) {
+            Ok(Some(found)) if found.plan == entry.plan => {
+                let view = live
+                    .read_view()
+                    .map_err(Error::store("read the live store"))?;
+                let position = view.position();
+                return Ok(CommitReceipt {
+                    position,
+                    mark: Vec::new(),
+                    sequences_raised: vec![],
+                });
+            }
+            Ok(_) => {
+                let message = format!(
+                    "commit the rows of {}: the store went away, and its journal says that \
+                     nothing was committed",
+                    entry.tenant
+                );
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            Err(_) => {}
+        }
+    }
+    Err(Error::store(format!(
+        "commit the rows of {}: no answer, and the journal cannot be read. Run the same command \
+         again when the store is back: it reads the journal first",
+        entry.tenant
+    ))(unknown))
+}
+
+fn publish_receipt(
+    repository: &dyn Repository,
+    plan: &StoredPlan,
+    receipt: &MergeReceipt,
+    committed: &CommitReceipt,
+    merged_at: Timestamp,
+) -> Result<(), Error> {
+    let description = plan.plan().description();
+    let bytes = encode_receipt(&ReceiptDescription {
+        job: receipt.job,
+        plan: receipt.plan,
+        plan_object: plan.object(),
+        store: description.store.clone(),
+        tenant_kind: description.tenant_kind.clone(),
+        tenant: receipt.tenant.clone(),
+        snapshot: receipt.snapshot,
+        position: committed.position,
+        notation: description.notation,
+        commit_mark: committed.mark.clone(),
+        merged_at,
+        counts: receipt.applied.clone(),
+        sequences_raised: committed.sequences_raised.clone(),
+        undoes: description.undoes,
+    });
+    let name = receipt_name(receipt.job, &receipt.tenant);
+    repository
+        .publish(RECEIPT_RECORD, name, &bytes)
+        .map_err(Error::repository(format!(
+            "the rows of {} are committed, but keeping the receipt went wrong",
+            receipt.tenant
+        )))
+}
+
+/// The receipt's name, from the job and the tenant alone, so that a repeated run finds its own.
+pub(crate) fn receipt_name(job: JobId, tenant: &TenantId) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 receipt name v1");
+    hasher.update(job.as_bytes()).update(tenant.as_bytes());
+    *hasher
+        .finalize()
+        .as_bytes()
+        .first_chunk()
+        .expect("BUG: a digest of less than 16 bytes")
+}

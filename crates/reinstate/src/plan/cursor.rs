@@ -1,0 +1,218 @@
+//! Walking over streams of rows one row at a time.
+
+use std::cmp::Ordering;
+
+use reinstate_core::{
+    ErrorKind, LiveView, RowBatch, RowOrder, RowRef, RowStream, TableIndex, TenantId, compare_rows,
+};
+
+use crate::sort::{Cursor, SortBudget, Sorted, SortedRows, Sorter};
+use crate::{Context, Error};
+
+/// Rows of one table in order, one at a time.
+pub(super) trait RowCursor {
+    /// Goes to the next row; `false` at the end.
+    fn advance(&mut self) -> Result<bool, Error>;
+
+    /// The current row; only after `advance` returned `true`.
+    fn row(&self) -> RowRef<'_>;
+}
+
+/// A stream that is sorted already. That it is, is checked as it goes by.
+pub(super) struct StreamCursor<S> {
+    stream: S,
+    batch: RowBatch,
+    current: usize,
+    next: usize,
+    last_of_previous: RowBatch,
+    operation: String,
+}
+
+impl<S: RowStream> StreamCursor<S> {
+    pub(super) fn new(stream: S, operation: String) -> Self {
+        Self {
+            stream,
+            batch: RowBatch::new(),
+            current: 0,
+            next: 0,
+            last_of_previous: RowBatch::new(),
+            operation,
+        }
+    }
+
+    fn refill(&mut self) -> Result<bool, Error> {
+        self.last_of_previous.clear();
+        if let Some((last, _)) = self.batch.row_at(self.current) {
+            self.last_of_previous.push_row(last);
+        }
+        let more = self
+            .stream
+            .next_batch(&mut self.batch)
+            .map_err(Error::store(self.operation.clone()))?;
+        self.current = 0;
+        self.next = 0;
+        Ok(more)
+    }
+
+    fn check_order(&self, previous: Option<RowRef<'_>>, row: RowRef<'_>) -> Result<(), Error> {
+        let Some(previous) = previous else {
+            return Ok(());
+        };
+        let in_order = match compare_rows(previous, row) {
+            Ordering::Less => row.key().is_empty() || previous.key() != row.key(),
+            Ordering::Equal => row.key().is_empty(),
+            Ordering::Greater => false,
+        };
+        if in_order {
+            return Ok(());
+        }
+        let message = format!("{}: rows out of order, or a key twice", self.operation);
+        Err(Error::new(ErrorKind::Corrupt, message))
+    }
+}
+
+impl<S: RowStream> RowCursor for StreamCursor<S> {
+    fn advance(&mut self) -> Result<bool, Error> {
+        let fresh = self.next == self.batch.as_bytes().len();
+        if fresh && !self.refill()? {
+            return Ok(false);
+        }
+        let (row, next) = self
+            .batch
+            .row_at(self.next)
+            .expect("BUG: a stream gave no whole row");
+        let previous = if fresh {
+            self.last_of_previous.row_at(0).map(|(row, _)| row)
+        } else {
+            self.batch.row_at(self.current).map(|(row, _)| row)
+        };
+        self.check_order(previous, row)?;
+        self.current = self.next;
+        self.next = next;
+        Ok(true)
+    }
+
+    fn row(&self) -> RowRef<'_> {
+        self.batch
+            .row_at(self.current)
+            .expect("BUG: read before advance")
+            .0
+    }
+}
+
+impl RowCursor for SortedRows {
+    fn advance(&mut self) -> Result<bool, Error> {
+        Cursor::advance(self)
+    }
+
+    fn row(&self) -> RowRef<'_> {
+        self.current().row
+    }
+}
+
+/// The live tenant's rows in one table, in order, sorted here if the store does not.
+pub(super) fn live_rows<'v>(
+    context: Context<'_>,
+    view: &'v dyn LiveView,
+    tenant: &TenantId,
+    table: TableIndex,
+) -> Result<Box<dyn RowCursor + 'v>, Error> {
+    let name = &view.schema().table(table).name;
+    let operation = format!("read the live rows of {tenant} in {name}");
+    let mut stream = view
+        .tenant_rows(tenant, table)
+        .map_err(Error::store(operation.clone()))?;
+    if view.row_order() == RowOrder::Sorted {
+        return Ok(Box::new(StreamCursor::new(stream, operation)));
+    }
+    let resources = context.resources;
+    let budget = SortBudget {
+        memory_bytes_max: resources.memory_bytes_max() / 4,
+        directory: resources.spill_directory().to_owned(),
+    };
+    let mut sorter = Sorter::new(resources.pool(), budget);
+    let mut batch = RowBatch::new();
+    while stream
+        .next_batch(&mut batch)
+        .map_err(Error::store(operation.clone()))?
+    {
+        context.check()?;
+        for row in batch.iter() {
+            sorter.push(&[], table, row)?;
+        }
+    }
+    let sorted = Sorted::merge(vec![sorter.finish()?], resources.memory_bytes_max() / 16)?;
+    Ok(Box::new(sorted))
+}
+
+/// Two cursors walked side by side.
+pub(super) struct Pair<L, R> {
+    pub(super) left: L,
+    pub(super) right: R,
+    has_left: bool,
+    has_right: bool,
+}
+
+/// Which of the two has a row at this place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Left,
+    Right,
+    Both,
+}
+
+impl<L: RowCursor, R: RowCursor> Pair<L, R> {
+    pub(super) fn start(mut left: L, mut right: R) -> Result<Self, Error> {
+        let (has_left, has_right) = (left.advance()?, right.advance()?);
+        Ok(Self {
+            left,
+            right,
+            has_left,
+            has_right,
+        })
+    }
+
+    /// Who has a row at the lowest place that is left: rows of a table with a key meet by key,
+    /// others by all they contain.
+    pub(super) fn side(&self) -> Option<Side> {
+        Some(match (self.has_left, self.has_right) {
+            (false, false) => return None,
+            (true, false) => Side::Left,
+            (false, true) => Side::Right,
+            (true, true) => match place_order(self.left.row(), self.right.row()) {
+                Ordering::Less => Side::Left,
+                Ordering::Greater => Side::Right,
+                Ordering::Equal => Side::Both,
+            },
+        })
+    }
+
+    /// Goes on past the rows that `side` named.
+    pub(super) fn pass(&mut self, side: Side) -> Result<(), Error> {
+        if side != Side::Right {
+            self.has_left = self.left.advance()?;
+        }
+        if side != Side::Left {
+            self.has_right = self.right.advance()?;
+        }
+        Ok(())
+    }
+}
+
+impl RowCursor for Box<dyn RowCursor + '_> {
+    fn advance(&mut self) -> Result<bool, Error> {
+        (**self).advance()
+    }
+
+    fn row(&self) -> RowRef<'_> {
+        (**self).row()
+    }
+}
+
+fn place_order(left: RowRef<'_>, right: RowRef<'_>) -> Ordering {
+    if left.key().is_empty() && right.key().is_empty() {
+        left.columns().cmp(right.columns())
+    } else {
+        left.key().cmp(right.key())
+    }
+}

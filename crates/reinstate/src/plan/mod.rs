@@ -1,0 +1,248 @@
+//! Plan: what it takes to bring tenants from what they are to what they were.
+//!
+//! A plan is a value in a file: every row that will change, before and after, with the state of
+//! the live tenant it was made from. Nothing here can write to a live store. Because it holds the
+//! rows as they are *before*, a stored plan is its own undo image.
+
+mod compare;
+mod cursor;
+mod saved;
+mod undo;
+
+use std::collections::BTreeSet;
+
+use reinstate_core::{
+    ConflictPolicy, Digest, ErrorKind, Event, JobId, LiveStore, LiveView, ObjectId, ObjectWriter,
+    Phase, Policy, RepositoryId, StoreSchema, TenantId, Timestamp,
+};
+use reinstate_format::{
+    PlanDescription, PlanSegment, SegmentIdentity, TenantPlanDescription, encode_plan_end,
+    schema_digest,
+};
+
+use crate::image::TenantImage;
+use crate::segment_writer::SegmentWriter;
+use crate::{Context, Error};
+
+pub use saved::{RestorePlan, StoredPlan, TenantChanges, store_plan};
+pub use undo::plan_undo;
+
+/// Plans are written once and read two or three times: a light level costs the least overall.
+const PLAN_COMPRESSION_LEVEL: i32 = 1;
+
+/// What a plan is made for.
+#[derive(Clone, Debug)]
+pub struct PlanRequest {
+    /// The run that will apply it; never used before.
+    pub job: JobId,
+    /// The repository whose snapshot it restores, and which will keep it for undo.
+    pub repository: RepositoryId,
+    /// Which changes it may contain.
+    pub policy: Policy,
+    /// The time to note where the store has no clock of its own.
+    pub planned_at: Timestamp,
+}
+
+/// A plan that was written.
+#[derive(Clone, Debug)]
+pub struct WrittenPlan {
+    /// What it says.
+    pub description: PlanDescription,
+    /// The digest that stands for all of it.
+    pub digest: Digest,
+    /// The object it was written to.
+    pub object: ObjectId,
+}
+
+/// Compares the images, all of one snapshot, with the live tenants, all at one position, and
+/// writes what would change to `output`.
+///
+/// Reads each image and each live tenant once. Holds no more than the context's memory budget,
+/// however large a tenant is.
+///
+/// # Errors
+/// `Usage` for no tenants, a tenant twice, or tenants of another store; `Refused` if the live
+/// tables differ from the snapshot's; `Corrupt` if the image is damaged; `Cancelled`. The output
+/// is then not published.
+pub fn plan(
+    context: Context<'_>,
+    images: &[TenantImage],
+    live: &dyn LiveStore,
+    request: &PlanRequest,
+    output: Box<dyn ObjectWriter + '_>,
+) -> Result<WrittenPlan, Error> {
+    let snapshot = check_images(images, live)?;
+    let view = live
+        .read_view()
+        .map_err(Error::store("read the live store"))?;
+    check_schema(&snapshot.schema, view.schema())?;
+    let mut writer = start(context, request, output)?;
+    let mut tenants = Vec::with_capacity(images.len());
+    for image in images {
+        let tenant = Some(image.tenant());
+        let rows_expected = Some(image.tables().map(|table| image.row_count(table)).sum());
+        context.observer.observe(Event::Started {
+            phase: Phase::Plan,
+            tenant,
+            rows_expected,
+        });
+        tenants.push(compare::plan_tenant(
+            context,
+            image,
+            view.as_ref(),
+            request,
+            &mut writer,
+        )?);
+        context.observer.observe(Event::Finished {
+            phase: Phase::Plan,
+            tenant,
+        });
+    }
+    let description = PlanDescription {
+        job: request.job,
+        repository: request.repository,
+        store: live.identity(),
+        tenant_kind: live.tenant_kind().clone(),
+        snapshot: snapshot.id,
+        point: snapshot.position,
+        point_time: snapshot.taken_at,
+        notation: live.notation(),
+        planned_at: view.taken_at().unwrap_or(request.planned_at),
+        live_position: view.position(),
+        schema_digest: schema_digest(view.schema()),
+        schema: view.schema().clone(),
+        policy: request.policy,
+        undoes: None,
+        segment: PlanSegment::default(),
+        tenants,
+    };
+    finish(writer, description)
+}
+
+fn start<'a>(
+    context: Context<'a>,
+    request: &PlanRequest,
+    output: Box<dyn ObjectWriter + 'a>,
+) -> Result<SegmentWriter<'a>, Error> {
+    let identity = SegmentIdentity {
+        repository: request.repository,
+        container: *request.job.as_bytes(),
+        number: 0,
+    };
+    SegmentWriter::start(context, identity, output, PLAN_COMPRESSION_LEVEL)
+}
+
+fn finish(
+    writer: SegmentWriter<'_>,
+    mut description: PlanDescription,
+) -> Result<WrittenPlan, Error> {
+    let mut segment = writer.finish()?;
+    description.segment = PlanSegment {
+        stored_bytes: segment.end.segment_bytes,
+        root: segment.end.root,
+    };
+    let (bytes, digest) = encode_plan_end(&description);
+    segment
+        .object
+        .write(&bytes)
+        .map_err(Error::repository("write the plan"))?;
+    let (object, _) = segment.seal()?;
+    Ok(WrittenPlan {
+        description,
+        digest,
+        object,
+    })
+}
+
+fn check_images<'i>(
+    images: &'i [TenantImage],
+    live: &dyn LiveStore,
+) -> Result<&'i reinstate_core::SnapshotDescription, Error> {
+    let Some(first) = images.first() else {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "make a plan: the list of tenants is empty",
+        ));
+    };
+    let snapshot = first.snapshot();
+    let identity = live.identity();
+    if snapshot.store.id != identity.id {
+        let message = format!(
+            "snapshot {} was taken from store {} ({}), but the live store is {} ({})",
+            snapshot.id, snapshot.store.name, snapshot.store.id, identity.name, identity.id
+        );
+        return Err(Error::new(ErrorKind::Usage, message));
+    }
+    let mut seen = BTreeSet::new();
+    for image in images {
+        if image.snapshot_id() != snapshot.id {
+            let message = "make a plan: the images come from several snapshots";
+            return Err(Error::new(ErrorKind::Usage, message));
+        }
+        if !seen.insert(&image.tenant().id) {
+            let message = format!("make a plan: {} is listed twice", image.tenant());
+            return Err(Error::new(ErrorKind::Usage, message));
+        }
+    }
+    Ok(snapshot)
+}
+
+/// Refuses to restore rows into tables that are not the ones they came from.
+fn check_schema(then: &StoreSchema, now: &StoreSchema) -> Result<(), Error> {
+    if then == now {
+        return Ok(());
+    }
+    let difference = then
+        .tables()
+        .iter()
+        .find_map(|table| match now.find(table.name.as_str()) {
+            None => Some(format!("table {} is gone", table.name)),
+            Some((_, live)) if live.columns != table.columns => {
+                Some(format!("the columns of table {} changed", table.name))
+            }
+            Some((_, live)) if live.key != table.key => {
+                Some(format!("the primary key of table {} changed", table.name))
+            }
+            Some((_, live)) if live.tenancy != table.tenancy => {
+                Some(format!("table {} is now classified otherwise", table.name))
+            }
+            Some((_, live)) if live.references != table.references => {
+                Some(format!("the foreign keys of table {} changed", table.name))
+            }
+            Some(_) => None,
+        })
+        .or_else(|| {
+            let added = now
+                .tables()
+                .iter()
+                .find(|table| then.find(table.name.as_str()).is_none());
+            added.map(|table| format!("table {} was added", table.name))
+        })
+        .unwrap_or_else(|| "the tables are in another order".to_owned());
+    let message = format!(
+        "the live tables differ from the snapshot's: {difference}. Nothing was written. \
+         Take a new snapshot, or restore into a store with the old tables"
+    );
+    Err(Error::new(ErrorKind::Refused, message))
+}
+
+/// Whether this tenant's part of a plan may be applied.
+#[must_use]
+pub fn is_blocked(policy: Policy, tenant: &TenantPlanDescription) -> bool {
+    // A place held by somebody else's row is never taken, so only leaving the row out helps.
+    policy.on_conflict != ConflictPolicy::KeepLive
+        && tenant.tables.iter().any(|table| table.conflicts > 0)
+}
+
+fn describe_tenant(view: &dyn LiveView, tenant: &TenantId) -> Result<TenantPlanDescription, Error> {
+    let fingerprint = view.fingerprint(tenant).map_err(Error::store(format!(
+        "fingerprint the live tenant {tenant}"
+    )))?;
+    Ok(TenantPlanDescription {
+        tenant: tenant.clone(),
+        fingerprint,
+        image_digest: Digest::from_bytes([0; 32]),
+        tables: Vec::new(),
+        conflicts: Vec::new(),
+    })
+}

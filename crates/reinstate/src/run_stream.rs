@@ -1,0 +1,164 @@
+//! Reading runs of blocks as one stream of rows, decoded ahead.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reinstate_core::{RowBatch, RowStream, StoreError};
+use reinstate_format::{BlockOpener, RunEntry, SegmentReader};
+
+use crate::image::read_block;
+use crate::{Error, Resources};
+
+/// Blocks decoded ahead, for each thread.
+const AHEAD_BLOCKS_PER_THREAD: usize = 2;
+
+/// A run in one segment.
+#[derive(Clone)]
+pub(crate) struct RunPart {
+    pub(crate) reader: Arc<SegmentReader>,
+    pub(crate) run: Arc<RunEntry>,
+}
+
+/// Rows of one table in order, read from one or more segments.
+///
+/// The pool decodes a few blocks ahead while the caller handles rows, so that reading and writing
+/// overlap. *Bounds*: twice the threads in blocks, or an eighth of the memory budget if that is
+/// less; one block at the least.
+pub struct RunStream {
+    spawn: Spawner,
+    parts: Vec<RunPart>,
+    next_part: usize,
+    next_block: usize,
+    sequence_sent: u64,
+    sequence_taken: u64,
+    bytes_ahead: usize,
+    bytes_ahead_max: usize,
+    blocks_ahead_max: u64,
+    finished: BTreeMap<u64, Result<RowBatch, Error>>,
+    sizes: BTreeMap<u64, usize>,
+    sender: Sender<(u64, Result<RowBatch, Error>)>,
+    receiver: Receiver<(u64, Result<RowBatch, Error>)>,
+    spare: Arc<Mutex<Spare>>,
+}
+
+/// Buffers that go round between the threads.
+#[derive(Default)]
+struct Spare {
+    openers: Vec<BlockOpener>,
+    batches: Vec<RowBatch>,
+}
+
+/// The pool, behind what a stream may outlive its context by: nothing but spawning.
+type Spawner = Arc<rayon::ThreadPool>;
+
+impl std::fmt::Debug for RunStream {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("RunStream")
+            .field("block", &self.next_block)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RunStream {
+    pub(crate) fn new(resources: &Resources, parts: Vec<RunPart>) -> Self {
+        let (sender, receiver) = channel();
+        Self {
+            spawn: Arc::clone(resources.pool_handle()),
+            parts,
+            next_part: 0,
+            next_block: 0,
+            sequence_sent: 0,
+            sequence_taken: 0,
+            bytes_ahead: 0,
+            bytes_ahead_max: resources.memory_bytes_max() / 8,
+            blocks_ahead_max: (resources.threads() * AHEAD_BLOCKS_PER_THREAD) as u64,
+            finished: BTreeMap::new(),
+            sizes: BTreeMap::new(),
+            sender,
+            receiver,
+            spare: Arc::new(Mutex::new(Spare::default())),
+        }
+    }
+
+    /// The next rows in place of what is in `batch`; `false` at the end.
+    pub(crate) fn next(&mut self, batch: &mut RowBatch) -> Result<bool, Error> {
+        self.send_ahead();
+        if self.sequence_taken == self.sequence_sent {
+            batch.clear();
+            return Ok(false);
+        }
+        let rows = self.take()?;
+        let used = std::mem::replace(batch, rows);
+        if used.capacity() > 0 {
+            lock(&self.spare).batches.push(used);
+        }
+        self.send_ahead();
+        Ok(true)
+    }
+
+    fn take(&mut self) -> Result<RowBatch, Error> {
+        let wanted = self.sequence_taken;
+        while !self.finished.contains_key(&wanted) {
+            // This stream holds a sender itself, so the channel never closes; a worker that
+            // panics aborts the whole process' pool task and is reported by rayon.
+            let (sequence, rows) = self.receiver.recv().expect("BUG: the channel closed");
+            self.finished.insert(sequence, rows);
+        }
+        self.sequence_taken += 1;
+        self.bytes_ahead -= self.sizes.remove(&wanted).unwrap_or(0);
+        self.finished
+            .remove(&wanted)
+            .expect("BUG: waited for just now")
+    }
+
+    fn send_ahead(&mut self) {
+        while let Some(part) = self.parts.get(self.next_part) {
+            let Some(block) = part.run.blocks.get(self.next_block) else {
+                self.next_part += 1;
+                self.next_block = 0;
+                continue;
+            };
+            let ahead = self.sequence_sent - self.sequence_taken;
+            let size = block.plain_bytes as usize;
+            let room = self.bytes_ahead + size <= self.bytes_ahead_max;
+            if ahead > 0 && (ahead >= self.blocks_ahead_max || !room) {
+                return;
+            }
+            self.send(part.clone(), self.next_block, size);
+            self.next_block += 1;
+        }
+    }
+
+    fn send(&mut self, part: RunPart, block: usize, size: usize) {
+        let sequence = self.sequence_sent;
+        self.sequence_sent += 1;
+        self.bytes_ahead += size;
+        self.sizes.insert(sequence, size);
+        let (sender, spare) = (self.sender.clone(), Arc::clone(&self.spare));
+        self.spawn.spawn(move || {
+            let (opener, batch) = {
+                let mut spare = lock(&spare);
+                (spare.openers.pop(), spare.batches.pop())
+            };
+            let mut opener = opener.unwrap_or_else(BlockOpener::new);
+            let mut batch = batch.unwrap_or_default();
+            let result = read_block(&part, &part.run.blocks[block], &mut opener, &mut batch);
+            lock(&spare).openers.push(opener);
+            // Nobody listens any more when the stream was dropped: that is fine.
+            let _ = sender.send((sequence, result.map(|()| batch)));
+        });
+    }
+}
+
+impl RowStream for RunStream {
+    fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
+        self.next(batch).map_err(Error::into_store_error)
+    }
+}
+
+fn lock(spare: &Mutex<Spare>) -> std::sync::MutexGuard<'_, Spare> {
+    // Only whole buffers are pushed and popped, so a panic elsewhere leaves nothing half-done.
+    spare.lock().unwrap_or_else(PoisonError::into_inner)
+}
