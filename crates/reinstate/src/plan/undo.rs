@@ -126,10 +126,14 @@ impl UndoTable<'_, '_, '_> {
         ))
     }
 
-    /// Whether a row that somebody changed since is taken back all the same.
+    /// Whether a row that somebody changed since is taken back all the same. If it is, nothing is
+    /// left to settle; if not, it is a conflict.
     fn changed_since(&mut self, row_key: &[u8]) -> bool {
-        self.changes.conflict(row_key, CHANGED_SINCE);
-        self.policy.on_conflict == ConflictPolicy::TakeSnapshot
+        let settled = self.policy.on_conflict == ConflictPolicy::TakeSnapshot;
+        if !settled {
+            self.changes.conflict(row_key, CHANGED_SINCE);
+        }
+        settled
     }
 
     fn take_back_created(&mut self, view: &dyn LiveView) -> Result<(), Error> {
