@@ -1,1 +1,12 @@
 //! Certification suite for live stores: properties, oracle, faults and mutants.
+//!
+//! [`MemoryStore`] is the reference of what a live store must do, [`MemoryRepository`] of a
+//! repository.
+
+mod application;
+mod memory;
+mod repository;
+
+pub use application::{ApplicationChange, ApplicationRow, encode_row, row_values};
+pub use memory::{KeySpace, MemoryOptions, MemoryStore};
+pub use repository::MemoryRepository;
