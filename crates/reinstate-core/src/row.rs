@@ -217,18 +217,31 @@ impl RowBatch {
     /// # Errors
     /// `Malformed` if they are not a whole number of rows; `TooLong` if one is over the limit.
     pub fn try_from_bytes(bytes: Vec<u8>) -> Result<Self, RowError> {
-        let mut offset = 0;
-        let mut row_count = 0;
-        while offset < bytes.len() {
-            let (row, taken) =
-                RowRef::read(&bytes[offset..]).ok_or(RowError::Malformed { offset })?;
-            if row.body.len() > ROW_BYTES_MAX {
-                return Err(RowError::TooLong(row.body.len() as u64));
-            }
-            offset += taken;
-            row_count += 1;
-        }
+        let row_count = count_rows(&bytes)?;
         Ok(Self { bytes, row_count })
+    }
+
+    /// Replaces the rows by bytes that `fill` writes into the empty buffer, after walking them
+    /// once. The batch is empty after an error.
+    ///
+    /// # Errors
+    /// Whatever `fill` returns; `Malformed` or `TooLong` as
+    /// [`try_from_bytes`](Self::try_from_bytes).
+    pub fn refill<E: From<RowError>>(
+        &mut self,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.clear();
+        match fill(&mut self.bytes).and_then(|()| Ok(count_rows(&self.bytes)?)) {
+            Ok(row_count) => {
+                self.row_count = row_count;
+                Ok(())
+            }
+            Err(error) => {
+                self.clear();
+                Err(error)
+            }
+        }
     }
 
     /// Forgets the rows and keeps the buffer.
@@ -312,6 +325,22 @@ impl RowBatch {
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
+}
+
+/// How many rows these bytes are.
+fn count_rows(bytes: &[u8]) -> Result<usize, RowError> {
+    let mut offset = 0;
+    let mut row_count = 0;
+    while offset < bytes.len() {
+        let (row, taken) =
+            RowRef::read(&bytes[offset..]).ok_or(RowError::Malformed { offset })?;
+        if row.body.len() > ROW_BYTES_MAX {
+            return Err(RowError::TooLong(row.body.len() as u64));
+        }
+        offset += taken;
+        row_count += 1;
+    }
+    Ok(row_count)
 }
 
 /// Rows of one table, each with its owner: what a capture reads.
@@ -417,6 +446,26 @@ mod tests {
             for (row, (_, values)) in written.iter().zip(&rows) {
                 prop_assert_eq!(row.check(values.len()), Ok(()));
                 prop_assert!(row.check(values.len() + 1).is_err());
+            }
+        }
+
+        #[test]
+        fn refilling_is_reading_and_leaves_nothing_after_an_error(rows: Vec<Plain>, bytes: Vec<u8>) {
+            let written = batch(&rows);
+            let mut reused = written.clone();
+            let filled = reused.refill(|buffer| {
+                buffer.extend_from_slice(&bytes);
+                Ok::<(), RowError>(())
+            });
+            match RowBatch::try_from_bytes(bytes) {
+                Ok(expected) => {
+                    prop_assert_eq!(filled, Ok(()));
+                    prop_assert_eq!(&reused, &expected);
+                }
+                Err(error) => {
+                    prop_assert_eq!(filled, Err(error));
+                    prop_assert_eq!(&reused, &RowBatch::new());
+                }
             }
         }
 

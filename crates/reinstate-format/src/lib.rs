@@ -1,1 +1,41 @@
 //! Every byte that reinstate persists: blocks, segments, manifests, plans and receipts.
+//!
+//! Bytes in, values out. Bytes are hostile: every length is compared with a named limit before it
+//! allocates, and what is corrupt is an error that names the object, the place and the owner.
+//! `docs/format/` describes every structure byte by byte.
+//!
+//! **Invariant:** nothing here opens a file, starts a thread or reads a clock. Segments and plans
+//! are read through core's `ObjectReader`.
+
+mod codec;
+#[cfg(test)]
+mod damage;
+mod error;
+mod frame;
+mod journal;
+mod manifest;
+mod plan;
+mod receipt;
+mod repository;
+mod schema;
+mod segment;
+mod wire;
+
+pub use error::{BlockError, BlockFault, FormatError};
+pub use frame::{FRAME_DIGEST_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
+pub use journal::{JournalPayload, decode_journal_payload, encode_journal_payload};
+pub use manifest::{decode_snapshot, encode_snapshot, segments_digest};
+pub use plan::{
+    CONFLICTS_MAX, Conflict, PLAN_TAIL_BYTES, PlanDescription, PlanSegment, TablePlan,
+    TenantPlanDescription, encode_plan_end, read_plan,
+};
+pub use receipt::{ReceiptDescription, decode_receipt, encode_receipt};
+pub use repository::{RepositoryHeader, decode_repository_header, encode_repository_header};
+pub use schema::schema_digest;
+pub use segment::{
+    BLOCK_PLAIN_BYTES_MAX, BLOCK_PLAIN_BYTES_TARGET, BlockDescriptor, BlockOpener, BlockSealer,
+    DICTIONARY_BYTES_MAX, DICTIONARY_PLAIN_BYTES_LIMIT, Dictionary, IndexBuilder, PAGE_BYTES_MAX,
+    PAGE_BYTES_TARGET, PART_BLOCKS_MAX, RunEntry, RunKey, Runs, SEGMENT_HEADER_BYTES,
+    SEGMENT_TRAILER_BYTES, SEGMENT_VERSION, SealedBlock, SegmentEnd, SegmentIdentity,
+    SegmentReader, segment_header, train_dictionary, verify_run, verify_segment,
+};

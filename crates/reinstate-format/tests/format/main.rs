@@ -1,0 +1,4 @@
+//! Tests of everything persisted, through the public interface.
+
+mod sample;
+mod segments;
