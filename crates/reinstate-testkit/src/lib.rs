@@ -1,12 +1,15 @@
 //! Certification suite for live stores: properties, oracle, faults and mutants.
 //!
 //! [`MemoryStore`] is the reference of what a live store must do, [`MemoryRepository`] of a
-//! repository.
+//! repository. [`certify_live_store`] makes the tests that an adapter has to pass.
 
 mod application;
+pub mod certification;
+mod changes;
 mod memory;
 mod repository;
 
 pub use application::{ApplicationChange, ApplicationRow, encode_row, row_values};
+pub use changes::Changes;
 pub use memory::{KeySpace, MemoryOptions, MemoryStore};
 pub use repository::MemoryRepository;

@@ -1,0 +1,214 @@
+//! What a store holds, as the kit sees it, and what it should hold.
+
+use std::collections::BTreeMap;
+
+use reinstate_core::{
+    LiveView, OwnedRowBatch, RowBatch, RowStream, SnapshotSource, StoreError, StoreSchema, Tenancy,
+    TenantId,
+};
+
+use crate::certification::Violation;
+use crate::{ApplicationChange, ApplicationRow};
+
+/// Encoded rows of one owner in one table, sorted, duplicates as often as they are there.
+type Table = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The rows of a store or of a part of it, by owner and table. Owners and tables without rows are
+/// left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    tables: BTreeMap<(Vec<u8>, String), Table>,
+}
+
+impl Contents {
+    /// Adds one encoded row.
+    pub(crate) fn add(&mut self, owner: &[u8], table: &str, key: &[u8], columns: &[u8]) {
+        let rows = self
+            .tables
+            .entry((owner.to_vec(), table.to_owned()))
+            .or_default();
+        let row = (key.to_vec(), columns.to_vec());
+        let place = rows.partition_point(|other| *other < row);
+        rows.insert(place, row);
+    }
+
+    fn remove(&mut self, owner: &[u8], table: &str, is_it: impl Fn(&(Vec<u8>, Vec<u8>)) -> bool) {
+        let place = (owner.to_vec(), table.to_owned());
+        let Some(rows) = self.tables.get_mut(&place) else {
+            return;
+        };
+        if let Some(found) = rows.iter().position(is_it) {
+            rows.remove(found);
+        }
+        if rows.is_empty() {
+            self.tables.remove(&place);
+        }
+    }
+
+    /// Adds every row of a stream.
+    ///
+    /// # Errors
+    /// As the stream reports it.
+    pub(crate) fn add_stream(
+        &mut self,
+        owner: &[u8],
+        table: &str,
+        rows: &mut dyn RowStream,
+    ) -> Result<(), StoreError> {
+        let mut batch = RowBatch::new();
+        while rows.next_batch(&mut batch)? {
+            for row in batch.iter() {
+                self.add(owner, table, row.key(), row.columns());
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of one owner.
+    #[must_use]
+    pub fn of(&self, tenant: &TenantId) -> Self {
+        let own = |(owner, _): &(Vec<u8>, String)| owner == tenant.as_bytes();
+        self.filter(own)
+    }
+
+    /// The rows of everybody else.
+    #[must_use]
+    pub fn without(&self, tenant: &TenantId) -> Self {
+        let foreign = |(owner, _): &(Vec<u8>, String)| owner != tenant.as_bytes();
+        self.filter(foreign)
+    }
+
+    fn filter(&self, keep: impl Fn(&(Vec<u8>, String)) -> bool) -> Self {
+        let tables = self.tables.iter().filter(|(place, _)| keep(place));
+        Self {
+            tables: tables
+                .map(|(place, rows)| (place.clone(), rows.clone()))
+                .collect(),
+        }
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn row_count(&self) -> usize {
+        self.tables.values().map(Vec::len).sum()
+    }
+
+    /// Makes an application's changes, as a store should.
+    ///
+    /// # Errors
+    /// `Usage` if a row does not fit its table.
+    pub fn write(
+        &mut self,
+        schema: &StoreSchema,
+        changes: &[ApplicationChange],
+    ) -> Result<(), StoreError> {
+        for change in changes {
+            let row = change.row();
+            let (_, table) = row.find(schema)?;
+            let (key, columns) = encoded(schema, row)?;
+            let owner = row.owner.as_bytes();
+            if table.has_key() {
+                self.remove(owner, &row.table, |other| other.0 == key);
+            } else if matches!(change, ApplicationChange::Delete(_)) {
+                self.remove(owner, &row.table, |other| other.1 == columns);
+            }
+            if matches!(change, ApplicationChange::Put(_)) {
+                self.add(owner, &row.table, &key, &columns);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is the same as what should be.
+    ///
+    /// # Errors
+    /// A violation that names the first owner and table that differ.
+    pub fn expect(&self, expected: &Self, what: &str) -> Result<(), Violation> {
+        let places = self.tables.keys().chain(expected.tables.keys());
+        for place in places {
+            let (found, wanted) = (self.tables.get(place), expected.tables.get(place));
+            if found != wanted {
+                let count = |rows: Option<&Table>| rows.map_or(0, Vec::len);
+                return Err(Violation::new(format!(
+                    "{what}: table {} of {:?} holds {} rows that are not the expected {}{}",
+                    place.1,
+                    String::from_utf8_lossy(&place.0),
+                    count(found),
+                    count(wanted),
+                    first_difference(found, wanted),
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn first_difference(found: Option<&Table>, wanted: Option<&Table>) -> String {
+    let rows = |table: Option<&Table>| table.cloned().unwrap_or_default();
+    let (found, wanted) = (rows(found), rows(wanted));
+    let text = |row: &(Vec<u8>, Vec<u8>)| {
+        let mut text = row.1.escape_ascii().to_string();
+        text.truncate(200);
+        text
+    };
+    let extra = found.iter().find(|row| !wanted.contains(row));
+    let missing = wanted.iter().find(|row| !found.contains(row));
+    let part = |name: &str, row: Option<&(Vec<u8>, Vec<u8>)>| {
+        row.map_or_else(String::new, |row| format!("; {name}: {}", text(row)))
+    };
+    part("not expected", extra) + &part("missing", missing)
+}
+
+/// The encoded key and columns of a row.
+///
+/// # Errors
+/// `Usage` if it does not fit its table.
+pub(crate) fn encoded(
+    schema: &StoreSchema,
+    row: &ApplicationRow,
+) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+    let (_, table) = row.find(schema)?;
+    let mut batch = RowBatch::new();
+    row.encode(table, &mut batch)?;
+    let parts = batch
+        .row_at(0)
+        .map(|(row, _)| (row.key().to_vec(), row.columns().to_vec()));
+    Ok(parts.unwrap_or_default())
+}
+
+/// Everything in a store, as a capture sees it.
+///
+/// # Errors
+/// As the store reports it.
+pub fn captured(store: &dyn SnapshotSource) -> Result<Contents, StoreError> {
+    let view = store.begin_capture()?;
+    let mut contents = Contents::default();
+    let mut batch = OwnedRowBatch::new();
+    for (index, table) in view.schema().iter() {
+        if table.tenancy == Tenancy::Excluded {
+            continue;
+        }
+        let mut rows = view.table_rows(index)?;
+        while rows.next_batch(&mut batch)? {
+            for (owner, row) in batch.iter() {
+                contents.add(owner, table.name.as_str(), row.key(), row.columns());
+            }
+        }
+    }
+    Ok(contents)
+}
+
+/// Everything of one tenant, as a live view sees it.
+///
+/// # Errors
+/// As the store reports it.
+pub fn viewed(view: &dyn LiveView, tenant: &TenantId) -> Result<Contents, StoreError> {
+    let mut contents = Contents::default();
+    for (index, table) in view.schema().iter() {
+        if table.tenancy.is_tenant_owned() {
+            let mut rows = view.tenant_rows(tenant, index)?;
+            contents.add_stream(tenant.as_bytes(), table.name.as_str(), rows.as_mut())?;
+        }
+    }
+    Ok(contents)
+}

@@ -1,0 +1,4 @@
+//! The kit on the reference store, and on stores that are wrong on purpose.
+
+#[path = "testkit/memory.rs"]
+mod memory;
