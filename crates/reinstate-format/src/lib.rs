@@ -12,6 +12,7 @@ mod codec;
 mod damage;
 mod error;
 mod frame;
+mod job;
 mod journal;
 mod manifest;
 mod plan;
@@ -23,6 +24,7 @@ mod wire;
 
 pub use error::{BlockError, BlockFault, FormatError};
 pub use frame::{FRAME_DIGEST_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
+pub use job::{JobDescription, decode_job, encode_job};
 pub use journal::{JournalPayload, decode_journal_payload, encode_journal_payload};
 pub use manifest::{decode_snapshot, encode_snapshot, segments_digest};
 pub use plan::{
