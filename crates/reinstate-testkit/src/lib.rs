@@ -2,11 +2,14 @@
 //!
 //! [`MemoryStore`] is the reference of what a live store must do, [`MemoryRepository`] of a
 //! repository. [`certify_live_store`] makes the tests that an adapter has to pass.
+//! [`cluster`] runs a PostgreSQL server for a test.
 
 mod application;
 pub mod certification;
 mod changes;
+pub mod cluster;
 mod memory;
+pub mod mutants;
 mod repository;
 
 pub use application::{ApplicationChange, ApplicationRow, encode_row, row_values};
