@@ -2,3 +2,5 @@
 
 #[path = "testkit/memory.rs"]
 mod memory;
+#[path = "testkit/mutants.rs"]
+mod mutants;

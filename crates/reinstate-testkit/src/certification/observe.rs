@@ -93,6 +93,13 @@ impl Contents {
         self.tables.values().map(Vec::len).sum()
     }
 
+    /// How many rows a table has.
+    #[must_use]
+    pub fn rows_in(&self, table: &str) -> usize {
+        let rows = self.tables.iter().filter(|((_, name), _)| name == table);
+        rows.map(|(_, rows)| rows.len()).sum()
+    }
+
     /// Makes an application's changes, as a store should.
     ///
     /// # Errors

@@ -12,4 +12,5 @@ mod store;
 mod view;
 mod writer;
 
+pub(crate) use state::{Effect, State};
 pub use store::{KeySpace, MemoryOptions, MemoryStore};

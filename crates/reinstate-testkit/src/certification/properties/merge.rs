@@ -321,7 +321,7 @@ pub(super) fn counters_are_raised_and_never_lowered(
         last.is_some() == has_counters,
         "the counter of projects is {last:?}"
     );
-    for (job, id) in [(1, 500_000), (2, 400_000), (3, 500_001)] {
+    for (job, id) in [(1, 1_500_000), (2, 1_400_000), (3, 1_500_001)] {
         let mut changes = scenario.changes();
         changes.create(&scenario.rows.project(&owner, id, None))?;
         let committed = scenario.merge(&acme, &changes, job)?;

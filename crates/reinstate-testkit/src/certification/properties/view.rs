@@ -2,7 +2,7 @@
 
 use reinstate_core::{RowBatch, RowOrder, TableIndex, compare_rows};
 
-use super::capture::{BATCH_BYTES_MAX, MUCH_ROWS, write_much};
+use super::capture::{BATCH_BYTES_MAX, write_much};
 use crate::certification::observe::encoded;
 use crate::certification::scenario::Scenario;
 use crate::certification::{Fixture, TENANTS, Violation, ensure, owner, tenant, viewed};
@@ -113,7 +113,8 @@ pub(super) fn a_view_hands_out_bounded_batches(fixture: &dyn Fixture) -> Result<
         row_count += batch.len();
     }
     ensure!(batch.is_empty(), "a stream ended with rows in its batch");
-    ensure!(row_count >= MUCH_ROWS, "{row_count} rows of {MUCH_ROWS}");
+    let expected = scenario.expected.of(&tenant("acme")).rows_in("activity");
+    ensure!(row_count == expected, "{row_count} rows of {expected}");
     Ok(())
 }
 
