@@ -52,6 +52,7 @@ pub(crate) fn decode<T: Decode>(structure: &'static str, bytes: &[u8]) -> Result
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::frame::FrameKind;
     use serde::{Serialize, de::DeserializeOwned};
 
     /// Holds this module and the original bincode 1.3 to the same bytes, both ways.
@@ -65,6 +66,17 @@ pub(crate) mod tests {
         assert_eq!(ours, theirs);
         assert_eq!(&bincode::deserialize::<T>(&ours).unwrap(), value);
         assert_eq!(&decode::<T>("value", &theirs).unwrap(), value);
+    }
+
+    /// The same for the payload of a golden frame, which must come out as it is.
+    #[track_caller]
+    pub(crate) fn check_frame_against_bincode<T>(kind: &FrameKind, golden: &[u8])
+    where
+        T: Encode + Decode + Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let (value, _) = kind.decode::<T>(golden).unwrap();
+        check_against_bincode(&value);
+        assert_eq!(kind.encode(&value).0, golden);
     }
 
     #[test]

@@ -8,8 +8,11 @@ use crate::FormatError;
 use crate::frame::FrameKind;
 use crate::wire;
 
-pub(crate) const JOB: FrameKind =
-    FrameKind { magic: *b"RNSTJOB\0", version: 1, structure: "job" };
+pub(crate) const JOB: FrameKind = FrameKind {
+    magic: *b"RNSTJOB\0",
+    version: 1,
+    structure: "job",
+};
 
 /// Which plan a run applies.
 #[derive(Clone, Debug, PartialEq, Eq)]

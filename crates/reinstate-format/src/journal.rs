@@ -55,3 +55,15 @@ pub fn decode_journal_payload(bytes: &[u8]) -> Result<JournalPayload, FormatErro
         counts: wire.counts.into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::tests::check_frame_against_bincode;
+
+    #[test]
+    fn the_layout_is_that_of_bincode() {
+        let golden = include_bytes!("../tests/golden/v1/journal");
+        check_frame_against_bincode::<WireJournal>(&JOURNAL, golden);
+    }
+}

@@ -10,6 +10,8 @@
 mod codec;
 #[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod documentation;
 mod error;
 mod frame;
 mod job;

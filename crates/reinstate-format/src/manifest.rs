@@ -284,3 +284,15 @@ impl TryFrom<WireSegment> for SegmentDescription {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::tests::check_frame_against_bincode;
+
+    #[test]
+    fn the_layout_is_that_of_bincode() {
+        let golden = include_bytes!("../tests/golden/v1/snapshot");
+        check_frame_against_bincode::<WireManifest>(&MANIFEST, golden);
+    }
+}

@@ -146,3 +146,15 @@ pub fn decode_receipt(bytes: &[u8]) -> Result<ReceiptDescription, FormatError> {
         undoes: wire::job(wire.undoes),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::tests::check_frame_against_bincode;
+
+    #[test]
+    fn the_layout_is_that_of_bincode() {
+        let golden = include_bytes!("../tests/golden/v1/receipt");
+        check_frame_against_bincode::<WireReceipt>(&RECEIPT, golden);
+    }
+}

@@ -49,3 +49,15 @@ pub fn decode_repository_header(bytes: &[u8]) -> Result<RepositoryHeader, Format
         created_at: Timestamp::from_micros(wire.created_at_micros),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::tests::check_frame_against_bincode;
+
+    #[test]
+    fn the_layout_is_that_of_bincode() {
+        let golden = include_bytes!("../tests/golden/v1/repository");
+        check_frame_against_bincode::<WireRepository>(&REPOSITORY, golden);
+    }
+}

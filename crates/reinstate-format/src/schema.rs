@@ -233,3 +233,45 @@ fn numbers(columns: &[ColumnIndex]) -> Vec<u32> {
 fn indexes(columns: Vec<u32>) -> Vec<ColumnIndex> {
     columns.into_iter().map(ColumnIndex).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::tests::check_against_bincode;
+
+    #[test]
+    fn the_layout_of_every_kind_of_table_is_that_of_bincode() {
+        let reference = || WireReference {
+            columns: vec![0, 1],
+            parent: 7,
+            parent_columns: vec![1, 0],
+        };
+        let tenancies = [
+            WireTenancy::Native,
+            WireTenancy::Direct { column: 3 },
+            WireTenancy::Via {
+                reference: reference(),
+            },
+            WireTenancy::Shared,
+            WireTenancy::Excluded,
+        ];
+        for (number, tenancy) in (0u32..).zip(tenancies) {
+            assert_eq!(codec::encode(&tenancy)[..4], number.to_le_bytes());
+            let column = WireColumn {
+                name: "id".to_owned(),
+                type_name: "bigint".to_owned(),
+                nullable: true,
+                key_form: KEY_FORM_INTEGER,
+            };
+            check_against_bincode(&WireSchema {
+                tables: vec![WireTable {
+                    name: "orders".to_owned(),
+                    columns: vec![column],
+                    key: vec![0],
+                    tenancy,
+                    references: vec![reference()],
+                }],
+            });
+        }
+    }
+}

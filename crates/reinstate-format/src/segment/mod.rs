@@ -10,6 +10,7 @@
 //! manifest or plan keeps: trailer, a path of pages, and blocks are a complete chain.
 
 mod block;
+mod dictionaries;
 mod dictionary;
 mod header;
 mod index;
@@ -40,6 +41,16 @@ pub use trailer::SEGMENT_TRAILER_BYTES;
 pub use verify::{verify_run, verify_segment};
 
 pub(crate) use reader::Extent;
+
+/// What the pages in `docs/format/` state and nothing else outside this module needs.
+#[cfg(test)]
+pub(crate) mod constants {
+    pub(crate) use super::block::BLOCK_TAG;
+    pub(crate) use super::dictionary::{DICTIONARIES_MAX, DICTIONARY_TAG};
+    pub(crate) use super::header::HEADER_MAGIC;
+    pub(crate) use super::page::{LEVELS_MAX, PAGE_TAG, WIRE_BLOCK_BYTES};
+    pub(crate) use super::trailer::TRAILER_MAGIC;
+}
 
 /// The version of the segment that this crate writes, and the newest it reads.
 pub const SEGMENT_VERSION: u16 = 1;

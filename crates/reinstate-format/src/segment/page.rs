@@ -306,3 +306,46 @@ pub(crate) fn page_digest(
     hasher.update(bytes);
     Digest::from_bytes(*hasher.finalize().as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::tests::check_against_bincode;
+
+    #[test]
+    fn the_layouts_are_those_of_bincode() {
+        let block = WireBlock {
+            number: 1,
+            offset: 2,
+            stored_bytes: 3,
+            plain_bytes: 4,
+            row_count: 5,
+            crc: 6,
+            dictionary: 7,
+            digest: [8; 32],
+        };
+        assert_eq!(codec::encode(&block).len(), WIRE_BLOCK_BYTES);
+        let run = WireRun {
+            owner: b"acme".to_vec(),
+            table: 1,
+            role: 2,
+            part: 3,
+            more: true,
+            content_sum: u128::MAX - 4,
+            content_rows: 5,
+            blocks: vec![block.clone(), block],
+        };
+        let digest = Digest::from_bytes([9; 32]);
+        let location = PageLocation {
+            offset: 1,
+            length: 2,
+            level: 3,
+            digest,
+        };
+        let page = WirePage::new(&run.key(), &location);
+        assert_eq!(page.location(3), location);
+        assert_eq!(page.key(), run.key());
+        check_against_bincode(&vec![page]);
+        check_against_bincode(&vec![run]);
+    }
+}

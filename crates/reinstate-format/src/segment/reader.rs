@@ -4,22 +4,19 @@
 //! 100,000 reads two to five pages of about 1 KiB.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use reinstate_core::{ContentDigest, Digest, ObjectReader, Owner, RowBatch, TableIndex};
+use reinstate_core::{ContentDigest, Digest, ObjectReader, Owner, RowBatch};
 
 use super::block::{BlockOpener, block_error, check_bounds};
-use super::dictionary::{
-    DICTIONARIES_MAX, DICTIONARY_BYTES_MAX, Dictionary, WireDictionary, dictionary_digest,
-};
+use super::dictionaries::Dictionaries;
 use super::page::{PAGE_BYTES_MAX, Page, PageKey, PageLocation, WireRun, decode_page};
 use super::runs::{Runs, merge_parts};
-use super::trailer::{DirectoryLocation, SEGMENT_TRAILER_BYTES, Trailer, decode_trailer};
+use super::trailer::{SEGMENT_TRAILER_BYTES, Trailer, decode_trailer};
 use super::{BlockDescriptor, RunKey, SEGMENT_HEADER_BYTES, SegmentIdentity};
 use crate::FormatError;
-use crate::codec;
-use crate::error::{BlockFault, hash};
+use crate::error::BlockFault;
 
 /// A run: where its blocks are and what they contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +41,7 @@ pub struct SegmentReader {
     identity: SegmentIdentity,
     trailer: Trailer,
     root: Page,
-    directory: OnceLock<Vec<WireDictionary>>,
-    dictionaries: OnceLock<Vec<OnceLock<Dictionary>>>,
+    dictionaries: Dictionaries,
     bytes_read: AtomicU64,
 }
 
@@ -115,8 +111,7 @@ impl SegmentReader {
             identity: *identity,
             root: Page::Leaf(Vec::new()),
             trailer,
-            directory: OnceLock::new(),
-            dictionaries: OnceLock::new(),
+            dictionaries: Dictionaries::default(),
             bytes_read: AtomicU64::new(SEGMENT_TRAILER_BYTES as u64),
         };
         reader.root = reader.page(&reader.trailer.root)?;
@@ -219,9 +214,7 @@ impl SegmentReader {
         batch: &mut RowBatch,
     ) -> Result<(), FormatError> {
         batch.clear();
-        let stop = block.offset.checked_add(u64::from(block.stored_bytes));
-        let inside = stop.is_some_and(|stop| stop <= self.trailer.totals.segment_bytes);
-        let bounds = if inside {
+        let bounds = if self.has_bytes(block.offset, block.stored_bytes) {
             check_bounds(block)
         } else {
             Err(BlockFault::Bounds("outside the segment"))
@@ -263,6 +256,16 @@ impl SegmentReader {
         &self.root
     }
 
+    pub(super) fn dictionaries(&self) -> &Dictionaries {
+        &self.dictionaries
+    }
+
+    /// Whether these bytes lie inside the segment.
+    pub(super) fn has_bytes(&self, offset: u64, length: u32) -> bool {
+        let stop = offset.checked_add(u64::from(length));
+        stop.is_some_and(|stop| stop <= self.trailer.totals.segment_bytes)
+    }
+
     pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), FormatError> {
         read_at(self.object.as_ref(), &self.identity, offset, bytes)?;
         self.bytes_read
@@ -272,14 +275,11 @@ impl SegmentReader {
 
     /// Reads and checks a page.
     pub(super) fn page(&self, location: &PageLocation) -> Result<Page, FormatError> {
-        let stop = location.offset.checked_add(u64::from(location.length));
-        let inside = stop.is_some_and(|stop| stop <= self.trailer.totals.segment_bytes);
-        if !inside || location.length as usize > PAGE_BYTES_MAX {
-            return Err(self.fault(
-                "index page",
-                location.offset,
-                "its length or place is impossible",
-            ));
+        if !self.has_bytes(location.offset, location.length)
+            || location.length as usize > PAGE_BYTES_MAX
+        {
+            let fact = "its length or place is impossible";
+            return Err(self.fault("index page", location.offset, fact));
         }
         let mut bytes = vec![0; location.length as usize];
         self.read(location.offset, &mut bytes)?;
@@ -340,77 +340,6 @@ impl SegmentReader {
             }
         }
         Ok(())
-    }
-
-    /// The dictionary with this id, read when it is first asked for.
-    fn dictionary(&self, id: u32) -> Result<Option<&Dictionary>, FormatError> {
-        let directory = self.directory()?;
-        let Ok(index) = directory.binary_search_by_key(&id, |entry| entry.id) else {
-            return Ok(None);
-        };
-        let slots = self
-            .dictionaries
-            .get_or_init(|| directory.iter().map(|_| OnceLock::new()).collect());
-        if let Some(dictionary) = slots[index].get() {
-            return Ok(Some(dictionary));
-        }
-        let dictionary = self.load_dictionary(&directory[index])?;
-        Ok(Some(slots[index].get_or_init(|| dictionary)))
-    }
-
-    /// The directory of dictionaries, by id; empty if there is none.
-    pub(super) fn directory(&self) -> Result<&[WireDictionary], FormatError> {
-        if let Some(directory) = self.directory.get() {
-            return Ok(directory);
-        }
-        let directory = match &self.trailer.dictionaries {
-            None => Vec::new(),
-            Some(location) => self.load_directory(location)?,
-        };
-        Ok(self.directory.get_or_init(|| directory))
-    }
-
-    fn load_directory(
-        &self,
-        location: &DirectoryLocation,
-    ) -> Result<Vec<WireDictionary>, FormatError> {
-        let part = "dictionary directory";
-        let offset = location.offset;
-        if location.length as usize > DICTIONARIES_MAX * 64 {
-            return Err(self.fault(part, offset, "it is too long"));
-        }
-        let mut bytes = vec![0; location.length as usize];
-        self.read(offset, &mut bytes)?;
-        if hash(&bytes) != location.digest {
-            return Err(self.fault(part, offset, "digest mismatch"));
-        }
-        let mut directory: Vec<WireDictionary> = codec::decode(part, &bytes)?;
-        directory.sort_by_key(|entry| entry.id);
-        if directory.is_sorted_by(|left, right| left.id < right.id) {
-            Ok(directory)
-        } else {
-            Err(self.fault(part, offset, "two dictionaries have one id"))
-        }
-    }
-
-    pub(super) fn load_dictionary(
-        &self,
-        entry: &WireDictionary,
-    ) -> Result<Dictionary, FormatError> {
-        let part = "dictionary";
-        let stop = entry.offset.checked_add(u64::from(entry.length));
-        let inside = stop.is_some_and(|stop| stop <= self.trailer.totals.segment_bytes);
-        if !inside || entry.length as usize > DICTIONARY_BYTES_MAX {
-            return Err(self.fault(part, entry.offset, "its length or place is impossible"));
-        }
-        let mut bytes = vec![0; entry.length as usize];
-        self.read(entry.offset, &mut bytes)?;
-        let table = TableIndex(entry.table);
-        if dictionary_digest(&self.identity, entry.id, table, &bytes) != entry.digest {
-            return Err(self.fault(part, entry.offset, "digest mismatch"));
-        }
-        Dictionary::new(entry.id, table, bytes)
-            .ok_or_else(|| self.fault(part, entry.offset, "it is empty or has no id"))
     }
 }
 

@@ -230,3 +230,16 @@ fn to_trailer(wire: &WireTrailer) -> Trailer {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::tests::check_against_bincode;
+
+    #[test]
+    fn the_layout_is_that_of_bincode() {
+        let golden = include_bytes!("../../tests/golden/v1/segment");
+        let trailer = &golden[golden.len() - SEGMENT_TRAILER_BYTES..];
+        check_against_bincode::<WireTrailer>(&codec::decode("", &trailer[..CRC_AT]).unwrap());
+    }
+}

@@ -35,10 +35,7 @@ pub fn verify_segment(reader: &SegmentReader) -> Result<(), FormatError> {
         counted.stored_bytes += run.stored_bytes;
     }
     let mut other_bytes = (SEGMENT_HEADER_BYTES + SEGMENT_TRAILER_BYTES) as u64;
-    for entry in reader.directory()? {
-        reader.load_dictionary(entry)?;
-        other_bytes += u64::from(entry.length);
-    }
+    other_bytes += reader.check_dictionaries()?;
     let trailer = reader.trailer();
     other_bytes += trailer
         .dictionaries

@@ -1,4 +1,12 @@
 //! Tests of everything persisted, through the public interface.
 
+#![cfg(test)]
+
+mod dictionaries;
+mod forge;
+mod fuzz;
+mod golden;
+mod records;
 mod sample;
 mod segments;
+mod values;

@@ -1,38 +1,16 @@
-//! The saved plan: one file with the rows that will change, and what the plan says of them.
-//!
-//! ```text
-//! segment | frame | tail: magic 8, frame offset u64, frame length u64
-//! ```
-//!
-//! The segment's identity is (repository, job, 0); its root is in the frame. The digest of the
-//! frame stands for the whole plan: it is what a reviewer approves.
-
-use std::sync::Arc;
+//! What a plan says, as it is written.
 
 use reinstate_core::{
-    ChangeCounts, ConflictPolicy, ContentDigest, Digest, Fingerprint, JobId, ObjectReader, Policy,
-    Position, PositionNotation, RepositoryId, SnapshotId, StoreIdentity, StoreSchema, Switch,
-    TableIndex, TenantId, TenantKind, Timestamp,
+    ConflictPolicy, Digest, Fingerprint, JobId, Policy, RepositoryId, SnapshotId, StoreSchema,
+    Switch, TableIndex, Timestamp,
 };
 use wincode::{SchemaRead, SchemaWrite};
 
+use super::file::PLAN;
+use super::{Conflict, PlanDescription, PlanSegment, TablePlan, TenantPlanDescription};
 use crate::FormatError;
-use crate::frame::{FRAME_DIGEST_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameKind};
 use crate::schema::WireSchema;
-use crate::segment::{Extent, SegmentIdentity, SegmentReader};
 use crate::wire::{self, WireContent, WireCounts, WirePosition, WireStore};
-
-pub(crate) const PLAN: FrameKind = FrameKind {
-    magic: *b"RNSTPLAN",
-    version: 1,
-    structure: "plan",
-};
-/// First bytes of the tail.
-pub(crate) const TAIL_MAGIC: [u8; 8] = *b"RNSTPEND";
-/// Bytes of the tail.
-pub const PLAN_TAIL_BYTES: usize = 24;
-/// The most conflicts that are listed for one tenant; all are counted.
-pub const CONFLICTS_MAX: usize = 1000;
 
 /// Persisted: never renumber.
 const SWITCH_OFF: u8 = 0;
@@ -45,110 +23,9 @@ const ON_CONFLICT_KEEP_LIVE: u8 = 1;
 /// Persisted: never renumber.
 const ON_CONFLICT_TAKE_SNAPSHOT: u8 = 2;
 
-/// What a plan says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlanDescription {
-    /// The run that will apply it.
-    pub job: JobId,
-    /// The repository whose snapshot it restores.
-    pub repository: RepositoryId,
-    /// The store that it is for.
-    pub store: StoreIdentity,
-    /// What kind of id its tenants have.
-    pub tenant_kind: TenantKind,
-    /// The snapshot that it restores from.
-    pub snapshot: SnapshotId,
-    /// The position that it goes back to.
-    pub point: Position,
-    /// The time of that position.
-    pub point_time: Timestamp,
-    /// How the store writes positions.
-    pub notation: PositionNotation,
-    /// When it was made, by the store's clock if it has one.
-    pub planned_at: Timestamp,
-    /// The position of the live store that it was made from.
-    pub live_position: Position,
-    /// The live store's tables.
-    pub schema: StoreSchema,
-    /// The digest of that schema.
-    pub schema_digest: Digest,
-    /// Which changes it may contain.
-    pub policy: Policy,
-    /// The job whose merge it takes back, if it is an undo.
-    pub undoes: Option<JobId>,
-    /// Where its rows are.
-    pub segment: PlanSegment,
-    /// What it does to each tenant.
-    pub tenants: Vec<TenantPlanDescription>,
-}
-
-/// The segment of a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlanSegment {
-    /// Its length; it starts with the file.
-    pub stored_bytes: u64,
-    /// The digest of its trailer.
-    pub root: Digest,
-}
-
-impl Default for PlanSegment {
-    /// No bytes and a digest of zeros: to be filled in when the segment is written.
-    fn default() -> Self {
-        Self {
-            stored_bytes: 0,
-            root: Digest::from_bytes([0; 32]),
-        }
-    }
-}
-
-/// What a plan does to one tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TenantPlanDescription {
-    /// The tenant.
-    pub tenant: TenantId,
-    /// The state of the live tenant that the plan was made from.
-    pub fingerprint: Fingerprint,
-    /// The digest of the image that it restores.
-    pub image_digest: Digest,
-    /// What it does to each table.
-    pub tables: Vec<TablePlan>,
-    /// The first [`CONFLICTS_MAX`] conflicts; the tables have the counts of all.
-    pub conflicts: Vec<Conflict>,
-}
-
-/// What a plan does to one table of a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TablePlan {
-    /// The table.
-    pub table: TableIndex,
-    /// How many rows change.
-    pub counts: ChangeCounts,
-    /// How many rows are the same.
-    pub same: u64,
-    /// How many rows differ and are left alone because a switch is off.
-    pub kept: u64,
-    /// How many rows conflict.
-    pub conflicts: u64,
-    /// What the live table contains before the merge.
-    pub before: ContentDigest,
-    /// What it must contain after.
-    pub expected: ContentDigest,
-}
-
-/// A row whose place is taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// The table.
-    pub table: TableIndex,
-    /// The row's encoded key.
-    pub key: Vec<u8>,
-    /// What takes its place, without any value.
-    pub constraint: String,
-}
-
 #[derive(Clone, Debug, PartialEq, SchemaRead, SchemaWrite)]
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
-struct WirePlan {
+pub(super) struct WirePlan {
     job: [u8; 16],
     repository: [u8; 16],
     store: WireStore,
@@ -205,103 +82,6 @@ struct WireConflict {
     table: u32,
     key: Vec<u8>,
     constraint: String,
-}
-
-/// Writes what follows the segment of a plan, of `plan.segment.stored_bytes` bytes; returns it with
-/// the digest that stands for the whole plan.
-///
-/// # Panics
-/// If it takes more than [`FRAME_PAYLOAD_BYTES_MAX`]: millions of tenants.
-#[must_use]
-pub fn encode_plan_end(plan: &PlanDescription) -> (Vec<u8>, Digest) {
-    let (mut bytes, digest) = PLAN.encode(&WirePlan::from(plan));
-    let length = bytes.len() as u64;
-    bytes.extend_from_slice(&TAIL_MAGIC);
-    bytes.extend_from_slice(&plan.segment.stored_bytes.to_le_bytes());
-    bytes.extend_from_slice(&length.to_le_bytes());
-    (bytes, digest)
-}
-
-/// Opens a saved plan: what it says, its digest, and its rows. What it says is checked here; the
-/// rows are checked as they are read, or all by [`verify_segment`](crate::verify_segment).
-///
-/// # Errors
-/// Any of the frame's and of [`SegmentReader::open`]'s; `Length` if the pieces do not make up the
-/// file; `ReadPlan`.
-pub fn read_plan(
-    reader: Arc<dyn ObjectReader>,
-) -> Result<(PlanDescription, Digest, SegmentReader), FormatError> {
-    let (offset, length) = read_tail(reader.as_ref())?;
-    let mut bytes = vec![0; length];
-    read_at(reader.as_ref(), offset, &mut bytes)?;
-    let (wire, digest) = PLAN.decode::<WirePlan>(&bytes)?;
-    let plan = PlanDescription::try_from(wire)?;
-    let expected = plan.segment.stored_bytes;
-    if expected != offset {
-        return Err(FormatError::Length {
-            structure: "plan segment",
-            expected,
-            found: offset,
-        });
-    }
-    let identity = SegmentIdentity {
-        repository: plan.repository,
-        container: *plan.job.as_bytes(),
-        number: 0,
-    };
-    let extent = Extent::First(offset);
-    let segment = SegmentReader::open_extent(reader, extent, &identity, &plan.segment.root)?;
-    Ok((plan, digest, segment))
-}
-
-/// Where the frame is, and how long: it lies between the segment and the tail.
-fn read_tail(reader: &dyn ObjectReader) -> Result<(u64, usize), FormatError> {
-    let structure = PLAN.structure;
-    let found = reader.byte_count();
-    let frame_least = (FRAME_HEADER_BYTES + FRAME_DIGEST_BYTES) as u64;
-    let Some(tail_offset) = found.checked_sub(PLAN_TAIL_BYTES as u64) else {
-        let expected = frame_least + PLAN_TAIL_BYTES as u64;
-        return Err(FormatError::Length {
-            structure,
-            expected,
-            found,
-        });
-    };
-    let mut tail = [0; PLAN_TAIL_BYTES];
-    read_at(reader, tail_offset, &mut tail)?;
-    let (magic, places) = tail.split_at(TAIL_MAGIC.len());
-    let (offset, length) = places.split_at(8);
-    if magic != TAIL_MAGIC {
-        return Err(FormatError::WrongMagic { structure });
-    }
-    let number = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |sum, &byte| sum << 8 | u64::from(byte))
-    };
-    let (offset, length) = (number(offset), number(length));
-    let limit = (frame_least as usize + FRAME_PAYLOAD_BYTES_MAX) as u64;
-    let fits = offset.checked_add(length) == Some(tail_offset);
-    match usize::try_from(length) {
-        Ok(bytes) if fits && (frame_least..=limit).contains(&length) => Ok((offset, bytes)),
-        _ => Err(FormatError::Length {
-            structure,
-            expected: offset.saturating_add(length),
-            found,
-        }),
-    }
-}
-
-fn read_at(reader: &dyn ObjectReader, offset: u64, bytes: &mut [u8]) -> Result<(), FormatError> {
-    let length = bytes.len() as u64;
-    reader
-        .read_exact_at(offset, bytes)
-        .map_err(|source| FormatError::ReadPlan {
-            offset,
-            length,
-            source,
-        })
 }
 
 impl From<&PlanDescription> for WirePlan {
@@ -477,5 +257,21 @@ impl WireTenant {
             tables: tables.collect(),
             conflicts: conflicts.collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PLAN_TAIL_BYTES;
+    use crate::codec::tests::check_frame_against_bincode;
+
+    #[test]
+    fn the_layout_is_that_of_bincode() {
+        let golden = include_bytes!("../../tests/golden/v1/plan");
+        let (bytes, tail) = golden.split_at(golden.len() - PLAN_TAIL_BYTES);
+        let offset = u64::from_le_bytes(tail[8..16].try_into().unwrap());
+        let frame = &bytes[usize::try_from(offset).unwrap()..];
+        check_frame_against_bincode::<WirePlan>(&PLAN, frame);
     }
 }

@@ -1,0 +1,249 @@
+//! Arbitrary bytes, and valid ones with arbitrary edits and right digests, for every parser.
+//!
+//! Each target is an ordinary test: it replays its corpus under `__fuzz__` and then tries some
+//! hundred inputs of its own. `cargo bolero test fuzz::NAME` runs one for as long as one likes.
+//! What a parser accepts must be written back as the same bytes, or read as the same value.
+
+use std::sync::Arc;
+
+use reinstate_core::{Digest, Owner, RepositoryId, RowBatch, RowRole, SnapshotId, TableIndex};
+use reinstate_format::{
+    BlockDescriptor, BlockOpener, RunKey, SegmentReader, decode_journal_payload, decode_receipt,
+    decode_repository_header, decode_snapshot, encode_journal_payload, encode_plan_end,
+    encode_receipt, encode_repository_header, encode_snapshot, read_plan, verify_segment,
+};
+
+use crate::forge;
+use crate::golden;
+use crate::sample::{IDENTITY, Memory, open, read_all, run};
+
+const ITERATIONS: usize = 500;
+
+/// Runs a target on bytes as they come, on them as the payload of a valid frame, and on them as
+/// edits of the payload of one.
+fn frames(input: &[u8], valid: &[u8], target: impl Fn(&[u8])) {
+    target(input);
+    target(&forge::frame(valid, input));
+    target(&forge::frame(
+        valid,
+        &forge::edit(forge::payload(valid), input),
+    ));
+}
+
+#[test]
+fn manifest() {
+    let (repository, snapshot) = (
+        IDENTITY.repository,
+        SnapshotId::from_bytes(IDENTITY.container),
+    );
+    let valid = encode_snapshot(repository, &golden::snapshot());
+    bolero::check!()
+        .with_iterations(ITERATIONS)
+        .for_each(|input: &[u8]| {
+            frames(input, &valid, |bytes| {
+                if let Ok(found) = decode_snapshot(bytes, repository, snapshot) {
+                    assert_eq!(encode_snapshot(repository, &found), bytes);
+                }
+            });
+        });
+}
+
+#[test]
+fn receipt() {
+    let valid = encode_receipt(&golden::receipt());
+    bolero::check!()
+        .with_iterations(ITERATIONS)
+        .for_each(|input: &[u8]| {
+            frames(input, &valid, |bytes| {
+                if let Ok(found) = decode_receipt(bytes) {
+                    assert_eq!(encode_receipt(&found), bytes);
+                }
+            });
+        });
+}
+
+#[test]
+fn journal_entry_and_repository_header() {
+    let journal = encode_journal_payload(&golden::journal_payload());
+    let header = encode_repository_header(&golden::repository_header());
+    bolero::check!()
+        .with_iterations(ITERATIONS)
+        .for_each(|input: &[u8]| {
+            frames(input, &journal, |bytes| {
+                if let Ok(found) = decode_journal_payload(bytes) {
+                    assert_eq!(encode_journal_payload(&found), bytes);
+                }
+            });
+            frames(input, &header, |bytes| {
+                if let Ok(found) = decode_repository_header(bytes) {
+                    assert_eq!(encode_repository_header(&found), bytes);
+                }
+            });
+        });
+}
+
+#[test]
+fn plan() {
+    let valid = golden::plan_file();
+    let (description, _, _) = read_plan(Arc::new(Memory(valid.clone()))).unwrap();
+    let (segment, end) = valid.split_at(usize::try_from(description.segment.stored_bytes).unwrap());
+    let (frame, tail) = end.split_at(end.len() - reinstate_format::PLAN_TAIL_BYTES);
+    let read = |bytes: Vec<u8>| {
+        if let Ok((found, digest, reader)) = read_plan(Arc::new(Memory(bytes))) {
+            assert_eq!(encode_plan_end(&found).1, digest);
+            let _ = verify_segment(&reader);
+        }
+    };
+    bolero::check!()
+        .with_iterations(ITERATIONS)
+        .for_each(|input: &[u8]| {
+            read(input.to_vec());
+            read(forge::edit(&valid, input));
+            read([segment, frame, &forge::edit(tail, input)].concat());
+            frames(input, frame, |frame| {
+                let mut tail = tail.to_vec();
+                tail[16..].copy_from_slice(&(frame.len() as u64).to_le_bytes());
+                read([segment, frame, &tail].concat());
+            });
+        });
+}
+
+/// Uses a segment in every way; whatever it finds, it must neither panic nor allocate much.
+fn explore(bytes: Vec<u8>, root: &Digest) {
+    let Ok(reader) = open(bytes, &IDENTITY, root) else {
+        return;
+    };
+    let _ = verify_segment(&reader);
+    let _ = read_all(&reader);
+    let _ = reader.owners().count();
+    for owner in [b"".as_slice(), b"1", b"2", b"nobody"] {
+        let owner = Owner::from_bytes(owner).unwrap();
+        let runs = reader.runs_of(&owner).unwrap_or_default();
+        let key = RunKey {
+            owner,
+            table: TableIndex(0),
+            role: RowRole::Image,
+        };
+        let _ = reader.find(&key);
+        let mut opener = BlockOpener::new();
+        for run in runs {
+            for block in &run.blocks {
+                let _ = reader.read_block(&key, block, &mut opener);
+            }
+        }
+    }
+}
+
+#[test]
+fn segment_trailer() {
+    let valid = golden::segment_file();
+    let trailer = &valid[valid.len() - reinstate_format::SEGMENT_TRAILER_BYTES..];
+    bolero::check!()
+        .with_iterations(ITERATIONS)
+        .for_each(|input: &[u8]| {
+            explore(input.to_vec(), &Digest::from_bytes([0; 32]));
+            let (bytes, root) = forge::with_trailer(&valid, input);
+            explore(bytes, &root);
+            let (bytes, root) = forge::with_trailer(&valid, &forge::edit(trailer, input));
+            explore(bytes, &root);
+        });
+}
+
+#[test]
+fn index_page() {
+    let valid = golden::segment_file();
+    let page = forge::root_page(&valid);
+    bolero::check!()
+        .with_iterations(ITERATIONS)
+        .for_each(|input: &[u8]| {
+            for level in [0, 1, 40] {
+                let (bytes, root) = forge::with_root_page(&IDENTITY, &valid, level, input);
+                explore(bytes, &root);
+            }
+            let edited = forge::edit(page, input);
+            let (bytes, root) = forge::with_root_page(&IDENTITY, &valid, 0, &edited);
+            explore(bytes, &root);
+        });
+}
+
+#[test]
+fn an_unedited_page_in_a_forged_segment_reads() {
+    // Otherwise the targets above would never get past the digests.
+    let valid = golden::segment_file();
+    let page = forge::root_page(&valid).to_vec();
+    let (bytes, root) = forge::with_root_page(&IDENTITY, &valid, 0, &page);
+    let reader = open(bytes, &IDENTITY, &root).unwrap();
+    let original = golden::segment_root(&valid);
+    let original = SegmentReader::open(Arc::new(Memory(valid)), &IDENTITY, &original).unwrap();
+    assert_eq!(read_all(&reader).unwrap(), read_all(&original).unwrap());
+}
+
+/// Opens a block with a right digest, whatever is in it.
+fn open_block(stored: &[u8], plain_bytes: u32, row_count: u32) -> Option<RowBatch> {
+    let key = run(b"tenant", 1, RowRole::Image);
+    let mut block = BlockDescriptor {
+        number: 4,
+        offset: 64,
+        stored_bytes: u32::try_from(stored.len()).unwrap(),
+        plain_bytes,
+        row_count,
+        crc: crc32fast::hash(stored),
+        digest: Digest::from_bytes([0; 32]),
+        dictionary: 0,
+    };
+    block.digest = forge::block_digest(&IDENTITY, &key, &block, stored);
+    let mut batch = RowBatch::new();
+    let opened = BlockOpener::new().open(&IDENTITY, &key, &block, stored, None, &mut batch);
+    assert!(opened.is_ok() || batch.is_empty());
+    opened.ok().map(|()| batch)
+}
+
+#[test]
+fn block() {
+    let rows = [3u8, 1, b'k', 2, b'v', 2, 0, 1, 0];
+    let valid = zstd::bulk::compress(&rows, 3).unwrap();
+    assert_eq!(open_block(&valid, 9, 2).unwrap().as_bytes(), rows);
+    bolero::check!()
+        .with_iterations(ITERATIONS)
+        .for_each(|input: &[u8]| {
+            for (plain_bytes, row_count) in [(9, 2), (100_000, 1), (u32::MAX, u32::MAX)] {
+                let _ = open_block(input, plain_bytes, row_count);
+                let _ = open_block(&forge::edit(&valid, input), plain_bytes, row_count);
+            }
+        });
+}
+
+#[test]
+fn row_batch() {
+    let valid = [3u8, 1, b'k', 2, b'v', 2, 0, 1, 0];
+    bolero::check!()
+        .with_iterations(ITERATIONS)
+        .for_each(|input: &[u8]| {
+            for plain in [input.to_vec(), forge::edit(&valid, input)] {
+                let stored = zstd::bulk::compress(&plain, 1).unwrap();
+                let length = u32::try_from(plain.len()).unwrap();
+                match RowBatch::try_from_bytes(plain) {
+                    Ok(rows) => {
+                        let count = u32::try_from(rows.len()).unwrap();
+                        assert_eq!(open_block(&stored, length, count), Some(rows));
+                        assert_eq!(open_block(&stored, length, count + 1), None);
+                    }
+                    Err(_) => assert_eq!(open_block(&stored, length, 1), None),
+                }
+            }
+        });
+}
+
+#[test]
+fn a_repository_header_of_another_kind_of_frame_is_refused() {
+    let receipt = encode_receipt(&golden::receipt());
+    assert!(decode_repository_header(&receipt).is_err());
+    assert!(
+        decode_snapshot(
+            &receipt,
+            RepositoryId::from_bytes([0; 16]),
+            SnapshotId::from_bytes([0; 16])
+        )
+        .is_err()
+    );
+}
