@@ -172,6 +172,11 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         self.before.add(row);
     }
 
+    /// What the live table holds, once every row of it was noted.
+    pub(super) fn before(&self) -> ContentDigest {
+        self.before
+    }
+
     pub(super) fn same(&mut self) {
         self.same += 1;
     }

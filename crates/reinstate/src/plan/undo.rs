@@ -99,7 +99,11 @@ impl UndoTable<'_, '_, '_> {
             .tenant(self.tenant)
             .into_iter()
             .flat_map(|part| &part.tables);
+        let has_key = view.schema().table(self.table).has_key();
         let merged = parts.into_iter().find(|plan| plan.table == self.table);
+        // Without a key only the number of equal rows tells anything. A table that holds what it
+        // held before the merge was taken back already.
+        let merged = merged.filter(|plan| has_key || plan.before != self.changes.before());
         let merged = merged.map_or(Default::default(), |plan| plan.counts);
         if merged.created > 0 {
             self.take_back_created(view)?;
@@ -200,6 +204,7 @@ impl UndoTable<'_, '_, '_> {
     }
 
     fn take_back_deleted(&mut self, view: &dyn LiveView) -> Result<(), Error> {
+        let has_key = view.schema().table(self.table).has_key();
         let deleted = self.merged_rows(RowRole::Deleted)?;
         let live = live_rows(self.context, view, self.tenant, self.table)?;
         let mut pair = Pair::start(deleted, live)?;
@@ -208,6 +213,8 @@ impl UndoTable<'_, '_, '_> {
         while let Some(side) = pair.side() {
             match side {
                 Side::Left => missing.push_row(pair.left.row()),
+                // Rows that are equal to a deleted one were there beside it.
+                Side::Both if !has_key => missing.push_row(pair.left.row()),
                 Side::Both if pair.left.row() == pair.right.row() => {}
                 // A new row has the key that the deleted one had.
                 Side::Both => {
