@@ -1,13 +1,15 @@
 //! Certification suite for live stores: properties, oracle, faults and mutants.
 //!
 //! [`MemoryStore`] is the reference of what a live store must do, [`MemoryRepository`] of a
-//! repository. [`certify_live_store`] makes the tests that an adapter has to pass.
+//! repository. [`certify_live_store`] makes the tests that an adapter has to pass, and
+//! [`certify_engine`] those that the engine has to pass on it.
 //! [`cluster`] runs a PostgreSQL server for a test.
 
 mod application;
 pub mod certification;
 mod changes;
 pub mod cluster;
+pub mod engine;
 mod memory;
 pub mod mutants;
 mod repository;

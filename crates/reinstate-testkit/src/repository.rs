@@ -16,7 +16,7 @@ pub struct MemoryRepository {
     shelves: Mutex<Shelves>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Shelves {
     objects: BTreeMap<ObjectId, Arc<[u8]>>,
     objects_made: u64,
@@ -64,6 +64,16 @@ impl MemoryRepository {
 
     fn lock(&self) -> MutexGuard<'_, Shelves> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clone for MemoryRepository {
+    /// Another repository of the same id that holds the same things.
+    fn clone(&self) -> Self {
+        Self {
+            id: self.id,
+            shelves: Mutex::new(self.lock().clone()),
+        }
     }
 }
 

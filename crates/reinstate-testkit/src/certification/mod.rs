@@ -11,6 +11,7 @@ mod schema;
 
 pub(crate) use fixture::ensure;
 pub use fixture::{Fixture, Profile, Violation};
+pub(crate) use observe::Row;
 pub use observe::{Contents, captured, viewed};
 pub use properties::{PROPERTIES, Property, check};
 pub use schema::{Flavour, Rows, TENANTS, owner, standard_postgres_ddl, standard_schema, tenant};

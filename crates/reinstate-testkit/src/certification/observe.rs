@@ -10,8 +10,11 @@ use reinstate_core::{
 use crate::certification::Violation;
 use crate::{ApplicationChange, ApplicationRow};
 
+/// An encoded row: key and columns.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
 /// Encoded rows of one owner in one table, sorted, duplicates as often as they are there.
-type Table = Vec<(Vec<u8>, Vec<u8>)>;
+type Table = Vec<Row>;
 
 /// The rows of a store or of a part of it, by owner and table. Owners and tables without rows are
 /// left out.
@@ -32,7 +35,7 @@ impl Contents {
         rows.insert(place, row);
     }
 
-    fn remove(&mut self, owner: &[u8], table: &str, is_it: impl Fn(&(Vec<u8>, Vec<u8>)) -> bool) {
+    fn remove(&mut self, owner: &[u8], table: &str, is_it: impl Fn(&Row) -> bool) {
         let place = (owner.to_vec(), table.to_owned());
         let Some(rows) = self.tables.get_mut(&place) else {
             return;
@@ -85,6 +88,36 @@ impl Contents {
                 .map(|(place, rows)| (place.clone(), rows.clone()))
                 .collect(),
         }
+    }
+
+    /// The rows of one owner in one table.
+    pub(crate) fn rows(&self, tenant: &TenantId, table: &str) -> &[Row] {
+        let place = (tenant.as_bytes().to_vec(), table.to_owned());
+        self.tables.get(&place).map_or(&[], Vec::as_slice)
+    }
+
+    /// The rows of a table, owner by owner.
+    pub(crate) fn table(&self, table: &str) -> impl Iterator<Item = &[Row]> {
+        let tables = self
+            .tables
+            .iter()
+            .filter(move |((_, name), _)| name == table);
+        tables.map(|(_, rows)| rows.as_slice())
+    }
+
+    /// The rows of everybody else in one table.
+    pub(crate) fn foreign_rows(
+        &self,
+        tenant: &TenantId,
+        table: &str,
+    ) -> impl Iterator<Item = &Row> {
+        let foreign = move |((owner, name), _): &(&(Vec<u8>, String), &Table)| {
+            owner != tenant.as_bytes() && name == table
+        };
+        self.tables
+            .iter()
+            .filter(foreign)
+            .flat_map(|(_, rows)| rows)
     }
 
     /// How many rows there are.
@@ -153,14 +186,14 @@ impl Contents {
 fn first_difference(found: Option<&Table>, wanted: Option<&Table>) -> String {
     let rows = |table: Option<&Table>| table.cloned().unwrap_or_default();
     let (found, wanted) = (rows(found), rows(wanted));
-    let text = |row: &(Vec<u8>, Vec<u8>)| {
+    let text = |row: &Row| {
         let mut text = row.1.escape_ascii().to_string();
         text.truncate(200);
         text
     };
     let extra = found.iter().find(|row| !wanted.contains(row));
     let missing = wanted.iter().find(|row| !found.contains(row));
-    let part = |name: &str, row: Option<&(Vec<u8>, Vec<u8>)>| {
+    let part = |name: &str, row: Option<&Row>| {
         row.map_or_else(String::new, |row| format!("; {name}: {}", text(row)))
     };
     part("not expected", extra) + &part("missing", missing)

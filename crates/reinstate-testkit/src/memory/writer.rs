@@ -119,21 +119,22 @@ impl TenantWriter for MemoryWriter<'_> {
     }
 }
 
-/// Reads a plan's changes: deletes first, children before parents; then the rest, parents first.
+/// Reads a plan's changes: first what is created and put back, parents before children, so that
+/// no row loses its parent on the way; then what is deleted, children before parents.
 fn collect(source: &dyn ChangeSource) -> Result<Vec<Change>, StoreError> {
     let mut changes = Vec::new();
     let tables = source.tables();
+    let creates = tables
+        .iter()
+        .map(|&table| (table, RowRole::Created, Effect::Create));
+    let updates = tables
+        .iter()
+        .map(|&table| (table, RowRole::PutBackAfter, Effect::PutBack));
     let deletes = tables
         .iter()
         .rev()
         .map(|&table| (table, RowRole::Deleted, Effect::Delete));
-    let updates = tables
-        .iter()
-        .map(|&table| (table, RowRole::PutBackAfter, Effect::PutBack));
-    let creates = tables
-        .iter()
-        .map(|&table| (table, RowRole::Created, Effect::Create));
-    for (table, role, effect) in deletes.chain(updates).chain(creates) {
+    for (table, role, effect) in creates.chain(updates).chain(deletes) {
         let mut batch = RowBatch::new();
         let mut rows = source.rows(table, role)?;
         while rows.next_batch(&mut batch)? {

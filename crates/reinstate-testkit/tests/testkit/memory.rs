@@ -70,12 +70,15 @@ impl<const SHAPE: u8> Fixture for MemoryFixture<SHAPE> {
 
 mod like_sql {
     reinstate_testkit::certify_live_store!(super::MemoryFixture<{ super::SQL }>);
+    reinstate_testkit::certify_engine!(super::MemoryFixture<{ super::SQL }>, cases = 200);
 }
 
 mod like_embedded {
     reinstate_testkit::certify_live_store!(super::MemoryFixture<{ super::EMBEDDED }>);
+    reinstate_testkit::certify_engine!(super::MemoryFixture<{ super::EMBEDDED }>, cases = 100);
 }
 
 mod without_order {
     reinstate_testkit::certify_live_store!(super::MemoryFixture<{ super::UNORDERED }>);
+    reinstate_testkit::certify_engine!(super::MemoryFixture<{ super::UNORDERED }>, cases = 100);
 }

@@ -1,0 +1,112 @@
+//! The engine on any store: suites of random histories.
+//!
+//! An adapter that has its [`Fixture`](crate::certification::Fixture) calls
+//! `reinstate_testkit::certify_engine!(Its, cases = 20)` in an integration test. Each suite makes
+//! that many stores, gives each a random history with a snapshot in it, and shrinks what fails.
+
+mod history;
+mod oracle;
+mod run;
+mod suites;
+
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+
+use crate::certification::{Fixture, Violation};
+use history::{History, histories};
+
+/// How often a failing history is made smaller, at most.
+const SHRINKS_MAX: u32 = 300;
+
+/// One thing that must be true of the engine on any store.
+#[derive(Clone, Copy, Debug)]
+pub struct Suite {
+    /// What it is, as a sentence.
+    pub name: &'static str,
+    run: fn(&dyn Fixture, &History) -> Result<(), Violation>,
+}
+
+/// Runs one suite on so many histories, each on a store of its own.
+///
+/// The seed is printed; the environment variable `PROPTEST_RNG_SEED` sets it.
+///
+/// # Panics
+/// If it does not hold, with the smallest history found; or if there is no suite of that name.
+pub fn check<F: Fixture>(name: &str, cases: u32) {
+    let suite = SUITES.iter().find(|suite| suite.name == name);
+    let suite = suite.expect("a suite of that name");
+    let seed = std::env::var("PROPTEST_RNG_SEED").ok();
+    let seed = seed
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(fresh_seed);
+    println!("{name}: PROPTEST_RNG_SEED={seed}, {cases} histories");
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: SHRINKS_MAX,
+        rng_seed: RngSeed::Fixed(seed),
+        ..Config::default()
+    };
+    let result = TestRunner::new(config).run(&histories(), |history| {
+        let fixture = F::create();
+        (suite.run)(&fixture, &history).map_err(|violation| TestCaseError::fail(violation.0))
+    });
+    if let Err(error) = result {
+        panic!("{name}, PROPTEST_RNG_SEED={seed}: {error}");
+    }
+}
+
+fn fresh_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// Calls a macro with the names of all suites after its own arguments.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! with_suites {
+    ($($then:tt)::+, $($arguments:tt)*) => {
+        $($then)::+! {
+            $($arguments)*
+            other_tenants_keep_every_byte
+            a_second_restore_writes_nothing
+            undo_gives_back_every_byte
+            what_is_planned_is_what_changes
+            a_restore_leaves_what_the_oracle_says
+            threads_and_memory_change_nothing
+        }
+    };
+}
+
+macro_rules! suite_table {
+    ($($name:ident)*) => {
+        /// Every suite.
+        pub const SUITES: &[Suite] = &[
+            $(Suite { name: stringify!($name), run: suites::$name },)*
+        ];
+    };
+}
+
+with_suites!(suite_table,);
+
+/// Makes one test of each suite for a [`Fixture`](crate::certification::Fixture).
+#[macro_export]
+macro_rules! certify_engine {
+    ($fixture:ty, cases = $cases:expr) => {
+        $crate::with_suites!($crate::engine_tests, $fixture; $cases;);
+    };
+}
+
+/// The tests of [`certify_engine`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! engine_tests {
+    ($fixture:ty; $cases:expr; $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::engine::check::<$fixture>(stringify!($name), $cases);
+            }
+        )*
+    };
+}
