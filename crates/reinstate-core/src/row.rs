@@ -34,6 +34,12 @@ pub enum RowError {
         /// Columns of the row, up to the first that cannot be read.
         found: usize,
     },
+    /// A column of the key is NULL.
+    #[error("column {column} is part of the key and may not be NULL")]
+    NullInKey {
+        /// The column's place in its table.
+        column: u32,
+    },
     /// A row is longer than [`ROW_BYTES_MAX`].
     #[error("row of {0} bytes: at most {ROW_BYTES_MAX}")]
     TooLong(u64),
@@ -332,8 +338,7 @@ fn count_rows(bytes: &[u8]) -> Result<usize, RowError> {
     let mut offset = 0;
     let mut row_count = 0;
     while offset < bytes.len() {
-        let (row, taken) =
-            RowRef::read(&bytes[offset..]).ok_or(RowError::Malformed { offset })?;
+        let (row, taken) = RowRef::read(&bytes[offset..]).ok_or(RowError::Malformed { offset })?;
         if row.body.len() > ROW_BYTES_MAX {
             return Err(RowError::TooLong(row.body.len() as u64));
         }

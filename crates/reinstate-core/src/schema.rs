@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::KeyForm;
+use crate::{KeyForm, KeyWriter, RowBuilder, RowError};
 
 /// A table's name as its users write it: `orders`, or `billing.invoices` outside the store's
 /// default schema.
@@ -127,6 +127,32 @@ impl TableSchema {
     #[must_use]
     pub fn has_key(&self) -> bool {
         !self.key.is_empty()
+    }
+
+    /// Builds the row with these values, one for each column.
+    ///
+    /// # Errors
+    /// `ColumnCount` if there are more or fewer values than columns; `NullInKey` if a column of
+    /// the key has none.
+    pub fn encode_row(
+        &self,
+        values: &[Option<&[u8]>],
+        builder: &mut RowBuilder,
+    ) -> Result<(), RowError> {
+        if values.len() != self.columns.len() {
+            let (expected, found) = (self.columns.len(), values.len());
+            return Err(RowError::ColumnCount { expected, found });
+        }
+        let mut key = KeyWriter::new();
+        for &column in &self.key {
+            let value = values[column.get()].ok_or(RowError::NullInKey { column: column.0 })?;
+            key.push(self.columns[column.get()].key_form, value);
+        }
+        builder.start(key.as_bytes());
+        for value in values {
+            builder.push(*value);
+        }
+        Ok(())
     }
 
     /// The column with this name.

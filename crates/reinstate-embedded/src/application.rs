@@ -1,0 +1,373 @@
+//! How an application reads and writes its own store.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use redb::{Durability, ReadableDatabase, ReadableTable};
+use reinstate_core::{
+    ErrorKind, Owner, RowBatch, RowBuilder, RowRef, StoreError, TableIndex, TableSchema, Tenancy,
+};
+
+use crate::EmbeddedStore;
+use crate::error::During;
+use crate::gate::Turn;
+use crate::key::{Bytes, DataTable, FACTS, Place, VERSIONS};
+use crate::scan::{Scan, read_count};
+
+/// A transaction of the application. It may touch several tenants.
+pub struct WriteTransaction<'s> {
+    // Dropped in this order: the transaction ends before the next writer's turn begins.
+    transaction: redb::WriteTransaction,
+    store: &'s EmbeddedStore,
+    touched: RefCell<BTreeSet<Vec<u8>>>,
+    _turn: Turn<'s>,
+}
+
+impl std::fmt::Debug for WriteTransaction<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("WriteTransaction")
+            .finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    /// Runs `write` in a transaction and commits it, durably, when it returns `Ok`. Writers take
+    /// turns in the order in which they called.
+    ///
+    /// # Errors
+    /// What `write` returns, or what the file's storage reports. Nothing was written then.
+    pub fn write<T>(
+        &self,
+        write: impl FnOnce(&WriteTransaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.write_with(Durability::Immediate, write)
+    }
+
+    pub(crate) fn write_with<T>(
+        &self,
+        durability: Durability,
+        write: impl FnOnce(&WriteTransaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let turn = self.gate.enter();
+        let mut transaction = self.database.begin_write().during("begin a transaction")?;
+        transaction
+            .set_durability(durability)
+            .during("begin a transaction")?;
+        let transaction = WriteTransaction {
+            transaction,
+            store: self,
+            touched: RefCell::default(),
+            _turn: turn,
+        };
+        let result = write(&transaction)?;
+        let touched = transaction.touched.take();
+        if !touched.is_empty() {
+            stamp(&transaction.transaction, touched.iter().map(Vec::as_slice))?;
+        }
+        transaction
+            .transaction
+            .commit()
+            .during("commit a transaction")?;
+        Ok(result)
+    }
+
+    /// Opens the store for reading as it is now. Writers go on meanwhile.
+    ///
+    /// # Errors
+    /// As the file's storage reports it.
+    pub fn read(&self) -> Result<ReadTransaction<'_>, StoreError> {
+        let transaction = self.database.begin_read().during("begin to read")?;
+        Ok(ReadTransaction {
+            transaction,
+            store: self,
+        })
+    }
+}
+
+/// Notes which owners a transaction writes to, under the next commit number; returns that.
+pub(crate) fn stamp<'o>(
+    transaction: &redb::WriteTransaction,
+    owners: impl Iterator<Item = &'o [u8]>,
+) -> Result<u64, StoreError> {
+    let operation = "number a transaction";
+    let mut facts = transaction.open_table(FACTS).during(operation)?;
+    let commit = read_commit(&facts)? + 1;
+    facts
+        .insert("commit", commit.to_le_bytes().as_slice())
+        .during(operation)?;
+    let mut versions = transaction.open_table(VERSIONS).during(operation)?;
+    for owner in owners {
+        versions.insert(owner, commit).during(operation)?;
+    }
+    Ok(commit)
+}
+
+/// The number of the last commit.
+pub(crate) fn read_commit(
+    facts: &impl ReadableTable<&'static str, Bytes>,
+) -> Result<u64, StoreError> {
+    let damaged = || StoreError::new(ErrorKind::Corrupt, "the store's commit number is damaged");
+    let value = facts
+        .get("commit")
+        .during("read the commit number")?
+        .ok_or_else(damaged)?;
+    value
+        .value()
+        .try_into()
+        .map(u64::from_le_bytes)
+        .map_err(|_| damaged())
+}
+
+impl WriteTransaction<'_> {
+    /// Opens a table for writing. One at a time can be open.
+    ///
+    /// # Errors
+    /// `Usage` if the store has no such table, or it is open already.
+    pub fn table(&self, table: TableIndex) -> Result<TableWriter<'_>, StoreError> {
+        let schema = self.store.schema.get(table).ok_or_else(|| {
+            StoreError::new(
+                ErrorKind::Usage,
+                format!("the store has no table {}", table.0),
+            )
+        })?;
+        let name = DataTable::new(table);
+        let data = self
+            .transaction
+            .open_table(name.definition())
+            .during("open a table")?;
+        let place = None;
+        let key = Vec::new();
+        Ok(TableWriter {
+            transaction: self,
+            table,
+            schema,
+            data,
+            place,
+            key,
+        })
+    }
+}
+
+/// A table that is open for writing.
+pub struct TableWriter<'t> {
+    transaction: &'t WriteTransaction<'t>,
+    table: TableIndex,
+    schema: &'t TableSchema,
+    data: redb::Table<'t, Bytes, Bytes>,
+    place: Option<(Vec<u8>, Place)>,
+    key: Vec<u8>,
+}
+
+impl std::fmt::Debug for TableWriter<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("TableWriter")
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TableWriter<'_> {
+    /// Inserts a row, or replaces the one with its key. A table without a key gets it once more.
+    ///
+    /// # Errors
+    /// `Usage` if the row does not fit the table, or the table cannot have rows of this owner.
+    pub fn put(&mut self, owner: &Owner, row: RowRef<'_>) -> Result<(), StoreError> {
+        row.check(self.schema.columns.len()).map_err(|error| {
+            let message = format!("write to {}", self.schema.name);
+            StoreError::new(ErrorKind::Usage, message).because(error)
+        })?;
+        self.find(owner, row)?;
+        let copies = if self.schema.has_key() {
+            None
+        } else {
+            Some(self.copies()? + 1)
+        };
+        let count = copies.map(u64::to_le_bytes);
+        let value = count
+            .as_ref()
+            .map_or(row.columns(), |count| count.as_slice());
+        self.data
+            .insert(self.key.as_slice(), value)
+            .map(drop)
+            .during("write a row")
+    }
+
+    /// Like [`put`](Self::put), with one value for each column; `None` is NULL.
+    ///
+    /// # Errors
+    /// `Usage` if the values do not fit the table.
+    pub fn put_values(
+        &mut self,
+        owner: &Owner,
+        values: &[Option<&[u8]>],
+    ) -> Result<(), StoreError> {
+        let mut builder = RowBuilder::new();
+        self.schema
+            .encode_row(values, &mut builder)
+            .map_err(|error| {
+                let message = format!("write to {}", self.schema.name);
+                StoreError::new(ErrorKind::Usage, message).because(error)
+            })?;
+        self.put(owner, builder.row())
+    }
+
+    /// Deletes the row with this row's key; of a table without a key, one row equal to it.
+    /// Returns whether there was one.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn delete(&mut self, owner: &Owner, row: RowRef<'_>) -> Result<bool, StoreError> {
+        self.find(owner, row)?;
+        if !self.schema.has_key() {
+            let copies = self.copies()?;
+            if copies > 1 {
+                let count = (copies - 1).to_le_bytes();
+                let key = self.key.as_slice();
+                self.data
+                    .insert(key, count.as_slice())
+                    .map(drop)
+                    .during("delete a row")?;
+                return Ok(true);
+            }
+        }
+        let removed = self
+            .data
+            .remove(self.key.as_slice())
+            .during("delete a row")?;
+        Ok(removed.is_some())
+    }
+
+    /// Deletes every row of one owner. Returns how many keys there were.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn delete_all(&mut self, owner: &Owner) -> Result<u64, StoreError> {
+        self.settle(owner)?;
+        let Some((_, place)) = &self.place else {
+            return Ok(0);
+        };
+        let before = redb::ReadableTableMetadata::len(&self.data).during("count rows")?;
+        let (lower, upper) = (std::ops::Bound::Included(place.prefix()), place.end());
+        let upper = upper.as_ref().map(Vec::as_slice);
+        self.data
+            .retain_in::<&[u8], _>((lower, upper), |_, _| false)
+            .during("delete rows")?;
+        let after = redb::ReadableTableMetadata::len(&self.data).during("count rows")?;
+        Ok(before - after)
+    }
+
+    fn copies(&self) -> Result<u64, StoreError> {
+        let found = self.data.get(self.key.as_slice()).during("read a row")?;
+        found.map_or(Ok(0), |count| read_count(count.value()))
+    }
+
+    fn find(&mut self, owner: &Owner, row: RowRef<'_>) -> Result<(), StoreError> {
+        if row.key().is_empty() == self.schema.has_key() {
+            let message = format!(
+                "write to {}: the row's key is not the table's",
+                self.schema.name
+            );
+            return Err(StoreError::new(ErrorKind::Usage, message));
+        }
+        self.settle(owner)?;
+        if let Some((_, place)) = &self.place {
+            let row_key = if self.schema.has_key() {
+                row.key()
+            } else {
+                row.columns()
+            };
+            place.write_key(row_key, &mut self.key);
+        }
+        Ok(())
+    }
+
+    /// Looks up where this owner's rows are, unless the last call was for the same one.
+    fn settle(&mut self, owner: &Owner) -> Result<(), StoreError> {
+        let bytes = owner.as_bytes();
+        if self
+            .place
+            .as_ref()
+            .is_some_and(|(settled, _)| settled == bytes)
+        {
+            return Ok(());
+        }
+        let fits = match self.schema.tenancy {
+            Tenancy::Shared => *owner == Owner::Shared,
+            _ => true,
+        };
+        if !fits {
+            let message = format!("write to {}: its rows are shared", self.schema.name);
+            return Err(StoreError::new(ErrorKind::Usage, message));
+        }
+        let inner = &self.transaction.transaction;
+        let place = EmbeddedStore::place_in_write(inner, self.table, bytes)?;
+        self.place = Some((bytes.to_vec(), place));
+        self.transaction.touched.borrow_mut().insert(bytes.to_vec());
+        Ok(())
+    }
+}
+
+/// The store as it was at one moment.
+pub struct ReadTransaction<'s> {
+    pub(crate) transaction: redb::ReadTransaction,
+    pub(crate) store: &'s EmbeddedStore,
+}
+
+impl std::fmt::Debug for ReadTransaction<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ReadTransaction")
+            .finish_non_exhaustive()
+    }
+}
+
+impl ReadTransaction<'_> {
+    /// The encoded columns of the row with this key.
+    ///
+    /// # Errors
+    /// As the file's storage reports it.
+    pub fn get(
+        &self,
+        owner: &Owner,
+        table: TableIndex,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let operation = "read a row";
+        let place = EmbeddedStore::place_in_read(&self.transaction, table, owner.as_bytes())?;
+        let name = DataTable::new(table);
+        let data = self
+            .transaction
+            .open_table(name.definition())
+            .during(operation)?;
+        let mut data_key = Vec::new();
+        place.write_key(key, &mut data_key);
+        let found = data.get(data_key.as_slice()).during(operation)?;
+        Ok(found.map(|value| value.value().to_vec()))
+    }
+
+    /// The rows of one owner in a table, in order, handed to `each` batch by batch.
+    ///
+    /// # Errors
+    /// What `each` returns, or as the file's storage reports it.
+    pub fn rows(
+        &self,
+        owner: &Owner,
+        table: TableIndex,
+        mut each: impl FnMut(&RowBatch) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let place = EmbeddedStore::place_in_read(&self.transaction, table, owner.as_bytes())?;
+        let name = DataTable::new(table);
+        let data = self
+            .transaction
+            .open_table(name.definition())
+            .during("open a table")?;
+        let mut scan = Scan::new(place, !self.store.schema.table(table).has_key());
+        let mut batch = RowBatch::new();
+        while scan.next(&data, &mut batch)? {
+            each(&batch)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! Capture: every row of the store at one commit.
+
+use redb::{Range, ReadableDatabase};
+use reinstate_core::{
+    CaptureView, OwnedRowBatch, OwnedRowStream, Position, RowBatch, SequenceValue, SnapshotSource,
+    StoreError, StoreSchema, TableIndex, Timestamp,
+};
+
+use crate::EmbeddedStore;
+use crate::application::read_commit;
+use crate::error::During;
+use crate::generation::current;
+use crate::key::{Bytes, DataTable, FACTS, GENERATIONS, split};
+use crate::scan::read_count;
+
+/// Streams that are worth reading at once: one reads while the other sorts.
+const LANES: usize = 2;
+
+impl SnapshotSource for EmbeddedStore {
+    fn begin_capture(&self) -> Result<Box<dyn CaptureView + '_>, StoreError> {
+        let transaction = self
+            .database
+            .begin_read()
+            .during("open the store for capture")?;
+        let position = position(&transaction)?;
+        Ok(Box::new(EmbeddedCapture {
+            store: self,
+            transaction,
+            position,
+        }))
+    }
+}
+
+pub(crate) fn position(transaction: &redb::ReadTransaction) -> Result<Position, StoreError> {
+    let facts = transaction
+        .open_table(FACTS)
+        .during("read the commit number")?;
+    Ok(Position {
+        commit: read_commit(&facts)?,
+        ordinal: 0,
+    })
+}
+
+struct EmbeddedCapture<'s> {
+    store: &'s EmbeddedStore,
+    transaction: redb::ReadTransaction,
+    position: Position,
+}
+
+impl CaptureView for EmbeddedCapture<'_> {
+    fn schema(&self) -> &StoreSchema {
+        &self.store.schema
+    }
+
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn taken_at(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn sequences(&self) -> &[SequenceValue] {
+        &[]
+    }
+
+    fn lanes(&self) -> usize {
+        LANES
+    }
+
+    fn table_rows(&self, table: TableIndex) -> Result<Box<dyn OwnedRowStream + '_>, StoreError> {
+        let operation = "read a table";
+        let name = DataTable::new(table);
+        let data = self
+            .transaction
+            .open_table(name.definition())
+            .during(operation)?;
+        let range = data.range::<&[u8]>(..).during(operation)?;
+        let generations = self.transaction.open_table(GENERATIONS).during(operation)?;
+        Ok(Box::new(TableRows {
+            table,
+            is_multiset: !self.store.schema.table(table).has_key(),
+            range,
+            generations,
+            place: None,
+            copies: None,
+            row: RowBatch::new(),
+        }))
+    }
+}
+
+/// Walks over a whole table and leaves out generations that are not in use.
+struct TableRows {
+    table: TableIndex,
+    is_multiset: bool,
+    range: Range<'static, Bytes, Bytes>,
+    generations: redb::ReadOnlyTable<Bytes, u64>,
+    place: Option<(Vec<u8>, u64, bool)>,
+    copies: Option<(Vec<u8>, u64)>,
+    row: RowBatch,
+}
+
+impl OwnedRowStream for TableRows {
+    fn next_batch(&mut self, batch: &mut OwnedRowBatch) -> Result<bool, StoreError> {
+        batch.clear();
+        self.push_copies(batch);
+        while batch.byte_count() < RowBatch::TARGET_BYTES {
+            let Some(entry) = self.range.next() else {
+                break;
+            };
+            let (key, value) = entry.during("read a table")?;
+            let Some((owner, generation, row_key)) = split(key.value()) else {
+                let kind = reinstate_core::ErrorKind::Corrupt;
+                return Err(StoreError::new(kind, "read a table: a key is malformed"));
+            };
+            if !self.is_in_use(owner, generation)? {
+                continue;
+            }
+            self.row.clear();
+            if self.is_multiset {
+                self.row.push_parts(&[], row_key);
+                self.copies = Some((owner.to_vec(), read_count(value.value())?));
+                self.push_copies(batch);
+            } else {
+                self.row.push_parts(row_key, value.value());
+                if let Some((row, _)) = self.row.row_at(0) {
+                    batch.push_row(owner, row);
+                }
+            }
+        }
+        Ok(!batch.is_empty())
+    }
+}
+
+impl TableRows {
+    fn is_in_use(&mut self, owner: &[u8], generation: u64) -> Result<bool, StoreError> {
+        if let Some((last_owner, last_generation, in_use)) = &self.place {
+            if last_owner == owner && *last_generation == generation {
+                return Ok(*in_use);
+            }
+        }
+        let in_use = current(&self.generations, self.table, owner)? == generation;
+        self.place = Some((owner.to_vec(), generation, in_use));
+        Ok(in_use)
+    }
+
+    fn push_copies(&mut self, batch: &mut OwnedRowBatch) {
+        let Some((owner, copies)) = &mut self.copies else {
+            return;
+        };
+        let Some((row, _)) = self.row.row_at(0) else {
+            return;
+        };
+        while *copies > 0 && batch.byte_count() < RowBatch::TARGET_BYTES {
+            batch.push_row(owner, row);
+            *copies -= 1;
+        }
+        if *copies == 0 {
+            self.copies = None;
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Many changes: the next generation of the tables, built aside.
+
+use std::cmp::Ordering;
+use std::ops::Bound;
+
+use redb::{Durability, ReadableDatabase, ReadableTableMetadata};
+use reinstate_core::{
+    ChangeCounts, ChangeSource, Committed, ErrorKind, JournalEntry, RowBatch, RowRef, RowRole,
+    StoreError, TableIndex, TableName,
+};
+
+use super::plan_rows::PlanRows;
+use super::{EmbeddedWriter, State};
+use crate::error::During;
+use crate::generation::current;
+use crate::key::{Bytes, DataTable, GARBAGE, GENERATIONS, Place, garbage_key, generation_key};
+use crate::scan::Scan;
+use crate::view::PlaceRows;
+
+/// Bytes written in one transaction. Other writers wait for no more than that.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Tables whose next generation was built.
+#[derive(Default)]
+pub(super) struct Aside {
+    tables: Vec<TableAside>,
+}
+
+struct TableAside {
+    table: TableIndex,
+    old: u64,
+    old_place: Place,
+    new: u64,
+    new_place: Place,
+}
+
+impl Aside {
+    /// Where the table's next generation is, if one was built.
+    pub(super) fn place(&self, table: TableIndex) -> Option<Place> {
+        let found = self.tables.iter().find(|aside| aside.table == table);
+        found.map(|aside| aside.new_place.clone())
+    }
+}
+
+impl EmbeddedWriter<'_> {
+    pub(super) fn build(
+        &mut self,
+        changes: &dyn ChangeSource,
+    ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
+        // Noted first, so that whatever is built is discarded when building goes wrong.
+        self.state = State::Aside(Aside::default());
+        let transaction = self.store.database.begin_read().during("read a tenant")?;
+        let mut counted = Vec::new();
+        for &table in changes.tables() {
+            let aside = self.next_generation(&transaction, table)?;
+            let (old_place, new_place) = (aside.old_place.clone(), aside.new_place.clone());
+            let new = aside.new;
+            if let State::Aside(all) = &mut self.state {
+                all.tables.push(aside);
+            }
+            let schema = self.store.schema.table(table);
+            let old = Scan::new(old_place, !schema.has_key());
+            let old = PlaceRows::open(&transaction, table, old)?;
+            let mut chunk = Chunk::new(self, table, new, new_place, !schema.has_key());
+            let counts = if schema.has_key() {
+                merge_keyed(old, changes, table, &mut chunk)?
+            } else {
+                merge_multiset(old, changes, table, &mut chunk)?
+            };
+            let surplus = chunk.finish()?;
+            let counts = ChangeCounts {
+                created: counts.created + surplus,
+                ..counts
+            };
+            counted.push((schema.name.clone(), counts));
+        }
+        Ok(counted)
+    }
+
+    fn next_generation(
+        &self,
+        transaction: &redb::ReadTransaction,
+        table: TableIndex,
+    ) -> Result<TableAside, StoreError> {
+        let operation = "choose a generation";
+        let owner = self.tenant.as_bytes();
+        let generations = transaction.open_table(GENERATIONS).during(operation)?;
+        let garbage = transaction.open_table(GARBAGE).during(operation)?;
+        let old = current(&generations, table, owner)?;
+        let mut new = old + 1;
+        while garbage
+            .get(garbage_key(table, new, owner).as_slice())
+            .during(operation)?
+            .is_some()
+        {
+            new += 1;
+        }
+        let (old_place, new_place) = (Place::new(owner, old), Place::new(owner, new));
+        Ok(TableAside {
+            table,
+            old,
+            old_place,
+            new,
+            new_place,
+        })
+    }
+
+    /// Switches to what was built, in one durable transaction, and removes what it replaced.
+    pub(super) fn switch(
+        &self,
+        aside: Aside,
+        entry: &JournalEntry,
+    ) -> Result<Committed, StoreError> {
+        match self.commit_switch(&aside, entry) {
+            Ok(committed) => {
+                for table in &aside.tables {
+                    // The merge is committed. Rows that stay behind are recorded, unseen, and
+                    // removed when the store is opened again.
+                    let _ =
+                        self.store
+                            .remove_garbage(table.table, table.old, self.tenant.as_bytes());
+                }
+                Ok(committed)
+            }
+            Err(error) => {
+                self.discard(&aside);
+                Err(error)
+            }
+        }
+    }
+
+    fn commit_switch(&self, aside: &Aside, entry: &JournalEntry) -> Result<Committed, StoreError> {
+        let operation = "switch to the restored rows";
+        let owner = self.tenant.as_bytes();
+        let _turn = self.store.gate.enter();
+        let transaction = self.store.database.begin_write().during(operation)?;
+        self.check_version(&transaction)?;
+        {
+            let mut generations = transaction.open_table(GENERATIONS).during(operation)?;
+            let mut garbage = transaction.open_table(GARBAGE).during(operation)?;
+            for table in &aside.tables {
+                let key = generation_key(table.table, owner);
+                generations
+                    .insert(key.as_slice(), table.new)
+                    .map(drop)
+                    .during(operation)?;
+                let key = garbage_key(table.table, table.new, owner);
+                garbage.remove(key.as_slice()).map(drop).during(operation)?;
+                let key = garbage_key(table.table, table.old, owner);
+                garbage
+                    .insert(key.as_slice(), ())
+                    .map(drop)
+                    .during(operation)?;
+            }
+        }
+        self.finish(transaction, entry)
+    }
+
+    /// Removes what was built. If that goes wrong too, the record of it stays, and opening the
+    /// store removes it.
+    pub(super) fn discard(&self, aside: &Aside) {
+        for table in &aside.tables {
+            let _ = self
+                .store
+                .remove_garbage(table.table, table.new, self.tenant.as_bytes());
+        }
+    }
+}
+
+/// Rows on their way into the next generation.
+struct Chunk<'w, 's> {
+    writer: &'w EmbeddedWriter<'s>,
+    table: TableIndex,
+    generation: u64,
+    place: Place,
+    is_multiset: bool,
+    rows: RowBatch,
+    counts: Vec<u64>,
+    last_key: Option<Vec<u8>>,
+    surplus: u64,
+}
+
+impl<'w, 's> Chunk<'w, 's> {
+    fn new(
+        writer: &'w EmbeddedWriter<'s>,
+        table: TableIndex,
+        generation: u64,
+        place: Place,
+        is_multiset: bool,
+    ) -> Self {
+        let (rows, counts) = (RowBatch::new(), Vec::new());
+        let (last_key, surplus) = (None, 0);
+        Self {
+            writer,
+            table,
+            generation,
+            place,
+            is_multiset,
+            rows,
+            counts,
+            last_key,
+            surplus,
+        }
+    }
+
+    fn push(&mut self, row: RowRef<'_>, count: u64) -> Result<(), StoreError> {
+        self.rows.push_row(row);
+        if self.is_multiset {
+            self.counts.push(count);
+        }
+        if self.rows.as_bytes().len() >= CHUNK_BYTES {
+            self.write()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes what is left; returns how many keys appeared that nobody wrote.
+    fn finish(mut self) -> Result<u64, StoreError> {
+        self.write()?;
+        Ok(self.surplus)
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let operation = "write the rows of a tenant aside";
+        let store = self.writer.store;
+        let _turn = store.gate.enter();
+        let mut transaction = store.database.begin_write().during(operation)?;
+        // Made durable by the switch; lost before it, these rows are of no use to anybody.
+        transaction
+            .set_durability(Durability::None)
+            .during(operation)?;
+        if self.last_key.is_none() {
+            let mut garbage = transaction.open_table(GARBAGE).during(operation)?;
+            let owner = self.writer.tenant.as_bytes();
+            let key = garbage_key(self.table, self.generation, owner);
+            garbage
+                .insert(key.as_slice(), ())
+                .map(drop)
+                .during(operation)?;
+        }
+        {
+            let name = DataTable::new(self.table);
+            let mut data = transaction
+                .open_table(name.definition())
+                .during(operation)?;
+            let before = data.len().during(operation)?;
+            self.insert_sorted(&mut data, operation)?;
+            let added = data.len().during(operation)? - before;
+            self.surplus += added.abs_diff(self.rows.len() as u64);
+        }
+        transaction.commit().during(operation)?;
+        self.rows.clear();
+        self.counts.clear();
+        Ok(())
+    }
+
+    fn insert_sorted(
+        &mut self,
+        data: &mut redb::Table<'_, Bytes, Bytes>,
+        operation: &str,
+    ) -> Result<(), StoreError> {
+        let mut key = match self.last_key.take() {
+            Some(key) => key,
+            None => self.place.prefix().to_vec(),
+        };
+        let mut cursor = data
+            .upper_bound_mut(Bound::Included(key.as_slice()))
+            .during(operation)?;
+        let mut counts = self.counts.iter();
+        for row in self.rows.iter() {
+            if self.is_multiset {
+                self.place.write_key(row.columns(), &mut key);
+                let count = counts.next().copied().unwrap_or(1).to_le_bytes();
+                cursor
+                    .insert_before(key.as_slice(), count.as_slice())
+                    .during(operation)?;
+            } else {
+                self.place.write_key(row.key(), &mut key);
+                cursor
+                    .insert_before(key.as_slice(), row.columns())
+                    .during(operation)?;
+            }
+        }
+        cursor.close().during(operation)?;
+        self.last_key = Some(key);
+        Ok(())
+    }
+}
+
+/// Old rows, without the deleted, with the put back in their place, and the created in between.
+fn merge_keyed(
+    old: PlaceRows,
+    changes: &dyn ChangeSource,
+    table: TableIndex,
+    chunk: &mut Chunk<'_, '_>,
+) -> Result<ChangeCounts, StoreError> {
+    let mut counts = ChangeCounts::NONE;
+    let mut old = PlanRows::over(Box::new(old));
+    old.advance()?;
+    let mut deleted = PlanRows::open(changes, table, RowRole::Deleted)?;
+    let mut put_back = PlanRows::open(changes, table, RowRole::PutBackAfter)?;
+    let mut created = PlanRows::open(changes, table, RowRole::Created)?;
+    loop {
+        let created_first = match (old.row(), created.row()) {
+            (None, None) => break,
+            (None, Some(_)) => true,
+            (Some(_), None) => false,
+            (Some(old), Some(created)) => match created.key().cmp(old.key()) {
+                Ordering::Less => true,
+                Ordering::Greater => false,
+                Ordering::Equal => return Err(moved("a row to create is there already")),
+            },
+        };
+        if created_first {
+            if let Some(row) = created.row() {
+                chunk.push(row, 1)?;
+            }
+            counts.created += 1;
+            created.advance()?;
+            continue;
+        }
+        let Some(row) = old.row() else { break };
+        if deleted
+            .row()
+            .is_some_and(|deleted| deleted.key() == row.key())
+        {
+            counts.deleted += 1;
+            deleted.advance()?;
+        } else if let Some(after) = put_back.row().filter(|after| after.key() == row.key()) {
+            chunk.push(after, 1)?;
+            counts.put_back += 1;
+            put_back.advance()?;
+        } else {
+            chunk.push(row, 1)?;
+        }
+        old.advance()?;
+    }
+    if deleted.row().is_some() || put_back.row().is_some() {
+        return Err(moved("a row to change is gone"));
+    }
+    Ok(counts)
+}
+
+/// Old rows with their counts, more by the created and less by the deleted.
+fn merge_multiset(
+    old: PlaceRows,
+    changes: &dyn ChangeSource,
+    table: TableIndex,
+    chunk: &mut Chunk<'_, '_>,
+) -> Result<ChangeCounts, StoreError> {
+    let mut counts = ChangeCounts::NONE;
+    let mut old = PlanRows::over(Box::new(old));
+    old.advance()?;
+    let mut deleted = PlanRows::open(changes, table, RowRole::Deleted)?;
+    let mut created = PlanRows::open(changes, table, RowRole::Created)?;
+    let mut row = RowBatch::new();
+    loop {
+        let lowest = [&old, &created].into_iter().filter_map(|rows| rows.row());
+        let Some(lowest) = lowest.min_by(|left, right| left.columns().cmp(right.columns())) else {
+            break;
+        };
+        row.clear();
+        row.push_row(lowest);
+        let Some((lowest, _)) = row.row_at(0) else {
+            break;
+        };
+        let held = take_equal(&mut old, lowest)?;
+        let added = take_equal(&mut created, lowest)?;
+        let taken = take_equal(&mut deleted, lowest)?;
+        counts.created += added;
+        counts.deleted += taken;
+        let left = (held + added)
+            .checked_sub(taken)
+            .ok_or_else(|| moved("a row to delete is gone"))?;
+        if left > 0 {
+            chunk.push(lowest, left)?;
+        }
+    }
+    if deleted.row().is_some() {
+        return Err(moved("a row to delete is gone"));
+    }
+    Ok(counts)
+}
+
+/// Goes past every row that equals this one; returns how many there were.
+fn take_equal(rows: &mut PlanRows<'_>, wanted: RowRef<'_>) -> Result<u64, StoreError> {
+    let mut count = 0;
+    while rows
+        .row()
+        .is_some_and(|row| row.columns() == wanted.columns())
+    {
+        count += 1;
+        rows.advance()?;
+    }
+    Ok(count)
+}
+
+fn moved(fact: &str) -> StoreError {
+    StoreError::new(
+        ErrorKind::Stale,
+        format!("write the rows of a tenant aside: {fact}"),
+    )
+}

@@ -1,0 +1,191 @@
+//! Few changes: one transaction, row by row.
+
+use redb::{ReadableTable, ReadableTableMetadata};
+use reinstate_core::{
+    ChangeCounts, ChangeSource, ErrorKind, RowRef, RowRole, StoreError, TableIndex, TableName,
+};
+
+use super::plan_rows::PlanRows;
+use super::{EmbeddedWriter, State};
+use crate::EmbeddedStore;
+use crate::error::During;
+use crate::key::{Bytes, DataTable, Place};
+use crate::scan::read_count;
+
+impl EmbeddedWriter<'_> {
+    pub(super) fn apply_in_place(
+        &mut self,
+        changes: &dyn ChangeSource,
+    ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
+        let operation = "write the rows of a tenant";
+        let turn = self.store.gate.enter();
+        let transaction = self.store.database.begin_write().during(operation)?;
+        self.check_version(&transaction)?;
+        let before = self.key_counts(&transaction)?;
+        let mut tallies = vec![Tally::default(); before.len()];
+        for &table in changes.tables() {
+            let place = EmbeddedStore::place_in_write(&transaction, table, self.tenant.as_bytes())?;
+            let name = DataTable::new(table);
+            let data = transaction
+                .open_table(name.definition())
+                .during(operation)?;
+            let is_multiset = !self.store.schema.table(table).has_key();
+            let mut writer = TableChange {
+                data,
+                place,
+                key: Vec::new(),
+                tally: Tally::default(),
+            };
+            if is_multiset {
+                writer.count(changes, table)?
+            } else {
+                writer.put(changes, table)?
+            }
+            tallies[table.get()] = writer.tally;
+        }
+        let after = self.key_counts(&transaction)?;
+        let counted = self.reconcile(&before, &after, &tallies);
+        self.state = State::InPlace {
+            transaction: Box::new(transaction),
+            _turn: turn,
+        };
+        Ok(counted)
+    }
+
+    /// How many keys each table holds, whoever they belong to.
+    fn key_counts(&self, transaction: &redb::WriteTransaction) -> Result<Vec<u64>, StoreError> {
+        let tables = self.store.schema.iter();
+        tables
+            .map(|(index, _)| {
+                let name = DataTable::new(index);
+                let data = transaction
+                    .open_table(name.definition())
+                    .during("count rows")?;
+                data.len().during("count rows")
+            })
+            .collect()
+    }
+
+    /// What changed, by the answers of the store to each row and by its count of keys in every
+    /// table. Where the two disagree the surplus is reported too, so that no plan can match it.
+    fn reconcile(
+        &self,
+        before: &[u64],
+        after: &[u64],
+        tallies: &[Tally],
+    ) -> Vec<(TableName, ChangeCounts)> {
+        let mut counted = Vec::new();
+        for (index, table) in self.store.schema.iter() {
+            let tally = &tallies[index.get()];
+            let mut counts = tally.counts;
+            let expected = before[index.get()] + tally.keys_added - tally.keys_removed;
+            let found = after[index.get()];
+            counts.created += found.saturating_sub(expected);
+            counts.deleted += expected.saturating_sub(found);
+            if counts.total() > 0 {
+                counted.push((table.name.clone(), counts));
+            }
+        }
+        counted
+    }
+}
+
+/// What the store answered.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    counts: ChangeCounts,
+    keys_added: u64,
+    keys_removed: u64,
+}
+
+struct TableChange<'t> {
+    data: redb::Table<'t, Bytes, Bytes>,
+    place: Place,
+    key: Vec<u8>,
+    tally: Tally,
+}
+
+impl TableChange<'_> {
+    fn put(&mut self, changes: &dyn ChangeSource, table: TableIndex) -> Result<(), StoreError> {
+        let mut deleted = PlanRows::open(changes, table, RowRole::Deleted)?;
+        while let Some(row) = deleted.row() {
+            self.place.write_key(row.key(), &mut self.key);
+            let removed = self
+                .data
+                .remove(self.key.as_slice())
+                .during("delete a row")?;
+            self.tally.counts.deleted += u64::from(removed.is_some());
+            self.tally.keys_removed += u64::from(removed.is_some());
+            drop(removed);
+            deleted.advance()?;
+        }
+        for role in [RowRole::PutBackAfter, RowRole::Created] {
+            let mut rows = PlanRows::open(changes, table, role)?;
+            while let Some(row) = rows.row() {
+                self.insert(row)?;
+                rows.advance()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, row: RowRef<'_>) -> Result<(), StoreError> {
+        self.place.write_key(row.key(), &mut self.key);
+        let replaced = self
+            .data
+            .insert(self.key.as_slice(), row.columns())
+            .during("write a row")?;
+        let is_new = u64::from(replaced.is_none());
+        self.tally.counts.created += is_new;
+        self.tally.keys_added += is_new;
+        self.tally.counts.put_back += 1 - is_new;
+        Ok(())
+    }
+
+    /// Changes the counts of rows of a table without a key.
+    fn count(&mut self, changes: &dyn ChangeSource, table: TableIndex) -> Result<(), StoreError> {
+        for (role, is_more) in [(RowRole::Deleted, false), (RowRole::Created, true)] {
+            let mut rows = PlanRows::open(changes, table, role)?;
+            while let Some(row) = rows.row() {
+                self.change_count(row, is_more)?;
+                rows.advance()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change_count(&mut self, row: RowRef<'_>, is_more: bool) -> Result<(), StoreError> {
+        self.place.write_key(row.columns(), &mut self.key);
+        let key = self.key.as_slice();
+        let found = self.data.get(key).during("read a row")?;
+        let copies = found
+            .as_ref()
+            .map_or(Ok(0), |count| read_count(count.value()))?;
+        drop(found);
+        if is_more {
+            let count = (copies + 1).to_le_bytes();
+            self.data
+                .insert(key, count.as_slice())
+                .map(drop)
+                .during("write a row")?;
+            self.tally.counts.created += 1;
+            self.tally.keys_added += u64::from(copies == 0);
+        } else if copies == 0 {
+            let message = "delete a row: the tenant does not have it";
+            return Err(StoreError::new(ErrorKind::Stale, message));
+        } else {
+            if copies == 1 {
+                self.data.remove(key).map(drop).during("delete a row")?;
+            } else {
+                let count = (copies - 1).to_le_bytes();
+                self.data
+                    .insert(key, count.as_slice())
+                    .map(drop)
+                    .during("delete a row")?;
+            }
+            self.tally.counts.deleted += 1;
+            self.tally.keys_removed += u64::from(copies == 1);
+        }
+        Ok(())
+    }
+}

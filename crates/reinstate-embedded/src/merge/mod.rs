@@ -1,0 +1,263 @@
+//! Merging into one tenant.
+//!
+//! Few changes are made in place, in one transaction. Many are made by building the tables'
+//! next generation aside, in short transactions between which other writers get their turn, and
+//! switching to it in one: nobody waits for the size of a tenant, and memory holds a chunk.
+//!
+//! *Crash consistency*: rows of a generation that is not in use are recorded as such before the
+//! first of them is written. The switch, the journal's entry and the tenant's new version are one
+//! durable transaction. A process that dies before it leaves the tenant as it was, and the rows
+//! aside are removed when the store is opened again.
+
+mod aside;
+mod in_place;
+mod plan_rows;
+
+use std::collections::HashSet;
+use std::sync::{MutexGuard, PoisonError};
+
+use redb::ReadableDatabase;
+use reinstate_core::{
+    ChangeCounts, ChangeSource, Committed, ErrorKind, Fingerprint, JournalEntry, Position,
+    RowBatch, RowStream, StoreError, StoreSchema, TableIndex, TableName, TenantId, TenantWriter,
+};
+
+use crate::EmbeddedStore;
+use crate::application::stamp;
+use crate::error::During;
+use crate::gate::Turn;
+use crate::key::{DataTable, JOURNAL, VERSIONS, journal_key};
+use crate::scan::Scan;
+use crate::view::{PlaceRows, fingerprint, version};
+
+use aside::Aside;
+
+/// The most changed rows that are written in place. Below it the transaction is shorter than a
+/// few chunks of a generation would be.
+const IN_PLACE_ROWS_MAX: u64 = 2048;
+
+/// One tenant, open for a merge.
+pub(crate) struct EmbeddedWriter<'s> {
+    state: State<'s>,
+    store: &'s EmbeddedStore,
+    tenant: TenantId,
+    version: u64,
+    _lease: Lease<'s>,
+}
+
+enum State<'s> {
+    /// Nothing was written.
+    Open,
+    /// All changes are in this transaction, which ends before the next writer's turn begins.
+    InPlace {
+        transaction: Box<redb::WriteTransaction>,
+        _turn: Turn<'s>,
+    },
+    /// All changes are in generations that nobody sees yet.
+    Aside(Aside),
+    /// The merge is over.
+    Ended,
+}
+
+/// That no other merge of this process has the tenant.
+struct Lease<'s> {
+    store: &'s EmbeddedStore,
+    tenant: Vec<u8>,
+}
+
+impl<'s> Lease<'s> {
+    fn take(store: &'s EmbeddedStore, tenant: &TenantId) -> Result<Self, StoreError> {
+        if leases(store).insert(tenant.as_bytes().to_vec()) {
+            return Ok(Self {
+                store,
+                tenant: tenant.as_bytes().to_vec(),
+            });
+        }
+        let message = format!("another merge has tenant {tenant}: wait for it to end");
+        Err(StoreError::new(ErrorKind::Locked, message))
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        leases(self.store).remove(&self.tenant);
+    }
+}
+
+fn leases(store: &EmbeddedStore) -> MutexGuard<'_, HashSet<Vec<u8>>> {
+    store.leases.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'s> EmbeddedWriter<'s> {
+    pub(crate) fn begin(
+        store: &'s EmbeddedStore,
+        tenant: &TenantId,
+        expected: &Fingerprint,
+        schema: &StoreSchema,
+    ) -> Result<Self, StoreError> {
+        if *schema != store.schema {
+            let message = "the store's tables are not the ones of the plan";
+            return Err(StoreError::new(ErrorKind::Stale, message));
+        }
+        let lease = Lease::take(store, tenant)?;
+        let transaction = store
+            .database
+            .begin_read()
+            .during("read a tenant's version")?;
+        let versions = transaction
+            .open_table(VERSIONS)
+            .during("read a tenant's version")?;
+        let version = version(&versions, tenant.as_bytes())?;
+        if fingerprint(store, version) != *expected {
+            return Err(stale(tenant));
+        }
+        let tenant = tenant.clone();
+        Ok(Self {
+            state: State::Open,
+            store,
+            tenant,
+            version,
+            _lease: lease,
+        })
+    }
+
+    /// Fails if anybody wrote to the tenant since the plan was made.
+    fn check_version(&self, transaction: &redb::WriteTransaction) -> Result<(), StoreError> {
+        let versions = transaction
+            .open_table(VERSIONS)
+            .during("read a tenant's version")?;
+        if version(&versions, self.tenant.as_bytes())? == self.version {
+            Ok(())
+        } else {
+            Err(stale(&self.tenant))
+        }
+    }
+
+    fn finish(
+        &self,
+        transaction: redb::WriteTransaction,
+        entry: &JournalEntry,
+    ) -> Result<Committed, StoreError> {
+        let operation = "commit a merge";
+        {
+            let mut journal = transaction.open_table(JOURNAL).during(operation)?;
+            let key = journal_key(entry.job.as_bytes(), &entry.tenant);
+            let mut value = entry.plan.as_bytes().to_vec();
+            value.extend_from_slice(&entry.payload);
+            journal
+                .insert(key.as_slice(), value.as_slice())
+                .map(drop)
+                .during(operation)?;
+        }
+        let commit = stamp(&transaction, std::iter::once(self.tenant.as_bytes()))?;
+        transaction.commit().during(operation)?;
+        Ok(Committed {
+            position: Position { commit, ordinal: 0 },
+            commit_mark: commit.to_le_bytes().to_vec(),
+            sequences_raised: Vec::new(),
+        })
+    }
+}
+
+fn stale(tenant: &TenantId) -> StoreError {
+    let message = format!("tenant {tenant} was written to after the plan was made");
+    StoreError::new(ErrorKind::Stale, message)
+}
+
+impl TenantWriter for EmbeddedWriter<'_> {
+    fn apply(
+        &mut self,
+        changes: &dyn ChangeSource,
+    ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
+        let mut total = 0;
+        for &table in changes.tables() {
+            if !self
+                .store
+                .schema
+                .get(table)
+                .is_some_and(|table| table.tenancy.is_tenant_owned())
+            {
+                let message = format!("table {} is not a tenant's to restore", table.0);
+                return Err(StoreError::new(ErrorKind::Refused, message));
+            }
+            total += changes.counts(table).total();
+        }
+        if total <= IN_PLACE_ROWS_MAX {
+            self.apply_in_place(changes)
+        } else {
+            self.build(changes)
+        }
+    }
+
+    fn read_back(&mut self, table: TableIndex) -> Result<Box<dyn RowStream + '_>, StoreError> {
+        let owner = self.tenant.as_bytes();
+        let is_multiset = !self.store.schema.table(table).has_key();
+        match &self.state {
+            State::InPlace { transaction, .. } => {
+                let place = EmbeddedStore::place_in_write(transaction, table, owner)?;
+                let scan = Scan::new(place, is_multiset);
+                Ok(Box::new(RowsInside {
+                    transaction: transaction.as_ref(),
+                    table,
+                    scan,
+                }))
+            }
+            State::Open | State::Aside(_) | State::Ended => {
+                let transaction = self
+                    .store
+                    .database
+                    .begin_read()
+                    .during("read a tenant back")?;
+                let place = match &self.state {
+                    State::Aside(aside) => aside.place(table),
+                    _ => None,
+                };
+                let place = match place {
+                    Some(place) => place,
+                    None => EmbeddedStore::place_in_read(&transaction, table, owner)?,
+                };
+                let scan = Scan::new(place, is_multiset);
+                Ok(Box::new(PlaceRows::open(&transaction, table, scan)?))
+            }
+        }
+    }
+
+    fn commit(mut self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::InPlace { transaction, _turn } => self.finish(*transaction, entry),
+            State::Aside(aside) => self.switch(aside, entry),
+            State::Open | State::Ended => {
+                let _turn = self.store.gate.enter();
+                let transaction = self.store.database.begin_write().during("commit a merge")?;
+                self.check_version(&transaction)?;
+                self.finish(transaction, entry)
+            }
+        }
+    }
+}
+
+impl Drop for EmbeddedWriter<'_> {
+    fn drop(&mut self) {
+        if let State::Aside(aside) = std::mem::replace(&mut self.state, State::Ended) {
+            self.discard(&aside);
+        }
+    }
+}
+
+/// Rows of a tenant as they are inside a transaction that writes.
+struct RowsInside<'w> {
+    transaction: &'w redb::WriteTransaction,
+    table: TableIndex,
+    scan: Scan,
+}
+
+impl RowStream for RowsInside<'_> {
+    fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
+        let name = DataTable::new(self.table);
+        let data = self
+            .transaction
+            .open_table(name.definition())
+            .during("read a tenant back")?;
+        self.scan.next(&data, batch)
+    }
+}
