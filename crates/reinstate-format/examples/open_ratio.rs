@@ -138,7 +138,7 @@ fn push_row(batch: &mut RowBatch, id: u64) {
     };
     let token = format!("{:016x}{:016x}", next(), next());
     let text: Vec<_> = (0..14)
-        .map(|_| format!("{}{}", WORDS[next() as usize % 16], next() % 100))
+        .map(|_| format!("{}{}", WORDS[(next() % 16) as usize], next() % 100))
         .collect();
     let text = text.join(" ");
     let created = format!(

@@ -1,6 +1,7 @@
 //! What can be wrong with bytes.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 
 use reinstate_core::{Digest, ErrorKind, Owner, RepositoryError, RowError, TableIndex};
@@ -115,8 +116,7 @@ pub enum FormatError {
 }
 
 /// A block that is not what was written. Other blocks, and other tenants, stay readable.
-#[derive(Debug, thiserror::Error)]
-#[error("block {number} at byte {offset} of segment {segment}, {owner}, table {}: {fault}", .table.0)]
+#[derive(Debug)]
 pub struct BlockError {
     /// The block's number.
     pub number: u32,
@@ -129,8 +129,32 @@ pub struct BlockError {
     /// Of which table.
     pub table: TableIndex,
     /// What is wrong.
-    #[source]
     pub fault: BlockFault,
+}
+
+impl fmt::Display for BlockError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            number,
+            offset,
+            segment,
+            owner,
+            table,
+            fault,
+        } = self;
+        write!(
+            formatter,
+            "block {number} at byte {offset} of segment {segment}, {owner}, "
+        )?;
+        write!(formatter, "table {}: {fault}", table.0)
+    }
+}
+
+impl Error for BlockError {
+    /// The fault is in the message already, so this is what caused the fault.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.fault.source()
+    }
 }
 
 /// What can be wrong with a block.

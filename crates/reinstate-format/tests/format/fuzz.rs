@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use reinstate_core::{Digest, Owner, RepositoryId, RowBatch, RowRole, SnapshotId, TableIndex};
 use reinstate_format::{
-    BlockDescriptor, BlockOpener, RunKey, SegmentReader, decode_journal_payload, decode_receipt,
-    decode_repository_header, decode_snapshot, encode_journal_payload, encode_plan_end,
-    encode_receipt, encode_repository_header, encode_snapshot, read_plan, verify_segment,
+    BlockDescriptor, BlockOpener, FormatError, RunKey, SegmentReader, decode_journal_payload,
+    decode_receipt, decode_repository_header, decode_snapshot, encode_journal_payload,
+    encode_plan_end, encode_receipt, encode_repository_header, encode_snapshot, read_plan,
+    verify_segment,
 };
 
 use crate::forge;
@@ -179,7 +180,7 @@ fn an_unedited_page_in_a_forged_segment_reads() {
 }
 
 /// Opens a block with a right digest, whatever is in it.
-fn open_block(stored: &[u8], plain_bytes: u32, row_count: u32) -> Option<RowBatch> {
+fn open_block(stored: &[u8], plain_bytes: u32, row_count: u32) -> Result<RowBatch, FormatError> {
     let key = run(b"tenant", 1, RowRole::Image);
     let mut block = BlockDescriptor {
         number: 4,
@@ -195,7 +196,26 @@ fn open_block(stored: &[u8], plain_bytes: u32, row_count: u32) -> Option<RowBatc
     let mut batch = RowBatch::new();
     let opened = BlockOpener::new().open(&IDENTITY, &key, &block, stored, None, &mut batch);
     assert!(opened.is_ok() || batch.is_empty());
-    opened.ok().map(|()| batch)
+    opened.map(|()| batch)
+}
+
+#[test]
+fn an_authentic_block_that_holds_no_rows_says_why() {
+    let stored = zstd::bulk::compress(&[0xff; 10], 1).unwrap();
+    let error = open_block(&stored, 10, 1).unwrap_err();
+    assert!(error.to_string().ends_with("it holds no rows"), "{error}");
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    assert_eq!(
+        source.unwrap(),
+        "row at byte 0: a length is malformed or points past the end"
+    );
+    let error = open_block(&stored, 1 << 30, 1).unwrap_err();
+    assert!(error.to_string().contains("impossible"), "{error}");
+    let error = open_block(&[7; 100], 10, 1).unwrap_err();
+    assert!(
+        error.to_string().contains("plain bytes instead of 10"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -225,10 +245,10 @@ fn row_batch() {
                 match RowBatch::try_from_bytes(plain) {
                     Ok(rows) => {
                         let count = u32::try_from(rows.len()).unwrap();
-                        assert_eq!(open_block(&stored, length, count), Some(rows));
-                        assert_eq!(open_block(&stored, length, count + 1), None);
+                        assert_eq!(open_block(&stored, length, count).unwrap(), rows);
+                        assert!(open_block(&stored, length, count + 1).is_err());
                     }
-                    Err(_) => assert_eq!(open_block(&stored, length, 1), None),
+                    Err(_) => assert!(open_block(&stored, length, 1).is_err()),
                 }
             }
         });

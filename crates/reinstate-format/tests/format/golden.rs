@@ -370,8 +370,8 @@ fn check_written_again(bytes: &[u8], reader: &SegmentReader) {
 }
 
 #[track_caller]
-fn check_rows(reader: &SegmentReader, expected: Vec<(RunKey, Vec<RowBatch>)>) {
-    for (key, blocks) in &expected {
+fn check_rows(reader: &SegmentReader, expected: &[(RunKey, Vec<RowBatch>)]) {
+    for (key, blocks) in expected {
         let mut whole = ContentDigest::EMPTY;
         blocks.iter().for_each(|block| whole.merge(content(block)));
         assert_eq!(reader.find(key).unwrap().unwrap().content, whole);
@@ -385,7 +385,7 @@ fn the_golden_segment_reads_and_is_written_the_same() {
     let root = segment_root(&bytes);
     let reader = SegmentReader::open(Arc::new(Memory(bytes.clone())), &IDENTITY, &root).unwrap();
     verify_segment(&reader).unwrap();
-    check_rows(&reader, rows());
+    check_rows(&reader, &rows());
     check_written_again(&bytes, &reader);
 }
 
@@ -394,7 +394,7 @@ fn the_golden_plan_reads_and_is_written_the_same() {
     let bytes = plan_file();
     let (found, digest, reader) = read_plan(Arc::new(Memory(bytes.clone()))).unwrap();
     verify_segment(&reader).unwrap();
-    check_rows(&reader, plan_rows());
+    check_rows(&reader, &plan_rows());
     assert_eq!(
         found,
         PlanDescription {

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use reinstate_core::{ContentDigest, Owner, RepositoryId, RowBatch, RowRole};
+use reinstate_core::{ContentDigest, ErrorKind, Owner, RepositoryId, RowBatch, RowRole};
 use reinstate_format::{
-    BlockOpener, FormatError, IndexBuilder, PART_BLOCKS_MAX, RunKey, SealedBlock, SegmentIdentity,
-    segment_header, verify_segment,
+    BlockOpener, BlockSealer, FormatError, IndexBuilder, PART_BLOCKS_MAX, RunKey, SealedBlock,
+    SegmentIdentity, segment_header, verify_segment,
 };
 
-use crate::sample::{self, IDENTITY, Rows, batch, open, read_all, run, segment};
+use crate::sample::{IDENTITY, Rows, batch, open, read_all, run, segment};
 
 fn rows() -> impl Strategy<Value = Rows> {
     let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40));
@@ -235,7 +235,7 @@ fn contents_that_are_not_those_of_the_blocks_are_refused_when_writing() {
     let rows = batch(&vec![(vec![1], vec![])]);
     let key = run(b"a", 0, RowRole::Image);
     let mut index = IndexBuilder::new(IDENTITY, segment_header(&IDENTITY).len() as u64);
-    let mut sealer = reinstate_format::BlockSealer::new(1).unwrap();
+    let mut sealer = BlockSealer::new(1).unwrap();
     index.place(
         &key,
         &sealer.seal(&IDENTITY, 0, &key, rows.as_bytes(), 1).unwrap(),
@@ -324,22 +324,31 @@ fn one_tenant_of_a_hundred_thousand_is_found_in_under_eight_kilobytes() {
 }
 
 #[test]
-fn a_block_of_garbage_rows_with_a_right_digest_is_an_error_that_names_it() {
+fn a_damaged_block_is_an_error_that_names_it() {
     let key = run(b"tenant-7", 1, RowRole::Image);
-    // Two bytes that no row starts with; sealed in a release build, where nobody looks.
-    let mut block = hollow(5);
-    block.stored = zstd::bulk::compress(&[0xff; 10], 1).unwrap();
-    let mut opener = BlockOpener::new();
-    let mut rows = RowBatch::new();
-    let descriptor = block.descriptor(64);
+    let rows = batch(&vec![(vec![1], vec![Some(vec![7; 50])])]);
+    let mut sealer = BlockSealer::new(1).unwrap();
+    let sealed = sealer.seal(&IDENTITY, 5, &key, rows.as_bytes(), 1).unwrap();
+    let block = sealed.descriptor(64);
+    let mut stored = sealed.stored;
+    stored[9] ^= 1;
+    let (mut opener, mut batch) = (BlockOpener::new(), rows);
     let error = opener
-        .open(&IDENTITY, &key, &descriptor, &block.stored, None, &mut rows)
-        .unwrap_err()
-        .to_string();
+        .open(&IDENTITY, &key, &block, &stored, None, &mut batch)
+        .unwrap_err();
+    let text = error.to_string();
     assert!(
-        error.starts_with("block 5 at byte 64 of segment 2222"),
-        "{error}"
+        text.starts_with("block 5 at byte 64 of segment 2222"),
+        "{text}"
     );
-    assert!(error.contains("tenant-7, table 1"), "{error}");
-    let _ = sample::content(&rows);
+    assert!(
+        text.contains("/3, tenant-7, table 1: its bytes are damaged (CRC-32"),
+        "{text}"
+    );
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(
+        std::error::Error::source(&error).is_some(),
+        "the chain is wired"
+    );
+    assert!(batch.is_empty(), "no rows of before are left");
 }
