@@ -10,6 +10,7 @@ pub mod certification;
 mod changes;
 pub mod cluster;
 pub mod engine;
+pub mod faults;
 mod memory;
 pub mod mutants;
 mod repository;

@@ -1,0 +1,322 @@
+//! A live store that fails, forgets to answer, or is written to at the worst moment.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use reinstate_core::{
+    CaptureView, ChangeCounts, ChangeSource, Committed, ErrorKind, Fingerprint, HeldKey, JobId,
+    JournalEntry, LiveStore, LiveView, OwnedRowBatch, OwnedRowStream, Position, PositionNotation,
+    RowBatch, RowOrder, RowStream, SequenceValue, SnapshotSource, StoreError, StoreIdentity,
+    StoreSchema, TableIndex, TableName, TenantId, TenantKind, TenantWriter, Timestamp,
+};
+
+/// What a store does wrong, and when. Calls are counted from zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreFault {
+    /// Nothing; it only counts.
+    None,
+    /// One call fails, before it does anything.
+    Fail {
+        /// Which.
+        call: u64,
+        /// How.
+        kind: ErrorKind,
+    },
+    /// The first commit happens, and no answer comes.
+    UnknownAfterCommit,
+    /// The first commit does not happen, and no answer comes.
+    UnknownBeforeCommit,
+    /// Somebody does something just before one call: see [`FaultyStore::with_interloper`].
+    Interlope {
+        /// Which.
+        call: u64,
+    },
+}
+
+/// A store around another that does one thing wrong.
+///
+/// Every call that can fail counts, those of its views, streams and writers included; a stream's
+/// call is one batch.
+pub struct FaultyStore<'a> {
+    inner: &'a dyn LiveStore,
+    faults: Faults<'a>,
+}
+
+struct Faults<'a> {
+    fault: StoreFault,
+    calls: AtomicU64,
+    commits: AtomicU64,
+    interloper: Box<dyn Fn() + Send + Sync + 'a>,
+}
+
+impl fmt::Debug for FaultyStore<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "FaultyStore({:?})", self.faults.fault)
+    }
+}
+
+impl<'a> FaultyStore<'a> {
+    /// A store that holds what `inner` holds.
+    #[must_use]
+    pub fn new(inner: &'a dyn LiveStore, fault: StoreFault) -> Self {
+        Self::with_interloper(inner, fault, || ())
+    }
+
+    /// The same, with something that happens once, just before the call of
+    /// [`StoreFault::Interlope`]: a write of the application, say.
+    #[must_use]
+    pub fn with_interloper(
+        inner: &'a dyn LiveStore,
+        fault: StoreFault,
+        interloper: impl Fn() + Send + Sync + 'a,
+    ) -> Self {
+        Self {
+            inner,
+            faults: Faults {
+                fault,
+                calls: AtomicU64::new(0),
+                commits: AtomicU64::new(0),
+                interloper: Box::new(interloper),
+            },
+        }
+    }
+
+    /// How many calls there were.
+    #[must_use]
+    pub fn call_count(&self) -> u64 {
+        self.faults.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Faults<'_> {
+    fn call(&self, what: &str) -> Result<(), StoreError> {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        match self.fault {
+            StoreFault::Fail { call, kind } if call == number => {
+                let message = format!("{what}: injected fault at call {number}");
+                Err(StoreError::new(kind, message))
+            }
+            StoreFault::Interlope { call } if call == number => {
+                (self.interloper)();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_answer() -> StoreError {
+    let message = "commit: injected fault: the connection was lost";
+    StoreError::new(ErrorKind::OutcomeUnknown, message)
+}
+
+impl SnapshotSource for FaultyStore<'_> {
+    fn begin_capture(&self) -> Result<Box<dyn CaptureView + '_>, StoreError> {
+        self.faults.call("begin capture")?;
+        Ok(Box::new(FaultyCapture {
+            inner: self.inner.begin_capture()?,
+            faults: &self.faults,
+        }))
+    }
+}
+
+impl LiveStore for FaultyStore<'_> {
+    fn identity(&self) -> StoreIdentity {
+        self.inner.identity()
+    }
+
+    fn tenant_kind(&self) -> &TenantKind {
+        self.inner.tenant_kind()
+    }
+
+    fn notation(&self) -> PositionNotation {
+        self.inner.notation()
+    }
+
+    fn prepare(&self) -> Result<(), StoreError> {
+        self.faults.call("prepare")?;
+        self.inner.prepare()
+    }
+
+    fn read_view(&self) -> Result<Box<dyn LiveView + '_>, StoreError> {
+        self.faults.call("read view")?;
+        Ok(Box::new(FaultyView {
+            inner: self.inner.read_view()?,
+            faults: &self.faults,
+        }))
+    }
+
+    fn begin_merge(
+        &self,
+        tenant: &TenantId,
+        expected: &Fingerprint,
+        schema: &StoreSchema,
+    ) -> Result<Box<dyn TenantWriter + '_>, StoreError> {
+        self.faults.call("begin merge")?;
+        Ok(Box::new(FaultyWriter {
+            inner: self.inner.begin_merge(tenant, expected, schema)?,
+            faults: &self.faults,
+        }))
+    }
+
+    fn journal_entry(
+        &self,
+        job: JobId,
+        tenant: &TenantId,
+    ) -> Result<Option<JournalEntry>, StoreError> {
+        self.faults.call("read journal")?;
+        self.inner.journal_entry(job, tenant)
+    }
+
+    fn foreign_rows_written(
+        &self,
+        tenant: &TenantId,
+        commit_mark: &[u8],
+    ) -> Result<u64, StoreError> {
+        self.faults.call("count foreign rows")?;
+        self.inner.foreign_rows_written(tenant, commit_mark)
+    }
+}
+
+struct FaultyCapture<'a> {
+    inner: Box<dyn CaptureView + 'a>,
+    faults: &'a Faults<'a>,
+}
+
+impl CaptureView for FaultyCapture<'_> {
+    fn schema(&self) -> &StoreSchema {
+        self.inner.schema()
+    }
+
+    fn position(&self) -> Position {
+        self.inner.position()
+    }
+
+    fn taken_at(&self) -> Option<Timestamp> {
+        self.inner.taken_at()
+    }
+
+    fn sequences(&self) -> &[SequenceValue] {
+        self.inner.sequences()
+    }
+
+    fn lanes(&self) -> usize {
+        self.inner.lanes()
+    }
+
+    fn table_rows(&self, table: TableIndex) -> Result<Box<dyn OwnedRowStream + '_>, StoreError> {
+        self.faults.call("read table")?;
+        Ok(Box::new(FaultyStream {
+            inner: self.inner.table_rows(table)?,
+            faults: self.faults,
+        }))
+    }
+}
+
+struct FaultyStream<'a, S: ?Sized> {
+    inner: Box<S>,
+    faults: &'a Faults<'a>,
+}
+
+impl OwnedRowStream for FaultyStream<'_, dyn OwnedRowStream + '_> {
+    fn next_batch(&mut self, batch: &mut OwnedRowBatch) -> Result<bool, StoreError> {
+        self.faults.call("read a batch of a table")?;
+        self.inner.next_batch(batch)
+    }
+}
+
+impl RowStream for FaultyStream<'_, dyn RowStream + '_> {
+    fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
+        self.faults.call("read a batch of a tenant")?;
+        self.inner.next_batch(batch)
+    }
+}
+
+struct FaultyView<'a> {
+    inner: Box<dyn LiveView + 'a>,
+    faults: &'a Faults<'a>,
+}
+
+impl LiveView for FaultyView<'_> {
+    fn schema(&self) -> &StoreSchema {
+        self.inner.schema()
+    }
+
+    fn position(&self) -> Position {
+        self.inner.position()
+    }
+
+    fn taken_at(&self) -> Option<Timestamp> {
+        self.inner.taken_at()
+    }
+
+    fn fingerprint(&self, tenant: &TenantId) -> Result<Fingerprint, StoreError> {
+        self.faults.call("fingerprint")?;
+        self.inner.fingerprint(tenant)
+    }
+
+    fn row_order(&self) -> RowOrder {
+        self.inner.row_order()
+    }
+
+    fn tenant_rows(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+    ) -> Result<Box<dyn RowStream + '_>, StoreError> {
+        self.faults.call("read tenant")?;
+        Ok(Box::new(FaultyStream {
+            inner: self.inner.tenant_rows(tenant, table)?,
+            faults: self.faults,
+        }))
+    }
+
+    fn held_by_others(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+        rows: &RowBatch,
+    ) -> Result<Vec<HeldKey>, StoreError> {
+        self.faults.call("look for held keys")?;
+        self.inner.held_by_others(tenant, table, rows)
+    }
+}
+
+struct FaultyWriter<'a> {
+    inner: Box<dyn TenantWriter + 'a>,
+    faults: &'a Faults<'a>,
+}
+
+impl TenantWriter for FaultyWriter<'_> {
+    fn apply(
+        &mut self,
+        changes: &dyn ChangeSource,
+    ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
+        self.faults.call("apply")?;
+        self.inner.apply(changes)
+    }
+
+    fn read_back(&mut self, table: TableIndex) -> Result<Box<dyn RowStream + '_>, StoreError> {
+        self.faults.call("read back")?;
+        Ok(Box::new(FaultyStream {
+            inner: self.inner.read_back(table)?,
+            faults: self.faults,
+        }))
+    }
+
+    fn commit(self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError> {
+        self.faults.call("commit")?;
+        let is_first = self.faults.commits.fetch_add(1, Ordering::Relaxed) == 0;
+        match self.faults.fault {
+            StoreFault::UnknownBeforeCommit if is_first => {
+                drop(self.inner);
+                Err(no_answer())
+            }
+            StoreFault::UnknownAfterCommit if is_first => {
+                self.inner.commit(entry)?;
+                Err(no_answer())
+            }
+            _ => self.inner.commit(entry),
+        }
+    }
+}
