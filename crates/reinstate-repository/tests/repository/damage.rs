@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use reinstate_core::{ErrorKind, Repository};
-use reinstate_repository::LocalRepository;
+use reinstate_repository::{LocalRepository, RECORD_BYTES_MAX};
 
 use crate::{CREATED_AT, ID, check_error, fixture, object_path, put};
 
@@ -124,4 +124,25 @@ fn a_damaged_header_is_corrupt_and_a_lost_one_is_not_replaced() {
     check_error(open(), ErrorKind::Corrupt, "the header is missing");
     let init = LocalRepository::init(&root, ID, CREATED_AT).map(drop);
     check_error(init, ErrorKind::Usage, "lost its header");
+}
+
+#[test]
+fn a_record_longer_than_any_can_be_is_neither_written_nor_read() {
+    let fixture = fixture();
+    fixture
+        .repository
+        .publish("snapshot", [1; 16], b"manifest")
+        .unwrap();
+    let path = format!("records/snapshot/{}", "01".repeat(16));
+    let file = OpenOptions::new()
+        .write(true)
+        .open(fixture.repository.path().join(path))
+        .unwrap();
+    // Nothing but zeros, which take no room: nobody gets as far as to look at them.
+    file.set_len(RECORD_BYTES_MAX as u64 + 1).unwrap();
+    let read = fixture.repository.read("snapshot", [1; 16]);
+    check_error(read, ErrorKind::Corrupt, "are the most");
+    let long = vec![0; RECORD_BYTES_MAX + 1];
+    let written = fixture.repository.publish("snapshot", [2; 16], &long);
+    check_error(written, ErrorKind::Usage, "are the most");
 }

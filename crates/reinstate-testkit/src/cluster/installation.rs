@@ -51,7 +51,7 @@ impl Installation {
             .ok_or_else(|| {
                 ClusterError::new(format!(
                     "find {name}: neither in {} nor in PATH; tests/run installs it, or type: \
-                     apt-get install postgresql postgresql-client postgresql-contrib",
+                     apt-get install postgresql",
                     self.directory.display()
                 ))
             })
