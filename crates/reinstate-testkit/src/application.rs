@@ -1,7 +1,7 @@
 //! What an application does to its own store, in words that every store understands.
 
 use reinstate_core::{
-    ErrorKind, KeyWriter, Owner, RowBatch, RowBuilder, RowRef, StoreError, StoreSchema, TableIndex,
+    ErrorKind, Owner, RowBatch, RowBuilder, RowRef, StoreError, StoreSchema, TableIndex,
     TableSchema, TenantId,
 };
 
@@ -99,33 +99,15 @@ pub fn encode_row(
         let message = format!("write {}: {fact}", table.name);
         Err(StoreError::new(ErrorKind::Usage, message))
     };
-    if values.len() != table.columns.len() {
-        return usage(format!(
-            "{} values, {} columns",
-            values.len(),
-            table.columns.len()
-        ));
-    }
     for (value, column) in values.iter().zip(&table.columns) {
         if value.is_none() && !column.nullable {
             return usage(format!("{} may not be NULL", column.name));
         }
     }
-    let mut key = KeyWriter::new();
-    for &column in &table.key {
-        let Some(value) = values[column.get()] else {
-            return usage(format!(
-                "{} is of the key",
-                table.columns[column.get()].name
-            ));
-        };
-        key.push(table.columns[column.get()].key_form, value);
-    }
-    builder.start(key.as_bytes());
-    for value in values {
-        builder.push(*value);
-    }
-    Ok(())
+    table.encode_row(values, builder).map_err(|error| {
+        let message = format!("write {}", table.name);
+        StoreError::new(ErrorKind::Usage, message).because(error)
+    })
 }
 
 /// The values of a row, copied out.

@@ -35,12 +35,17 @@ impl Contents {
         rows.insert(place, row);
     }
 
-    fn remove(&mut self, owner: &[u8], table: &str, is_it: impl Fn(&Row) -> bool) {
+    /// Removes the row with this key, or one of those with these columns where keys are empty.
+    fn remove(&mut self, owner: &[u8], table: &str, key: &[u8], columns: &[u8]) {
         let place = (owner.to_vec(), table.to_owned());
         let Some(rows) = self.tables.get_mut(&place) else {
             return;
         };
-        if let Some(found) = rows.iter().position(is_it) {
+        let is_before =
+            |row: &Row| row.0.as_slice() < key || (key.is_empty() && row.1.as_slice() < columns);
+        let found = rows.partition_point(is_before);
+        let is_it = |row: &Row| row.0 == key && (!key.is_empty() || row.1 == columns);
+        if rows.get(found).is_some_and(is_it) {
             rows.remove(found);
         }
         if rows.is_empty() {
@@ -147,10 +152,8 @@ impl Contents {
             let (_, table) = row.find(schema)?;
             let (key, columns) = encoded(schema, row)?;
             let owner = row.owner.as_bytes();
-            if table.has_key() {
-                self.remove(owner, &row.table, |other| other.0 == key);
-            } else if matches!(change, ApplicationChange::Delete(_)) {
-                self.remove(owner, &row.table, |other| other.1 == columns);
+            if table.has_key() || matches!(change, ApplicationChange::Delete(_)) {
+                self.remove(owner, &row.table, &key, &columns);
             }
             if matches!(change, ApplicationChange::Put(_)) {
                 self.add(owner, &row.table, &key, &columns);

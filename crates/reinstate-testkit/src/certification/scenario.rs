@@ -9,7 +9,7 @@ use crate::certification::{Contents, Fixture, Flavour, Rows, TENANTS, Violation,
 use crate::{ApplicationChange, ApplicationRow, Changes, KeySpace};
 
 /// How far apart the ids of two tenants are where keys must differ.
-const ID_STEP: i64 = 1_000;
+const ID_STEP: i64 = 10_000;
 
 /// A fixture that holds rows of every tenant, with the knowledge of what they are.
 pub(crate) struct Scenario<'f> {

@@ -86,7 +86,7 @@ mutations! {
     MergeWritesNullAsEmpty,
     /// The counts are those of the plan, whatever happened.
     MergeCountsWhatWasAsked,
-    /// A row to be created replaces the one that has its key.
+    /// A row to be created replaces the one that has its key, and counts as created.
     MergeTakesKeys,
     /// Rows of others that a plan names are written.
     MergeAcceptsForeignRows,

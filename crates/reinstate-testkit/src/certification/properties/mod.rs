@@ -60,7 +60,7 @@ macro_rules! with_properties {
             refusal::a_writer_that_is_dropped_leaves_nothing
             refusal::a_tenant_that_changed_is_refused
             refusal::tables_that_changed_are_refused
-            refusal::a_taken_key_is_a_conflict
+            refusal::a_taken_key_is_refused_or_counted_as_replaced
             refusal::a_row_of_a_neighbour_cannot_be_written
             journal::a_commit_is_found_in_the_journal_and_nothing_else_is
             journal::preparing_again_keeps_the_journal

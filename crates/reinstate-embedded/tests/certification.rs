@@ -1,0 +1,82 @@
+//! The store on redb keeps every promise of a live store, and the engine's on it.
+
+use redb::backends::InMemoryBackend;
+use reinstate_core::{LiveStore, StoreError, StoreId, StoreIdentity, TenantKind};
+use reinstate_embedded::{EmbeddedOptions, EmbeddedStore};
+use reinstate_testkit::certification::{Fixture, Flavour, Profile, standard_schema};
+use reinstate_testkit::{ApplicationChange, KeySpace};
+
+/// A store in a file of its own, or in memory, where commits cost nothing.
+struct EmbeddedFixture<const IN_FILE: bool> {
+    store: EmbeddedStore,
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl<const IN_FILE: bool> Fixture for EmbeddedFixture<IN_FILE> {
+    fn create() -> Self {
+        let schema = standard_schema(Flavour::Native);
+        let kind = TenantKind::parse("site").expect("a kind");
+        let identity = StoreIdentity {
+            id: StoreId::from_bytes([7; 16]),
+            name: "certified".to_owned(),
+        };
+        if !IN_FILE {
+            let store = EmbeddedStore::create_on(InMemoryBackend::new(), identity, kind, schema);
+            return Self {
+                store: store.expect("a store in memory"),
+                _directory: None,
+            };
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("store.redb");
+        let options = EmbeddedOptions::default();
+        let store = EmbeddedStore::create(path, &options, identity, kind, schema);
+        Self {
+            store: store.expect("a store in a file"),
+            _directory: Some(directory),
+        }
+    }
+
+    fn profile(&self) -> Profile {
+        Profile {
+            flavour: Flavour::Native,
+            key_space: KeySpace::PerTenant,
+            has_counters: false,
+            checks_references: false,
+        }
+    }
+
+    fn store(&self) -> &dyn LiveStore {
+        &self.store
+    }
+
+    fn application_write(&self, changes: &[ApplicationChange]) -> Result<(), StoreError> {
+        self.store.write(|transaction| {
+            for change in changes {
+                let row = change.row();
+                let (index, table) = row.find(self.store.schema())?;
+                let mut batch = reinstate_core::RowBatch::new();
+                row.encode(table, &mut batch)?;
+                let mut writer = transaction.table(index)?;
+                for encoded in batch.iter() {
+                    match change {
+                        ApplicationChange::Put(_) => writer.put(&row.owner, encoded)?,
+                        ApplicationChange::Delete(_) => {
+                            writer.delete(&row.owner, encoded)?;
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+mod in_a_file {
+    reinstate_testkit::certify_live_store!(super::EmbeddedFixture<true>);
+    reinstate_testkit::certify_engine!(super::EmbeddedFixture<true>, cases = 10);
+}
+
+mod in_memory {
+    reinstate_testkit::certify_engine!(super::EmbeddedFixture<false>, cases = 60);
+}
