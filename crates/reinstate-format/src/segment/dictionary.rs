@@ -19,7 +19,7 @@ use super::SegmentIdentity;
 pub const DICTIONARY_PLAIN_BYTES_LIMIT: usize = 64 * 1024;
 /// The longest dictionary.
 pub const DICTIONARY_BYTES_MAX: usize = 1 << 20;
-/// The most dictionaries in a segment: the table of one cannot be found twice.
+/// The most dictionaries in a segment: more tables than a store has.
 pub(crate) const DICTIONARIES_MAX: usize = 4096;
 /// First bytes of what a dictionary's digest is over.
 pub(crate) const DICTIONARY_TAG: [u8; 8] = *b"RNSTDICT";

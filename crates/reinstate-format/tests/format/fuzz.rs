@@ -267,3 +267,45 @@ fn a_repository_header_of_another_kind_of_frame_is_refused() {
         .is_err()
     );
 }
+
+/// Asserts that the golden segment with this change to its root page, digests put right, opens
+/// and is refused on reading.
+#[track_caller]
+fn check_forged_page(change: impl FnOnce(&mut [u8]), expected: &str) {
+    let valid = golden::segment_file();
+    let mut page = forge::root_page(&valid).to_vec();
+    change(&mut page);
+    let (bytes, root) = forge::with_root_page(&IDENTITY, &valid, 0, &page);
+    let reader = open(bytes, &IDENTITY, &root).unwrap();
+    let error = verify_segment(&reader).unwrap_err().to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
+/// Offsets in the first entry of the golden segment's root page, whose owner is one byte.
+const ENTRY: usize = 8 + 8 + 1;
+
+#[test]
+fn an_index_that_contradicts_itself_or_the_rows_is_refused() {
+    let (role, part, more, sum, rows) = (ENTRY + 4, ENTRY + 5, ENTRY + 9, ENTRY + 10, ENTRY + 26);
+    check_forged_page(|page| page[role] = 9, "unknown role 9");
+    check_forged_page(|page| page[part] = 1, "its parts do not fit together");
+    check_forged_page(|page| page[more] = 1, "its parts do not fit together");
+    check_forged_page(|page| page[sum] ^= 1, "its rows contain");
+    check_forged_page(|page| page[rows] = 2, "contents of 2");
+    // Its own valid page once more is a page that nothing in the totals counts.
+    check_forged_page(|_| {}, "its totals are not those of the segment");
+}
+
+#[test]
+fn a_trailer_with_other_totals_is_refused_on_verifying() {
+    let valid = golden::segment_file();
+    let trailer = &valid[valid.len() - reinstate_format::SEGMENT_TRAILER_BYTES..];
+    for at in (160..220).step_by(8) {
+        let mut trailer = trailer.to_vec();
+        trailer[at] ^= 1;
+        let (bytes, root) = forge::with_trailer(&valid, &trailer);
+        let reader = open(bytes, &IDENTITY, &root).unwrap();
+        let error = verify_segment(&reader).unwrap_err().to_string();
+        assert!(error.contains("its totals are not"), "{at}: {error}");
+    }
+}

@@ -160,6 +160,18 @@ fn a_plan_whose_segment_was_exchanged_for_another_valid_one_is_refused() {
 }
 
 #[test]
+fn a_plan_that_gives_its_segment_another_length_is_refused() {
+    let (bytes, mut plan) = write_plan(golden::plan());
+    let length = usize::try_from(plan.segment.stored_bytes).unwrap();
+    plan.segment.stored_bytes += 1;
+    let (mut end, _) = encode_plan_end(&plan);
+    let tail = end.len() - 16;
+    end[tail..tail + 8].copy_from_slice(&(length as u64).to_le_bytes());
+    let error = read_plan(Arc::new(Memory([&bytes[..length], &end].concat()))).unwrap_err();
+    assert!(error.to_string().starts_with("plan segment: "), "{error}");
+}
+
+#[test]
 fn a_plan_for_a_table_that_there_is_none_of_is_refused() {
     let mut plan = golden::plan();
     plan.tenants[0].tables[0].table = TableIndex(99);
