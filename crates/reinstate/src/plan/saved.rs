@@ -124,6 +124,10 @@ impl RestorePlan {
 }
 
 fn altered(source: reinstate_format::FormatError) -> Error {
+    // A plan that cannot be read right now, or not by this version, was not edited.
+    if source.kind() != ErrorKind::Corrupt {
+        return Error::format("read the plan")(source);
+    }
     Error::altered(
         "the plan is not what was saved: it was edited, cut short or damaged. Make a new one",
         source,
