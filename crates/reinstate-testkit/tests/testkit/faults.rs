@@ -1,0 +1,370 @@
+//! The engine when a store or a repository fails: at every operation, one after the other.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use reinstate::{CaptureOptions, Context, Error, ResourceOptions, Resources, RestoreRequest};
+use reinstate_core::{
+    Cancellation, ErrorKind, JobId, LiveStore, Policy, Repository, Silent, SnapshotDescription,
+    SnapshotId, Tenant, Timestamp,
+};
+use reinstate_testkit::certification::{Contents, Fixture, Flavour, Rows, captured, owner, tenant};
+use reinstate_testkit::faults::{
+    Damage, FaultyRepository, FaultyStore, RepositoryFault, StoreFault,
+};
+use reinstate_testkit::{ApplicationChange, KeySpace, MemoryRepository};
+
+use crate::memory::{MemoryFixture, SQL};
+
+/// More operations than any run here has.
+const OPERATIONS_MAX: u64 = 10_000;
+
+const NOW: Timestamp = Timestamp::from_micros(0);
+
+/// A store with a snapshot, and a tenant that has lost rows since.
+struct Scene {
+    fixture: MemoryFixture<SQL>,
+    repository: Arc<MemoryRepository>,
+    snapshot: Arc<SnapshotDescription>,
+    then: Contents,
+    now: Contents,
+    resources: Resources,
+    cancellation: Cancellation,
+}
+
+impl Scene {
+    fn set() -> Self {
+        let fixture = MemoryFixture::create();
+        fixture.store().prepare().expect("a store that works");
+        let resources = ResourceOptions {
+            threads: NonZeroUsize::MIN,
+            memory_bytes_max: reinstate::MEMORY_BYTES_MIN,
+            ..ResourceOptions::default()
+        };
+        let mut scene = Self {
+            repository: Arc::new(MemoryRepository::default()),
+            snapshot: Arc::new(empty_snapshot(&fixture)),
+            then: Contents::default(),
+            now: Contents::default(),
+            resources: Resources::try_new(resources).expect("threads"),
+            cancellation: Cancellation::new(),
+            fixture,
+        };
+        let rows = Rows {
+            flavour: Flavour::Columns,
+            key_space: KeySpace::Global,
+        };
+        let (acme, other) = (owner("acme"), owner("acme2"));
+        let put = ApplicationChange::Put;
+        let first = [
+            rows.currency("EUR", "euro"),
+            rows.project(&acme, 1, Some("one")),
+            rows.issue(&acme, 1, 1, Some("issue"), None),
+            rows.comment(&acme, 1, 1, Some("comment")),
+            rows.activity(&acme, None, Some("twice")),
+            rows.activity(&acme, None, Some("twice")),
+            rows.project(&other, 2, Some("two")),
+            rows.activity(&other, None, Some("twice")),
+        ];
+        scene.write(&first.clone().map(put));
+        scene.then = scene.contents();
+        let snapshot = scene.capture(scene.fixture.store(), scene.repository.as_ref());
+        scene.snapshot = Arc::new(snapshot.expect("a capture that works"));
+        scene.write(&[
+            ApplicationChange::Delete(first[3].clone()),
+            ApplicationChange::Delete(first[4].clone()),
+            put(rows.project(&acme, 1, Some("changed"))),
+            put(rows.setting(&acme, "new", None)),
+        ]);
+        scene.now = scene.contents();
+        scene
+    }
+
+    fn write(&self, changes: &[ApplicationChange]) {
+        self.fixture
+            .application_write(changes)
+            .expect("rows that fit");
+    }
+
+    fn contents(&self) -> Contents {
+        captured(self.fixture.store()).expect("a store that works")
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
+            resources: &self.resources,
+            observer: &Silent,
+            cancellation: &self.cancellation,
+        }
+    }
+
+    fn capture(
+        &self,
+        store: &dyn LiveStore,
+        repository: &dyn Repository,
+    ) -> Result<SnapshotDescription, Error> {
+        let options = CaptureOptions::new(SnapshotId::from_bytes([3; 16]), NOW);
+        reinstate::capture(self.context(), store, repository, &options)
+    }
+
+    /// Restores the tenant; an error of the whole run and one of the tenant are the same here.
+    fn restore(
+        &self,
+        store: &dyn LiveStore,
+        repository: &dyn Repository,
+        job: u8,
+    ) -> Result<reinstate::Restored, Error> {
+        let request = RestoreRequest {
+            job: JobId::from_bytes([job; 16]),
+            snapshot: Arc::clone(&self.snapshot),
+            tenants: vec![Tenant {
+                kind: store.tenant_kind().clone(),
+                id: tenant("acme"),
+            }],
+            policy: Policy::EXACT,
+            requested_at: NOW,
+        };
+        let outcomes = reinstate::restore(self.context(), store, repository, &request)?;
+        outcomes.into_iter().next().expect("one outcome").result
+    }
+
+    /// The store is either as it was, or restored with an entry in its journal.
+    #[track_caller]
+    fn expect_all_or_nothing(&self, job: u8, what: &str) -> bool {
+        let found = self.contents();
+        let journal = self.fixture.store();
+        let job = JobId::from_bytes([job; 16]);
+        let entry = journal
+            .journal_entry(job, &tenant("acme"))
+            .expect("a journal");
+        let expected = if entry.is_some() {
+            &self.then
+        } else {
+            &self.now
+        };
+        if let Err(violation) = found.expect(expected, what) {
+            panic!("{violation}");
+        }
+        entry.is_some()
+    }
+}
+
+fn empty_snapshot(fixture: &MemoryFixture<SQL>) -> SnapshotDescription {
+    let scratch = MemoryRepository::default();
+    let resources = Resources::try_new(ResourceOptions::default()).expect("threads");
+    let context = Context {
+        resources: &resources,
+        observer: &Silent,
+        cancellation: &Cancellation::new(),
+    };
+    let options = CaptureOptions::new(SnapshotId::from_bytes([2; 16]), NOW);
+    reinstate::capture(context, fixture.store(), &scratch, &options).expect("a capture")
+}
+
+#[test]
+fn a_store_that_fails_at_any_call_is_left_as_it_was_or_restored() {
+    let mut committed = 0;
+    for call in 0..OPERATIONS_MAX {
+        let scene = Scene::set();
+        let fault = StoreFault::Fail {
+            call,
+            kind: ErrorKind::Unavailable,
+        };
+        let store = FaultyStore::new(scene.fixture.store(), fault);
+        let result = scene.restore(&store, scene.repository.as_ref(), 1);
+        let was_committed = scene.expect_all_or_nothing(1, &format!("a failure at call {call}"));
+        if store.call_count() <= call {
+            assert!(result.expect("no fault was met").verdict.is_restored());
+            assert!(committed > 0, "no fault came after a commit");
+            assert!(call > 30, "only {call} calls");
+            return;
+        }
+        committed += u64::from(was_committed);
+        let error = result.expect_err("a fault is not a success");
+        let kind = if was_committed {
+            ErrorKind::Unverified
+        } else {
+            ErrorKind::Unavailable
+        };
+        assert_eq!(error.kind(), kind, "call {call}: {error}");
+        // Whatever happened, the next run ends well.
+        let again = scene.restore(scene.fixture.store(), scene.repository.as_ref(), 2);
+        assert!(
+            again.expect("no fault").verdict.is_restored(),
+            "call {call}"
+        );
+    }
+    panic!("a restore takes more than {OPERATIONS_MAX} calls");
+}
+
+#[test]
+fn a_commit_without_an_answer_is_looked_up_in_the_journal() {
+    let scene = Scene::set();
+    let store = FaultyStore::new(scene.fixture.store(), StoreFault::UnknownAfterCommit);
+    let restored = scene
+        .restore(&store, scene.repository.as_ref(), 1)
+        .expect("it was committed");
+    assert!(scene.expect_all_or_nothing(1, "a commit whose answer was lost"));
+    assert!(restored.receipt.committed.is_some());
+
+    let scene = Scene::set();
+    let store = FaultyStore::new(scene.fixture.store(), StoreFault::UnknownBeforeCommit);
+    let error = scene
+        .restore(&store, scene.repository.as_ref(), 1)
+        .expect_err("it was not");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(!scene.expect_all_or_nothing(1, "a commit that never came"));
+}
+
+#[test]
+fn a_write_that_comes_in_between_is_never_lost() {
+    let (mut refused, mut restored) = (0, 0);
+    for call in 0..OPERATIONS_MAX {
+        let scene = Scene::set();
+        let rows = Rows {
+            flavour: Flavour::Columns,
+            key_space: KeySpace::Global,
+        };
+        let row = rows.setting(&owner("acme"), "concurrent", Some("here"));
+        let fault = StoreFault::Interlope { call };
+        let write = || scene.write(&[ApplicationChange::Put(row.clone())]);
+        let store = FaultyStore::with_interloper(scene.fixture.store(), fault, write);
+        let result = scene.restore(&store, scene.repository.as_ref(), 1);
+        if store.call_count() <= call {
+            assert!(
+                refused > 0 && restored > 0,
+                "{refused} refused, {restored} restored"
+            );
+            return;
+        }
+        let after = scene.contents();
+        let job = JobId::from_bytes([1; 16]);
+        let entry = scene
+            .fixture
+            .store()
+            .journal_entry(job, &tenant("acme"))
+            .expect("a journal");
+        let schema = scene.snapshot.schema.clone();
+        let written = [ApplicationChange::Put(row.clone())];
+        let mut base = if entry.is_some() {
+            scene.then.clone()
+        } else {
+            scene.now.clone()
+        };
+        let overwritten = after == base && entry.is_some();
+        base.write(&schema, &written).expect("rows that fit");
+        // A row that came before the plan is one that the snapshot lacks: it is deleted, and the
+        // plan says so. One that came after it must still be there.
+        let planned = result.as_ref().is_ok_and(|restored| {
+            let deleted = restored
+                .receipt
+                .applied
+                .iter()
+                .map(|(_, _, counts)| counts.deleted);
+            deleted.sum::<u64>() == 2
+        });
+        assert!(
+            after == base || (overwritten && planned),
+            "a write before call {call} was lost"
+        );
+        match result {
+            Ok(_) => restored += 1,
+            Err(error) => {
+                let kind = error.kind();
+                assert!(
+                    matches!(kind, ErrorKind::Stale | ErrorKind::Contended),
+                    "{error}"
+                );
+                refused += 1;
+            }
+        }
+    }
+    panic!("a restore takes more than {OPERATIONS_MAX} calls");
+}
+
+#[test]
+fn a_repository_that_fails_at_any_operation_leaves_the_store_as_it_was_or_restored() {
+    for operation in 0..OPERATIONS_MAX {
+        let scene = Scene::set();
+        let inner: Arc<MemoryRepository> = Arc::clone(&scene.repository);
+        let fault = RepositoryFault::FailFrom {
+            operation,
+            kind: ErrorKind::Full,
+        };
+        let repository = FaultyRepository::new(inner, fault);
+        let result = scene.restore(scene.fixture.store(), &repository, 1);
+        let what = format!("a repository full from operation {operation}");
+        let committed = scene.expect_all_or_nothing(1, &what);
+        if repository.operation_count() <= operation {
+            assert!(result.expect("no fault was met").verdict.is_restored());
+            return;
+        }
+        let error = result.expect_err("a fault is not a success");
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Full,
+            "operation {operation}: {error}"
+        );
+        if committed {
+            // The rows are there and the receipt is not: undo works from the store's journal.
+            let error = scene.restore(scene.fixture.store(), scene.repository.as_ref(), 2);
+            assert!(error.expect("no fault").verdict.is_restored());
+        }
+    }
+    panic!("a restore takes more than {OPERATIONS_MAX} operations");
+}
+
+#[test]
+fn a_capture_that_fails_at_any_operation_publishes_nothing() {
+    for operation in 0..OPERATIONS_MAX {
+        let scene = Scene::set();
+        let target = Arc::new(MemoryRepository::default());
+        let fault = RepositoryFault::FailFrom {
+            operation,
+            kind: ErrorKind::Full,
+        };
+        let inner: Arc<MemoryRepository> = Arc::clone(&target);
+        let repository = FaultyRepository::new(inner, fault);
+        let result = scene.capture(scene.fixture.store(), &repository);
+        if repository.operation_count() <= operation {
+            result.expect("no fault was met");
+            assert!(operation > 3, "only {operation} operations");
+            return;
+        }
+        assert_eq!(result.expect_err("a fault").kind(), ErrorKind::Full);
+        let snapshots = reinstate::snapshots(target.as_ref()).expect("a list");
+        assert!(
+            snapshots.is_empty(),
+            "a failed capture published a snapshot"
+        );
+    }
+    panic!("a capture takes more than {OPERATIONS_MAX} operations");
+}
+
+#[test]
+fn damaged_bytes_never_reach_the_store() {
+    for damage in Damage::ALL {
+        for read in 0..OPERATIONS_MAX {
+            let scene = Scene::set();
+            let inner: Arc<MemoryRepository> = Arc::clone(&scene.repository);
+            let fault = RepositoryFault::Damage { read, damage };
+            let repository = FaultyRepository::new(inner, fault);
+            let result = scene.restore(scene.fixture.store(), &repository, 1);
+            let what = format!("{damage:?} at read {read}");
+            let committed = scene.expect_all_or_nothing(1, &what);
+            if repository.read_count() <= read {
+                assert!(result.expect("no damage was met").verdict.is_restored());
+                assert!(read > 10, "only {read} reads");
+                break;
+            }
+            match result {
+                Ok(restored) => assert!(restored.verdict.is_restored(), "{what}"),
+                Err(error) => {
+                    let kind = error.kind();
+                    let named = matches!(kind, ErrorKind::Corrupt | ErrorKind::Altered);
+                    assert!(named && !committed, "{what}: {kind:?}: {error}");
+                }
+            }
+        }
+    }
+}
