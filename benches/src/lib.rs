@@ -1,0 +1,16 @@
+//! Measurements, each beside its limit in the same run.
+//!
+//! The machine that runs them may be shared and noisy: what counts are ratios between a piece of
+//! reinstate and the plainest code that moves the same rows, taken in turns.
+
+mod embedded;
+mod limit;
+mod measure;
+mod site;
+mod writers;
+
+pub use embedded::{RestoreTimes, merge_once, plan_again, restore_once};
+pub use limit::{RawStore, StoredBlocks};
+pub use measure::{Paired, Spread, Summary, pairs, peak_memory_bytes, time};
+pub use site::{Site, SiteOptions};
+pub use writers::{Waits, Writers};
