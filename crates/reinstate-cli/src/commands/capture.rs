@@ -1,0 +1,42 @@
+//! `capture once`: one snapshot of the whole store.
+
+use std::time::Instant;
+
+use reinstate::{CaptureOptions, capture};
+use reinstate_core::Phase;
+
+use crate::adapters;
+use crate::arguments::Capture;
+use crate::exit::Exit;
+use crate::progress::Progress;
+use crate::render::{bytes, count, snapshot_record};
+use crate::resolve::describe;
+use crate::session::{Session, new_snapshot, now};
+
+/// `capture once`.
+pub fn run(arguments: &Capture, session: &Session<'_>) -> anyhow::Result<Exit> {
+    let Capture::Once { level } = arguments;
+    let repository = session.repository()?;
+    let _lock = adapters::lock(&repository)?;
+    let store = session.store()?;
+    let mut options = CaptureOptions::new(new_snapshot()?, now());
+    options.compression_level = *level;
+    let progress = Progress::new(&[Phase::Capture, Phase::Write], 0);
+    let started = Instant::now();
+    let context = session.context(&progress);
+    let snapshot = capture(context, store.as_ref(), &repository, &options)?;
+    progress.clear();
+    let console = session.console;
+    let record = snapshot_record(&snapshot);
+    console.line(format_args!("captured {}", describe(&snapshot)));
+    console.line(format_args!(
+        "         {} tenants, {} rows, {} stored of {}, in {:.1} s",
+        count(record.tenants),
+        count(record.rows),
+        bytes(record.stored_bytes),
+        bytes(record.plain_bytes),
+        started.elapsed().as_secs_f64()
+    ));
+    console.record(&record);
+    Ok(Exit::Done)
+}

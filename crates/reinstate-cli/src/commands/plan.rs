@@ -1,0 +1,134 @@
+//! `plan`: what it takes to bring tenants back, saved to a file.
+
+use std::path::Path;
+
+use reinstate::{PlanRequest, TenantImage, WrittenPlan, plan};
+use reinstate_core::{LiveStore, Phase, Policy, Repository};
+use serde::Serialize;
+
+use super::tenants::{extract_all, parse_tenants};
+use crate::adapters;
+use crate::arguments::{At, Plan, Whose};
+use crate::console::Console;
+use crate::exit::Exit;
+use crate::point::PointInTime;
+use crate::progress::Progress;
+use crate::render::{bytes, plan_head, plan_tables, record_plan, totals};
+use crate::resolve::Match;
+use crate::session::{Session, new_job, now};
+
+/// `plan TENANT... --at T --out FILE`.
+pub fn run(arguments: &Plan, session: &Session<'_>) -> anyhow::Result<Exit> {
+    let repository = session.repository()?;
+    let store = session.store()?;
+    let request = Request {
+        whose: &arguments.whose,
+        at: &arguments.at,
+        policy: arguments.changes.policy(),
+        phases: &[Phase::Plan],
+    };
+    let written = make(
+        session,
+        &repository,
+        store.as_ref(),
+        &request,
+        &arguments.out,
+    )?;
+    let console = session.console;
+    let file = arguments.out.display().to_string();
+    record_plan(console, &written.description, written.digest, Some(&file));
+    let all = totals(&written.description);
+    console.line(format_args!("saved    {file}  {}", written.digest));
+    if all.conflict > 0 {
+        console.note(format_args!(
+            "{} conflicts: plan again with --on-conflict keep-live, or look: reinstate show {file} \
+             --rows",
+            all.conflict
+        ));
+    } else if all.changed() > 0 {
+        console.note(format_args!("next: reinstate apply {file}"));
+    }
+    if arguments.detailed_exitcode && all.changed() + all.conflict > 0 {
+        return Ok(Exit::Changes);
+    }
+    Ok(Exit::Done)
+}
+
+/// What is planned.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Whose rows.
+    pub whose: &'a Whose,
+    /// When.
+    pub at: &'a At,
+    /// Which changes.
+    pub policy: Policy,
+    /// The phases of the whole run, for the progress.
+    pub phases: &'a [Phase],
+}
+
+/// Makes a plan, saves it to the file and shows it.
+///
+/// # Errors
+/// See [`plan`] and [`extract_all`].
+pub fn make(
+    session: &Session<'_>,
+    repository: &dyn Repository,
+    store: &dyn LiveStore,
+    request: &Request<'_>,
+    out: &Path,
+) -> anyhow::Result<WrittenPlan> {
+    let tenants = parse_tenants(request.whose)?;
+    let point = PointInTime::parse(&request.at.at)?;
+    let wanted = Match::of(request.at.nearest_before);
+    let resolved = session.resolve(repository, Some(store), &point, wanted)?;
+    resolved.announce(session.console, &point);
+    let images = extract_all(repository, &resolved.snapshot, &tenants)?;
+    let plan_request = PlanRequest {
+        job: new_job()?,
+        repository: repository.id(),
+        policy: request.policy,
+        planned_at: now(),
+    };
+    let progress = Progress::new(request.phases, images.len());
+    let output = adapters::create_plan_file(out)?;
+    let written = plan(
+        session.context(&progress),
+        &images,
+        store,
+        &plan_request,
+        output,
+    )?;
+    progress.clear();
+    let console = session.console;
+    let description = &written.description;
+    let head = plan_head(description)
+        .into_iter()
+        .chain(plan_tables(description));
+    head.for_each(|line| console.line(line));
+    show_cost(console, &images);
+    Ok(written)
+}
+
+#[derive(Serialize)]
+struct CostRecord {
+    #[serde(rename = "type")]
+    record: &'static str,
+    bytes_read: u64,
+    stored_bytes: u64,
+}
+
+fn show_cost(console: &Console, images: &[TenantImage]) {
+    let bytes_read = images.iter().map(TenantImage::bytes_read).sum();
+    let stored_bytes = images.iter().map(TenantImage::stored_bytes).sum();
+    console.record(&CostRecord {
+        record: "cost",
+        bytes_read,
+        stored_bytes,
+    });
+    console.line(format_args!(
+        "cost     {} read from the repository (the tenants' own: {})",
+        bytes(bytes_read),
+        bytes(stored_bytes)
+    ));
+}

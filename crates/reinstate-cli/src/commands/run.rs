@@ -1,0 +1,205 @@
+//! Running a plan: approval, merge, verification.
+//!
+//! `apply`, `restore` and `undo` differ in where the plan comes from; from there on they are this.
+
+use std::path::Path;
+use std::time::Instant;
+
+use reinstate::{
+    CommitReceipt, Context, IsolationReport, MergeReceipt, PlanDescription, Restored, StoreDigests,
+    StoredPlan, TenantOutcome, apply, apply_one, is_blocked, receipt_of, store_digests, store_plan,
+    verify,
+};
+use reinstate_core::{ErrorKind, JournalEntry, LiveStore, Phase, TenantId};
+use reinstate_repository::LocalRepository;
+
+use super::report::{Report, report};
+use crate::adapters;
+use crate::arguments::Approval;
+use crate::confirm::approve;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::render::{count, totals};
+use crate::session::{Session, now};
+
+/// How a plan is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// What it works with.
+    pub session: &'a Session<'a>,
+    /// Where the plan is kept and the job is noted.
+    pub repository: &'a LocalRepository,
+    /// What counts as approval.
+    pub approval: &'a Approval,
+    /// Whether every other tenant is compared before and after.
+    pub prove_isolation: bool,
+    /// What success is called.
+    pub done: &'static str,
+    /// How to go on if nobody can be asked.
+    pub approve_next: &'a str,
+    /// How to go on after an interruption.
+    pub resume: &'a str,
+}
+
+impl Run<'_> {
+    /// Runs the plan in this file.
+    ///
+    /// # Errors
+    /// Whatever kept it from being started; nothing was written to the store then. Or how it came
+    /// out, if any tenant is not proven to be what was asked for.
+    pub fn run(&self, file: &Path, live: &dyn LiveStore) -> anyhow::Result<Exit> {
+        let (reader, plan) = adapters::open_plan_file(file)?;
+        let description = plan.description();
+        check_conflicts(description)?;
+        approve(self.approval, description, plan.digest(), self.approve_next)?;
+        let _lock = adapters::lock(self.repository)?;
+        live.prepare()?;
+        let stored = store_plan(self.repository, &reader)?;
+        let phases = [Phase::Merge, Phase::Verify];
+        let progress = Progress::new(&phases, description.tenants.len());
+        let context = self.session.context(&progress);
+        let started = Instant::now();
+        let before = self.digests(context, live)?;
+        let outcomes = outcomes(context, &stored, live, self.repository)?;
+        let isolation = before.map(|before| isolation(context, live, &before, description));
+        progress.clear();
+        report(&Report {
+            console: self.session.console,
+            plan: description,
+            outcomes: &outcomes,
+            isolation: isolation.as_ref(),
+            done: self.done,
+            resume: self.resume,
+            signal: self.session.interruption.exit(),
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn digests(
+        &self,
+        context: Context<'_>,
+        live: &dyn LiveStore,
+    ) -> anyhow::Result<Option<StoreDigests>> {
+        if !self.prove_isolation {
+            return Ok(None);
+        }
+        Ok(Some(store_digests(context, live)?))
+    }
+}
+
+/// Refuses a plan with conflicts that its policy does not settle: as a whole, so that what was
+/// reviewed is what runs.
+fn check_conflicts(plan: &PlanDescription) -> Result<(), Failure> {
+    let blocked = plan
+        .tenants
+        .iter()
+        .filter(|part| is_blocked(plan.policy, part))
+        .count();
+    if blocked == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "the plan has {} conflicts, in {blocked} of {} tenants, and its policy is to fail on \
+         them. Nothing was written",
+        count(totals(plan).conflict),
+        plan.tenants.len()
+    );
+    Err(Failure::new(ErrorKind::Conflict, message))
+}
+
+/// What every other tenant holds now, against before.
+fn isolation(
+    context: Context<'_>,
+    live: &dyn LiveStore,
+    before: &StoreDigests,
+    plan: &PlanDescription,
+) -> Result<IsolationReport, reinstate::Error> {
+    let restored: Vec<TenantId> = plan
+        .tenants
+        .iter()
+        .map(|part| part.tenant.clone())
+        .collect();
+    let after = store_digests(context, live)?;
+    Ok(after.compare(before, &restored))
+}
+
+/// Applies the plan. If it was applied to some of its tenants before, because a run was
+/// interrupted, those are verified and the others applied.
+fn outcomes(
+    context: Context<'_>,
+    plan: &StoredPlan,
+    live: &dyn LiveStore,
+    repository: &LocalRepository,
+) -> anyhow::Result<Vec<TenantOutcome>> {
+    let description = plan.plan().description();
+    let mut entries: Vec<Option<JournalEntry>> = Vec::with_capacity(description.tenants.len());
+    for part in &description.tenants {
+        entries.push(live.journal_entry(description.job, &part.tenant)?);
+    }
+    if entries.iter().all(Option::is_none) {
+        return Ok(apply(context, plan, live, repository, now())?);
+    }
+    // The job is noted in the repository: its first merge would not have been made otherwise.
+    let was_complete = entries.iter().all(Option::is_some);
+    let mut outcomes = Vec::with_capacity(entries.len());
+    for (part, entry) in description.tenants.iter().zip(entries) {
+        let tenant = part.tenant.clone();
+        let result = match entry {
+            None => apply_one(context, plan, &tenant, live, repository, now()),
+            Some(entry) => {
+                let receipt = receipt_again(plan, live, repository, &entry)?;
+                let verdict = verify(context, plan.plan(), &receipt, live);
+                verdict.map(|verdict| Restored { receipt, verdict })
+            }
+        };
+        outcomes.push(TenantOutcome { tenant, result });
+    }
+    if was_complete && !outcomes.iter().all(TenantOutcome::is_restored) {
+        let message = "the plan was applied before, and its tenants were written to since. \
+                       Nothing was written now";
+        return Err(Failure::new(ErrorKind::Stale, message).into());
+    }
+    Ok(outcomes)
+}
+
+/// The receipt of a merge that was committed before.
+///
+/// # Errors
+/// If the repository or the store cannot be read.
+pub fn receipt_again(
+    plan: &StoredPlan,
+    live: &dyn LiveStore,
+    repository: &LocalRepository,
+    entry: &JournalEntry,
+) -> anyhow::Result<MergeReceipt> {
+    let description = plan.plan().description();
+    let kept = receipt_of(repository, entry.job, &entry.tenant)?;
+    let (applied, committed) = match kept {
+        Some(kept) => {
+            let committed = CommitReceipt {
+                position: kept.position,
+                mark: kept.commit_mark,
+                sequences_raised: kept.sequences_raised,
+            };
+            (kept.counts, committed)
+        }
+        // The process died between the commit and the receipt: the mark is not known.
+        None => {
+            let committed = CommitReceipt {
+                position: live.read_view()?.position(),
+                mark: Vec::new(),
+                sequences_raised: Vec::new(),
+            };
+            (Vec::new(), committed)
+        }
+    };
+    Ok(MergeReceipt {
+        job: entry.job,
+        tenant: entry.tenant.clone(),
+        plan: entry.plan,
+        snapshot: description.snapshot,
+        applied,
+        committed: Some(committed),
+    })
+}

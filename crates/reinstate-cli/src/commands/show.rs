@@ -1,0 +1,189 @@
+//! `show`: a saved plan, and the rows in it.
+
+use reinstate::{Context, PlanDescription, RestorePlan, TenantPlanDescription};
+use reinstate_core::{ChangeSource, RowRef, RowRole, Silent, TableSchema};
+
+use super::stream::{Rows, for_each_row};
+use crate::adapters;
+use crate::arguments::{Global, Show};
+use crate::console::Console;
+use crate::exit::Exit;
+use crate::render::{
+    ChangeRecord, key_parts, key_text, plan_head, plan_tables, record_plan, row_text, row_value,
+    tenant,
+};
+use crate::session::Engine;
+use crate::signals::Interruption;
+
+/// `show FILE`. Needs neither configuration nor repository.
+pub fn run(
+    arguments: &Show,
+    global: &Global,
+    console: &Console,
+    interruption: &Interruption,
+) -> anyhow::Result<Exit> {
+    let (_, plan) = adapters::open_plan_file(&arguments.file)?;
+    let description = plan.description();
+    let file = arguments.file.display().to_string();
+    record_plan(console, description, plan.digest(), Some(&file));
+    let lines = plan_head(description)
+        .into_iter()
+        .chain(plan_tables(description));
+    lines.for_each(|line| console.line(line));
+    console.line(format_args!("plan     {}", plan.digest()));
+    if arguments.rows {
+        let engine = Engine::start(global)?;
+        let context = engine.context(&Silent, interruption.cancellation());
+        let values = Values::of(arguments.show_values);
+        for part in &description.tenants {
+            show_rows(console, context, &plan, part, values)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Whether rows are shown with their values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Only their keys.
+    Hidden,
+    /// Everything: it was asked for by name.
+    Shown,
+}
+
+impl Values {
+    /// What the flag `--show-values` means.
+    #[must_use]
+    pub const fn of(show_values: bool) -> Self {
+        if show_values {
+            Self::Shown
+        } else {
+            Self::Hidden
+        }
+    }
+}
+
+/// Lists the rows of one tenant that a plan changes.
+///
+/// # Errors
+/// `Altered` if the plan is damaged.
+pub fn show_rows(
+    console: &Console,
+    context: Context<'_>,
+    plan: &RestorePlan,
+    part: &TenantPlanDescription,
+    values: Values,
+) -> anyhow::Result<()> {
+    let description = plan.description();
+    let name = tenant(&description.tenant_kind, &part.tenant).to_string();
+    let changes = plan.changes(context, &part.tenant)?;
+    for &index in changes.tables() {
+        let table = description.schema.table(index);
+        let shower = Shower {
+            console,
+            tenant: &name,
+            table,
+            values,
+        };
+        for_each_row(changes.rows(index, RowRole::Created)?, |row| {
+            shower.show("create", None, Some(row));
+            !console.is_closed()
+        })?;
+        for_each_row(changes.rows(index, RowRole::Deleted)?, |row| {
+            shower.show("delete", Some(row), None);
+            !console.is_closed()
+        })?;
+        let mut after = Rows::new(changes.rows(index, RowRole::PutBackAfter)?);
+        let mut failed = None;
+        for_each_row(changes.rows(index, RowRole::PutBackBefore)?, |row| {
+            match after.advance() {
+                Ok(true) => shower.show("put_back", Some(row), after.current()),
+                Ok(false) => shower.show("put_back", Some(row), None),
+                Err(error) => failed = Some(error),
+            }
+            failed.is_none() && !console.is_closed()
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+    }
+    show_conflicts(console, description, part, &name);
+    Ok(())
+}
+
+fn show_conflicts(
+    console: &Console,
+    plan: &PlanDescription,
+    part: &TenantPlanDescription,
+    name: &str,
+) {
+    for conflict in &part.conflicts {
+        let table = plan.schema.table(conflict.table);
+        console.line(format_args!(
+            "! {name} {} {}: {}",
+            table.name,
+            key_text(table, &conflict.key),
+            conflict.constraint
+        ));
+    }
+}
+
+/// Shows rows of one table.
+#[derive(Clone, Copy, Debug)]
+pub struct Shower<'a> {
+    /// Where to.
+    pub console: &'a Console,
+    /// Whose.
+    pub tenant: &'a str,
+    /// The table.
+    pub table: &'a TableSchema,
+    /// With their values or not.
+    pub values: Values,
+}
+
+impl Shower<'_> {
+    /// Shows one row that is created, put back or deleted.
+    pub fn show(&self, change: &str, before: Option<RowRef<'_>>, after: Option<RowRef<'_>>) {
+        let Some(row) = after.or(before) else {
+            return;
+        };
+        let is_shown = self.values == Values::Shown;
+        let value = |row: Option<RowRef<'_>>| {
+            row.filter(|_| is_shown)
+                .map(|row| row_value(self.table, row))
+        };
+        if self.console.is_json() {
+            self.console.record(&ChangeRecord {
+                record: "change",
+                tenant: self.tenant,
+                table: self.table.name.as_str(),
+                change,
+                key: key_parts(row.key()),
+                before: value(before),
+                after: value(after),
+                held_by: None,
+            });
+            return;
+        }
+        let mark = match change {
+            "create" | "added" => '+',
+            "delete" | "removed" => '-',
+            _ => '~',
+        };
+        let key = key_text(self.table, row.key());
+        self.console.line(format_args!(
+            "{mark} {} {} {key}",
+            self.tenant, self.table.name
+        ));
+        if is_shown {
+            for (side, row) in [("was", before), ("is ", after)] {
+                if let Some(row) = row {
+                    let is_pair = before.is_some() && after.is_some();
+                    let side = if is_pair { side } else { "   " };
+                    self.console
+                        .line(format_args!("    {side} {}", row_text(self.table, row)));
+                }
+            }
+        }
+    }
+}

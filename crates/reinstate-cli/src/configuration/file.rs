@@ -1,0 +1,238 @@
+//! What the file may say, as it is written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use reinstate_core::TenantKind;
+use serde::Deserialize;
+
+use super::{Configuration, StoreConfiguration, UrlSource, directory_of};
+
+/// The version of the file that is understood.
+const VERSION: u32 = 1;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    version: u32,
+    repository: Repository,
+    store: Store,
+    tenancy: Option<Tenancy>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Repository {
+    url: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Store {
+    name: String,
+    kind: String,
+    url: Option<UrlSource>,
+    path: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tenancy {
+    kind: String,
+    column: Option<String>,
+    #[serde(default)]
+    shared: Vec<String>,
+    #[serde(default)]
+    excluded: Vec<String>,
+    #[serde(default)]
+    table: BTreeMap<String, Table>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    column: Option<String>,
+    via: Option<String>,
+    shared: Option<bool>,
+    excluded: Option<bool>,
+}
+
+/// Whose rows are whose in a PostgreSQL database, in the file's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresTenancy {
+    /// The kind of id that tenants have.
+    pub kind: TenantKind,
+    /// The tenant column of every table that has one of this name.
+    pub column: Option<String>,
+    /// Tables of everybody.
+    pub shared: Vec<String>,
+    /// Tables that are left out.
+    pub excluded: Vec<String>,
+    /// Tables that are different.
+    pub tables: BTreeMap<String, TableTenancy>,
+}
+
+/// Whose the rows of one table are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableTenancy {
+    /// A column of its own has the tenant.
+    Column(String),
+    /// A foreign key leads to the tenant: `order_id -> orders.id`.
+    Via(String),
+    /// They are everybody's.
+    Shared,
+    /// They are left out.
+    Excluded,
+}
+
+impl File {
+    /// Checks what the grammar does not. The error is what is wrong, without the file's name.
+    pub(super) fn check(self, path: &Path) -> Result<Configuration, String> {
+        if self.version != VERSION {
+            return Err(format!("version {}: expected {VERSION}", self.version));
+        }
+        if self.store.name.is_empty() {
+            return Err("store.name is empty".to_owned());
+        }
+        let directory = directory_of(path);
+        let tenant_kind = self.tenancy.as_ref().map(|tenancy| tenancy.kind.clone());
+        if let Some(kind) = &tenant_kind {
+            TenantKind::parse(kind).map_err(|error| format!("tenancy.kind: {error}"))?;
+        }
+        Ok(Configuration {
+            path: path.to_owned(),
+            repository: directory.join(repository_path(&self.repository.url)?),
+            store_name: self.store.name.clone(),
+            store: check_store(self.store, self.tenancy, directory)?,
+            tenant_kind,
+        })
+    }
+}
+
+fn repository_path(url: &str) -> Result<PathBuf, String> {
+    let path = match url.strip_prefix("file:") {
+        Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
+        None => {
+            return Err(format!(
+                "repository.url {url:?}: expected file:///ABSOLUTE/PATH, or file:PATH \
+                 beside this file"
+            ));
+        }
+    };
+    if url.starts_with("file://") && !path.starts_with('/') {
+        return Err(format!(
+            "repository.url {url:?}: expected file:///ABSOLUTE/PATH"
+        ));
+    }
+    if path.is_empty() {
+        return Err("repository.url has no path".to_owned());
+    }
+    Ok(PathBuf::from(path))
+}
+
+fn check_store(
+    store: Store,
+    tenancy: Option<Tenancy>,
+    directory: &Path,
+) -> Result<StoreConfiguration, String> {
+    match store.kind.as_str() {
+        "embedded" => {
+            if store.url.is_some() {
+                return Err("store.url: an embedded store has a path instead".to_owned());
+            }
+            let path = store
+                .path
+                .ok_or("store.path is missing: the file of the embedded store")?;
+            if let Some(tenancy) = tenancy {
+                tenancy.check_only_kind()?;
+            }
+            let path = directory.join(path);
+            Ok(StoreConfiguration::Embedded { path })
+        }
+        "postgres" => {
+            if store.path.is_some() {
+                return Err("store.path: a PostgreSQL store has a url instead".to_owned());
+            }
+            let url = store.url.ok_or("store.url is missing")?;
+            let url = match url {
+                UrlSource::File(path) => UrlSource::File(directory.join(path)),
+                other => other,
+            };
+            let tenancy = tenancy.ok_or("the section [tenancy] is missing")?;
+            let tenancy = tenancy.check_postgres()?;
+            Ok(StoreConfiguration::Postgres { url, tenancy })
+        }
+        other => Err(format!(
+            "store.kind {other:?}: expected \"embedded\" or \"postgres\""
+        )),
+    }
+}
+
+impl Tenancy {
+    fn check_only_kind(&self) -> Result<(), String> {
+        let surplus = [
+            ("column", self.column.is_some()),
+            ("shared", !self.shared.is_empty()),
+            ("excluded", !self.excluded.is_empty()),
+            ("table", !self.table.is_empty()),
+        ];
+        match surplus.iter().find(|(_, is_there)| *is_there) {
+            Some((key, _)) => Err(format!(
+                "tenancy.{key}: an embedded store keeps every row's owner itself"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn check_postgres(self) -> Result<PostgresTenancy, String> {
+        let mut seen = BTreeMap::new();
+        let listed = self.shared.iter().map(|name| (name, "tenancy.shared"));
+        let listed = listed.chain(self.excluded.iter().map(|name| (name, "tenancy.excluded")));
+        let listed = listed.chain(
+            self.table
+                .keys()
+                .map(|name| (name, "a [tenancy.table] of its own")),
+        );
+        for (name, place) in listed {
+            if let Some(other) = seen.insert(name, place) {
+                return Err(format!("table {name} is in {other} and in {place}"));
+            }
+        }
+        let tables = self
+            .table
+            .into_iter()
+            .map(|(name, table)| {
+                let tenancy = table
+                    .check()
+                    .map_err(|fact| format!("tenancy.table.{name}: {fact}"))?;
+                Ok((name, tenancy))
+            })
+            .collect::<Result<_, String>>()?;
+        Ok(PostgresTenancy {
+            kind: TenantKind::parse(&self.kind).map_err(|error| error.to_string())?,
+            column: self.column,
+            shared: self.shared,
+            excluded: self.excluded,
+            tables,
+        })
+    }
+}
+
+impl Table {
+    fn check(self) -> Result<TableTenancy, String> {
+        if self.shared == Some(false) || self.excluded == Some(false) {
+            return Err("shared and excluded can only be true".to_owned());
+        }
+        let said = [
+            self.column.map(TableTenancy::Column),
+            self.via.map(TableTenancy::Via),
+            self.shared.map(|_| TableTenancy::Shared),
+            self.excluded.map(|_| TableTenancy::Excluded),
+        ];
+        let mut said = said.into_iter().flatten();
+        match (said.next(), said.next()) {
+            (Some(tenancy), None) => Ok(tenancy),
+            _ => Err("expected exactly one of column, via, shared, excluded".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The configuration file `reinstate.toml`: read strictly, with no key overlooked.
+
+mod file;
+mod secret;
+
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+pub use file::{PostgresTenancy, TableTenancy};
+pub use secret::UrlSource;
+
+/// Where the configuration is looked for when nobody says.
+pub const DEFAULT_PATH: &str = "reinstate.toml";
+
+/// A configuration that was read and checked. Paths in it are resolved against its own place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// The repository's directory.
+    pub repository: PathBuf,
+    /// The store's name.
+    pub store_name: String,
+    /// The store itself.
+    pub store: StoreConfiguration,
+    /// The kind of id its tenants have, if the file says.
+    pub tenant_kind: Option<String>,
+}
+
+/// Which live store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreConfiguration {
+    /// A file of the embedded database.
+    Embedded {
+        /// That file.
+        path: PathBuf,
+    },
+    /// A PostgreSQL database.
+    Postgres {
+        /// Where its URL comes from.
+        url: UrlSource,
+        /// Whose rows are whose.
+        tenancy: PostgresTenancy,
+    },
+}
+
+impl Configuration {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Usage: if there is none, or it says something that is not understood.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::usage(format!("read configuration {}", path.display()))
+                .because(error)
+                .next("reinstate init --help")
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
+        let wrong = |fact: String| {
+            Failure::usage(format!("configuration {}: {fact}", path.display()))
+                .next("correct the file; docs/configuration.md has every key")
+        };
+        let file: file::File = toml::from_str(text).map_err(|error| {
+            // The parser's own rendering quotes the line, which may hold a password.
+            let line = error.span().map_or(0, |span| {
+                text.as_bytes()[..span.start.min(text.len())]
+                    .iter()
+                    .filter(|&&byte| byte == b'\n')
+                    .count()
+            });
+            wrong(format!("line {}: {}", line + 1, error.message()))
+        })?;
+        file.check(path).map_err(wrong)
+    }
+}
+
+/// The directory that a file lies in.
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POSTGRES: &str = r#"
+        version = 1
+        [repository]
+        url = "file:///var/lib/reinstate"
+        [store]
+        name = "main"
+        kind = "postgres"
+        url = { env = "DATABASE_URL" }
+        [tenancy]
+        kind = "account"
+        column = "account_id"
+        shared = ["currencies"]
+        excluded = ["schema_migrations"]
+        [tenancy.table.pgbench_accounts]
+        column = "bid"
+        [tenancy.table.order_items]
+        via = "order_id -> orders.id"
+        [tenancy.table.plans]
+        shared = true
+    "#;
+    const EMBEDDED: &str = r#"
+        version = 1
+        [repository]
+        url = "file:backups"
+        [store]
+        name = "main"
+        kind = "embedded"
+        path = "app.redb"
+        [tenancy]
+        kind = "account"
+    "#;
+
+    fn parse(text: &str) -> Result<Configuration, String> {
+        let path = Path::new("/etc/reinstate.toml");
+        Configuration::parse(text, path).map_err(|failure| failure.to_string())
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let message = parse(text).unwrap_err();
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        assert!(
+            !message.contains("s3cret"),
+            "{message:?} holds the password"
+        );
+    }
+
+    #[test]
+    fn the_file_of_the_manual_is_understood() {
+        let read = parse(POSTGRES).unwrap();
+        assert_eq!(read.repository, Path::new("/var/lib/reinstate"));
+        assert_eq!(read.tenant_kind.as_deref(), Some("account"));
+        let StoreConfiguration::Postgres { url, tenancy } = read.store else {
+            panic!("not PostgreSQL");
+        };
+        assert_eq!(url, UrlSource::Environment("DATABASE_URL".to_owned()));
+        assert_eq!(tenancy.column.as_deref(), Some("account_id"));
+        assert_eq!(tenancy.shared, ["currencies"]);
+        assert_eq!(tenancy.excluded, ["schema_migrations"]);
+        let tables: Vec<_> = tenancy.tables.iter().collect();
+        assert_eq!(tables.len(), 3);
+        assert_eq!(tables[1].1, &TableTenancy::Column("bid".to_owned()));
+        assert_eq!(
+            tables[0].1,
+            &TableTenancy::Via("order_id -> orders.id".to_owned())
+        );
+        assert_eq!(tables[2].1, &TableTenancy::Shared);
+    }
+
+    #[test]
+    fn paths_are_resolved_against_the_file() {
+        let read = parse(EMBEDDED).unwrap();
+        assert_eq!(read.repository, Path::new("/etc/backups"));
+        let path = PathBuf::from("/etc/app.redb");
+        assert_eq!(read.store, StoreConfiguration::Embedded { path });
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        refused(&EMBEDDED.replace("path =", "paths ="), "paths");
+        refused(&EMBEDDED.replace("[tenancy]", "[tenanci]"), "tenanci");
+        refused(&POSTGRES.replace("shared = true", "shard = true"), "shard");
+        refused(&POSTGRES.replace("env =", "environment ="), "environment");
+    }
+
+    #[test]
+    fn a_password_in_the_file_is_refused_and_not_repeated() {
+        let with = |url: &str| POSTGRES.replace("{ env = \"DATABASE_URL\" }", url);
+        for url in [
+            "\"postgres://me:s3cret@db/app\"",
+            "\"postgresql://db/app?user=me&password=s3cret\"",
+            "\"host=db user=me password = s3cret\"",
+            "\"host=db user=me PASSWORD='s3cret'\"",
+            "\"postgres://me:%733cret@db/app\"",
+        ] {
+            refused(&with(url), "password");
+        }
+        assert!(parse(&with("\"postgres://me@db:5432/app\"")).is_ok());
+        assert!(parse(&with("\"host=/run/postgresql dbname=app\"")).is_ok());
+        refused(&with("\"postgres://me:s3cret@db\" oops"), "line 8");
+    }
+
+    #[test]
+    fn what_does_not_fit_the_kind_of_store_is_refused() {
+        refused(&EMBEDDED.replace("path = \"app.redb\"", ""), "path");
+        refused(&format!("{EMBEDDED}\ncolumn = \"x\""), "column");
+        refused(&POSTGRES.replace("\"postgres\"", "\"mysql\""), "mysql");
+        refused(&POSTGRES.replace("version = 1", "version = 2"), "version 2");
+        refused(&POSTGRES.replace("file:///var", "s3://var"), "s3://");
+        refused(&POSTGRES.replace("\"account\"", "\"Account\""), "Account");
+        refused(
+            &POSTGRES.replace("shared = true", "shared = false"),
+            "plans",
+        );
+        let both = POSTGRES.replace("column = \"bid\"", "column = \"bid\"\nshared = true");
+        refused(&both, "pgbench_accounts");
+        let twice = POSTGRES.replace("[\"currencies\"]", "[\"currencies\", \"plans\"]");
+        refused(&twice, "plans");
+    }
+}

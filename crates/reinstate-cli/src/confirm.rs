@@ -1,0 +1,171 @@
+//! Approval: nothing is written that nobody agreed to.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use reinstate::PlanDescription;
+use reinstate_core::{Digest, Tenant};
+
+use crate::arguments::Approval;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::render::{Totals, count, tenant, totals};
+
+/// The most rows that a plain yes approves.
+pub const PLAIN_ROWS_MAX: u64 = 1_000_000;
+/// The fewest digits of a digest that stand for it.
+const DIGEST_DIGITS_MIN: usize = 12;
+
+/// Makes sure that somebody agreed to the plan: by a flag, or at the terminal.
+///
+/// # Errors
+/// `Stale` (not approved) if the flag names another plan or the person declines; usage if nobody
+/// can be asked.
+pub fn approve(
+    approval: &Approval,
+    plan: &PlanDescription,
+    digest: Digest,
+    next: &str,
+) -> Result<(), Failure> {
+    let only = match plan.tenants.as_slice() {
+        [part] => Some(tenant(&plan.tenant_kind, &part.tenant)),
+        _ => None,
+    };
+    if let Some(given) = &approval.confirm_digest {
+        return check_digest(given, digest);
+    }
+    if let Some(given) = &approval.confirm {
+        return check_tenant(given, only.as_ref());
+    }
+    let totals = totals(plan);
+    if totals.changed() == 0 {
+        return Ok(());
+    }
+    let reasons = reasons(totals, plan.tenants.len());
+    if approval.yes && reasons.is_empty() {
+        return Ok(());
+    }
+    let word = match &only {
+        Some(tenant) => tenant.to_string(),
+        None => digest.short(),
+    };
+    let has_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if approval.yes || !has_terminal {
+        let because = if reasons.is_empty() {
+            "there is no terminal to ask for approval".to_owned()
+        } else {
+            format!("the plan {}: --yes is not enough", reasons.join(" and "))
+        };
+        return Err(Failure::usage(format!("{because}. Nothing was written")).next(next));
+    }
+    ask(&word, &reasons)
+}
+
+/// Why a plain yes is not enough; nothing if it is.
+fn reasons(totals: Totals, tenant_count: usize) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if totals.delete > 0 {
+        reasons.push(format!("deletes {} rows", count(totals.delete)));
+    }
+    if tenant_count > 1 {
+        reasons.push(format!("is for {tenant_count} tenants"));
+    }
+    if totals.changed() > PLAIN_ROWS_MAX {
+        reasons.push(format!("changes {} rows", count(totals.changed())));
+    }
+    reasons
+}
+
+fn not_approved(message: String) -> Failure {
+    Failure::ending(
+        Exit::Stale,
+        "not_approved",
+        format!("{message}. Nothing was written"),
+    )
+}
+
+fn check_digest(given: &str, digest: Digest) -> Result<(), Failure> {
+    let digits = given.strip_prefix("b3:").unwrap_or(given);
+    let whole = digest.to_string();
+    let whole = whole.trim_start_matches("b3:");
+    if digits.len() < DIGEST_DIGITS_MIN {
+        let message = format!("digest {given:?}: at least {DIGEST_DIGITS_MIN} digits are needed");
+        return Err(Failure::usage(message));
+    }
+    if whole.starts_with(digits) {
+        return Ok(());
+    }
+    let message = format!("the plan's digest is {}, not {given}", digest.short());
+    Err(not_approved(message).next("look at it again: reinstate show FILE"))
+}
+
+fn check_tenant(given: &str, only: Option<&Tenant>) -> Result<(), Failure> {
+    match only {
+        Some(tenant) if tenant.to_string() == given => Ok(()),
+        Some(tenant) => {
+            let message = format!("the plan is for {tenant}, not {given}");
+            Err(not_approved(message).next("look at it again: reinstate show FILE"))
+        }
+        None => Err(
+            Failure::usage("--confirm approves a plan for one tenant only")
+                .next("approve it by its digest: --confirm-digest DIGEST"),
+        ),
+    }
+}
+
+fn ask(word: &str, reasons: &[String]) -> Result<(), Failure> {
+    let mut terminal = io::stderr();
+    let asked = if reasons.is_empty() {
+        write!(terminal, "Apply this plan? [y/N] ")
+    } else {
+        let reasons = reasons.join(" and ");
+        write!(terminal, "This plan {reasons}. Type {word} to apply it: ")
+    };
+    let mut answer = String::new();
+    let heard = asked
+        .and_then(|()| terminal.flush())
+        .and_then(|()| io::stdin().lock().read_line(&mut answer));
+    heard.map_err(|error| Failure::usage("ask for approval").because(error))?;
+    let answer = answer.trim();
+    let agreed = if reasons.is_empty() {
+        matches!(answer, "y" | "Y" | "yes" | "Yes" | "YES")
+    } else {
+        answer == word
+    };
+    if agreed {
+        Ok(())
+    } else {
+        Err(not_approved("the plan was not approved".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_deletes_or_is_large_needs_more_than_yes() {
+        let plain = Totals {
+            create: PLAIN_ROWS_MAX,
+            ..Totals::default()
+        };
+        assert_eq!(reasons(plain, 1), Vec::<String>::new());
+        assert_eq!(reasons(plain, 2), ["is for 2 tenants"]);
+        let deletes = Totals { delete: 1, ..plain };
+        let both = ["deletes 1 rows", "changes 1,000,001 rows"];
+        assert_eq!(reasons(deletes, 1), both);
+    }
+
+    #[test]
+    fn a_digest_is_recognised_by_twelve_digits() {
+        let digest = Digest::from_bytes([0xab; 32]);
+        for good in [&digest.to_string(), &digest.short(), "abababababab"] {
+            assert!(check_digest(good, digest).is_ok(), "{good}");
+        }
+        let code = |given: &str| {
+            let failure = check_digest(given, digest).unwrap_err();
+            crate::failure::show(&failure.into()).exit_code
+        };
+        assert_eq!(code("ababababab"), 2);
+        assert_eq!(code("abababababac"), 6);
+    }
+}

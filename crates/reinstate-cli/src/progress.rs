@@ -1,0 +1,179 @@
+//! Progress: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use reinstate_core::{Event, Observer, Phase};
+
+/// How long a phase lasts before it says so where there is no terminal, and how often after.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Shows how far a run has come. Knows the phases up front, so that it can say which of how many.
+#[derive(Debug)]
+pub struct Progress {
+    phases: Vec<Phase>,
+    tenant_count: usize,
+    is_terminal: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Option<Phase>,
+    bar: Option<ProgressBar>,
+    rows: u64,
+    rows_expected: Option<u64>,
+    tenants_seen: usize,
+    label: String,
+    line_at: Instant,
+}
+
+impl Progress {
+    /// Progress over these phases, each for so many tenants (or none, for the whole store).
+    #[must_use]
+    pub fn new(phases: &[Phase], tenant_count: usize) -> Self {
+        let state = State {
+            phase: None,
+            bar: None,
+            rows: 0,
+            rows_expected: None,
+            tenants_seen: 0,
+            label: String::new(),
+            line_at: Instant::now() + LINE_EVERY,
+        };
+        Self {
+            phases: phases.to_vec(),
+            tenant_count,
+            is_terminal: std::io::stderr().is_terminal(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Takes the bar away, before something else is printed.
+    pub fn clear(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bar) = state.bar.take() {
+            bar.finish_and_clear();
+        }
+        state.phase = None;
+    }
+
+    fn place(&self, phase: Phase) -> String {
+        let place = self.phases.iter().position(|&known| known == phase);
+        match place {
+            Some(place) => format!("[{}/{} {}]", place + 1, self.phases.len(), name(phase)),
+            None => format!("[{}]", name(phase)),
+        }
+    }
+
+    fn start(&self, state: &mut State, phase: Phase, tenant: Option<String>, rows: Option<u64>) {
+        // Merge and verify take turns, tenant by tenant: the count belongs to the first of them.
+        let is_new_round = state.phase != Some(phase);
+        if phase == Phase::Plan && is_new_round {
+            state.tenants_seen = 0;
+        }
+        if tenant.is_some() && phase != Phase::Verify {
+            state.tenants_seen += 1;
+        }
+        state.phase = Some(phase);
+        state.rows = 0;
+        state.rows_expected = rows;
+        let which = match tenant {
+            Some(tenant) if self.tenant_count > 1 => {
+                format!(
+                    " {tenant} ({} of {})",
+                    state.tenants_seen, self.tenant_count
+                )
+            }
+            Some(tenant) => format!(" {tenant}"),
+            None => String::new(),
+        };
+        state.label = format!("{}{which}", self.place(phase));
+        if self.is_terminal {
+            let bar = state.bar.get_or_insert_with(new_bar);
+            bar.set_style(style(rows.is_some()));
+            bar.set_length(rows.unwrap_or(0));
+            bar.set_position(0);
+            bar.reset_eta();
+            bar.set_message(state.label.clone());
+        }
+    }
+
+    fn advance(&self, state: &mut State, rows: u64) {
+        state.rows += rows;
+        if let Some(bar) = &state.bar {
+            // Comparing may read more rows than expected: live ones on top of the image's.
+            if state
+                .rows_expected
+                .is_some_and(|expected| state.rows > expected)
+            {
+                bar.set_length(state.rows);
+            }
+            bar.set_position(state.rows);
+        } else if !self.is_terminal && Instant::now() >= state.line_at {
+            state.line_at = Instant::now() + LINE_EVERY;
+            let so_far = HumanCount(state.rows);
+            match state.rows_expected {
+                Some(all) => eprintln!("{} {so_far} of {} rows", state.label, HumanCount(all)),
+                None => eprintln!("{} {so_far} rows", state.label),
+            }
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn observe(&self, event: Event<'_>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Started {
+                phase,
+                tenant,
+                rows_expected,
+            } => self.start(
+                &mut state,
+                phase,
+                tenant.map(ToString::to_string),
+                rows_expected,
+            ),
+            Event::Advanced { rows, .. } => self.advance(&mut state, rows),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+fn new_bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.enable_steady_tick(Duration::from_millis(250));
+    bar
+}
+
+/// A total gives a bar and, after a while, an estimate; without one there is only a count.
+fn style(has_total: bool) -> ProgressStyle {
+    let template = if has_total {
+        "{msg} {bar:24} {human_pos} of {human_len} rows, {per_sec}, {eta} left"
+    } else {
+        "{msg} {spinner} {human_pos} rows, {per_sec}, {elapsed}"
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// What a phase is called.
+#[must_use]
+pub const fn name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Capture => "read the store",
+        Phase::Write => "write the snapshot",
+        Phase::Plan => "compare",
+        Phase::Merge => "merge",
+        Phase::Verify => "verify",
+        _ => "work",
+    }
+}
