@@ -9,9 +9,9 @@ use crate::frame::FrameKind;
 use crate::wire;
 
 pub(crate) const JOB: FrameKind = FrameKind {
-    magic: *b"RNSTJOB\0",
+    magic: *b"RNSTJOBS",
     version: 1,
-    structure: "job",
+    structure: "job record",
 };
 
 /// Which plan a run applies.
@@ -78,18 +78,11 @@ pub fn decode_job(bytes: &[u8], expected: JobId) -> Result<JobDescription, Forma
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::tests::check_frame_against_bincode;
 
     #[test]
-    fn a_job_reads_back_and_no_other_job_reads_it() {
-        let job = JobDescription {
-            job: JobId::from_bytes([1; 16]),
-            plan: Digest::from_bytes([2; 32]),
-            plan_object: ObjectId::from_bytes([3; 16]),
-            started_at: Timestamp::from_micros(-4),
-            undoes: Some(JobId::from_bytes([5; 16])),
-        };
-        let bytes = encode_job(&job);
-        assert_eq!(decode_job(&bytes, job.job).unwrap(), job);
-        assert!(decode_job(&bytes, JobId::from_bytes([6; 16])).is_err());
+    fn the_layout_is_that_of_bincode() {
+        let golden = include_bytes!("../tests/golden/v1/job");
+        check_frame_against_bincode::<WireJob>(&JOB, golden);
     }
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use reinstate_core::{Digest, Owner, RepositoryId, RowBatch, RowRole, SnapshotId, TableIndex};
 use reinstate_format::{
-    BlockDescriptor, BlockOpener, FormatError, RunKey, SegmentReader, decode_journal_payload,
-    decode_receipt, decode_repository_header, decode_snapshot, encode_journal_payload,
-    encode_plan_end, encode_receipt, encode_repository_header, encode_snapshot, read_plan,
-    verify_segment,
+    BlockDescriptor, BlockOpener, FormatError, RunKey, SegmentReader, decode_job,
+    decode_journal_payload, decode_receipt, decode_repository_header, decode_snapshot, encode_job,
+    encode_journal_payload, encode_plan_end, encode_receipt, encode_repository_header,
+    encode_snapshot, read_plan, verify_segment,
 };
 
 use crate::forge;
@@ -64,8 +64,9 @@ fn receipt() {
 }
 
 #[test]
-fn journal_entry_and_repository_header() {
+fn small_records() {
     let journal = encode_journal_payload(&golden::journal_payload());
+    let job = encode_job(&golden::job());
     let header = encode_repository_header(&golden::repository_header());
     bolero::check!()
         .with_iterations(ITERATIONS)
@@ -73,6 +74,11 @@ fn journal_entry_and_repository_header() {
             frames(input, &journal, |bytes| {
                 if let Ok(found) = decode_journal_payload(bytes) {
                     assert_eq!(encode_journal_payload(&found), bytes);
+                }
+            });
+            frames(input, &job, |bytes| {
+                if let Ok(found) = decode_job(bytes, golden::job().job) {
+                    assert_eq!(encode_job(&found), bytes);
                 }
             });
             frames(input, &header, |bytes| {

@@ -16,12 +16,12 @@ use reinstate_core::{
     TableSchema, TableTotals, Tenancy, TenantId, TenantKind, Timestamp,
 };
 use reinstate_format::{
-    Conflict, IndexBuilder, JournalPayload, PlanDescription, PlanSegment, ReceiptDescription,
-    RepositoryHeader, RunKey, SealedBlock, SegmentIdentity, SegmentReader, TablePlan,
-    TenantPlanDescription, decode_journal_payload, decode_receipt, decode_repository_header,
-    decode_snapshot, encode_journal_payload, encode_plan_end, encode_receipt,
-    encode_repository_header, encode_snapshot, read_plan, schema_digest, segment_header,
-    verify_segment,
+    Conflict, IndexBuilder, JobDescription, JournalPayload, PlanDescription, PlanSegment,
+    ReceiptDescription, RepositoryHeader, RunKey, SealedBlock, SegmentIdentity, SegmentReader,
+    TablePlan, TenantPlanDescription, decode_job, decode_journal_payload, decode_receipt,
+    decode_repository_header, decode_snapshot, encode_job, encode_journal_payload, encode_plan_end,
+    encode_receipt, encode_repository_header, encode_snapshot, read_plan, schema_digest,
+    segment_header, verify_segment,
 };
 
 use crate::sample::{IDENTITY, Memory, content, read_all, run, segment};
@@ -290,6 +290,16 @@ pub(crate) fn journal_payload() -> JournalPayload {
     }
 }
 
+pub(crate) fn job() -> JobDescription {
+    JobDescription {
+        job: JobId::from_bytes([0x66; 16]),
+        plan: Digest::from_bytes([0x88; 32]),
+        plan_object: ObjectId::from_bytes([0x99; 16]),
+        started_at: time(65),
+        undoes: Some(JobId::from_bytes([0xaa; 16])),
+    }
+}
+
 pub(crate) fn repository_header() -> RepositoryHeader {
     RepositoryHeader {
         id: REPOSITORY,
@@ -424,6 +434,9 @@ fn the_golden_records_read_and_are_written_the_same() {
     let bytes = file("journal", || encode_journal_payload(&journal_payload()));
     assert_eq!(decode_journal_payload(&bytes).unwrap(), journal_payload());
     assert_eq!(bytes, encode_journal_payload(&journal_payload()));
+    let bytes = file("job", || encode_job(&job()));
+    assert_eq!(decode_job(&bytes, job().job).unwrap(), job());
+    assert_eq!(bytes, encode_job(&job()));
     let bytes = file("repository", || {
         encode_repository_header(&repository_header())
     });

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use reinstate_core::{
-    ChangeCounts, ErrorKind, ObjectId, RepositoryId, RowRole, SnapshotId, TableIndex, Timestamp,
+    ChangeCounts, Digest, ErrorKind, JobId, ObjectId, RepositoryId, RowRole, SnapshotId,
+    TableIndex, Timestamp,
 };
 use reinstate_format::{
-    FormatError, JournalPayload, PlanDescription, PlanSegment, RepositoryHeader, SegmentIdentity,
-    decode_journal_payload, decode_receipt, decode_repository_header, decode_snapshot,
-    encode_journal_payload, encode_plan_end, encode_receipt, encode_repository_header,
-    encode_snapshot, read_plan, verify_segment,
+    FormatError, JobDescription, JournalPayload, PlanDescription, PlanSegment, RepositoryHeader,
+    SegmentIdentity, decode_job, decode_journal_payload, decode_receipt, decode_repository_header,
+    decode_snapshot, encode_job, encode_journal_payload, encode_plan_end, encode_receipt,
+    encode_repository_header, encode_snapshot, read_plan, verify_segment,
 };
 
 use crate::golden;
@@ -89,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn a_journal_entry_and_a_repository_header_read_back(
+    fn small_records_read_back(
         ids: [[u8; 16]; 2], numbers: [u64; 3], micros: i64
     ) {
         let payload = JournalPayload {
@@ -99,6 +100,17 @@ proptest! {
         };
         let bytes = encode_journal_payload(&payload);
         prop_assert_eq!(decode_journal_payload(&bytes).unwrap(), payload);
+        let job = JobDescription {
+            job: JobId::from_bytes(ids[0]),
+            plan: Digest::from_bytes([7; 32]),
+            plan_object: ObjectId::from_bytes(ids[1]),
+            started_at: Timestamp::from_micros(micros),
+            undoes: (numbers[0] % 2 == 0).then(|| JobId::from_bytes(ids[1])),
+        };
+        let bytes = encode_job(&job);
+        prop_assert_eq!(&decode_job(&bytes, job.job).unwrap(), &job);
+        let error = decode_job(&bytes, JobId::from_bytes(ids[0].map(|byte| !byte))).unwrap_err();
+        prop_assert!(matches!(error, FormatError::Foreign { .. }), "{}", error);
         let header = RepositoryHeader {
             id: RepositoryId::from_bytes(ids[0]),
             created_at: Timestamp::from_micros(micros),
@@ -118,12 +130,16 @@ fn damage_anywhere_in_a_manifest_is_found() {
 }
 
 #[test]
-fn damage_anywhere_in_a_receipt_a_journal_entry_or_a_repository_header_is_found() {
+fn damage_anywhere_in_a_receipt_or_a_small_record_is_found() {
     check_damage(&encode_receipt(&golden::receipt()), |damaged| {
         decode_receipt(damaged).is_err()
     });
     let payload = encode_journal_payload(&golden::journal_payload());
     check_damage(&payload, |damaged| decode_journal_payload(damaged).is_err());
+    let job = golden::job();
+    check_damage(&encode_job(&job), |damaged| {
+        decode_job(damaged, job.job).is_err()
+    });
     let header = encode_repository_header(&golden::repository_header());
     check_damage(&header, |damaged| {
         decode_repository_header(damaged).is_err()
@@ -144,7 +160,7 @@ fn damage_anywhere_in_a_plan_is_found() {
 fn a_plan_whose_segment_was_exchanged_for_another_valid_one_is_refused() {
     let (bytes, plan) = write_plan(golden::plan());
     let other = PlanDescription {
-        job: reinstate_core::JobId::from_bytes([8; 16]),
+        job: JobId::from_bytes([8; 16]),
         ..plan.clone()
     };
     let (other, _) = write_plan(other);
@@ -183,7 +199,7 @@ fn a_plan_for_a_table_that_there_is_none_of_is_refused() {
 #[test]
 fn a_manifest_with_a_schema_that_core_refuses_is_refused() {
     let mut snapshot = golden::snapshot();
-    snapshot.schema_digest = reinstate_core::Digest::from_bytes([0; 32]);
+    snapshot.schema_digest = Digest::from_bytes([0; 32]);
     let bytes = encode_snapshot(REPOSITORY, &snapshot);
     let error = decode_snapshot(&bytes, REPOSITORY, snapshot.id).unwrap_err();
     assert!(matches!(error, FormatError::Malformed { .. }), "{error}");
