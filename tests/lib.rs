@@ -1,0 +1,3 @@
+//! The README's library quickstart, run as a documentation test.
+
+#![doc = include_str!("../README.md")]

@@ -1,0 +1,163 @@
+//! The README's PostgreSQL quickstart, run as it stands there; and the same incident under load.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use reinstate_testkit::cluster::{PostgresCluster, shared_cluster};
+use support::{Shell, readme_block};
+
+const TABLES: [&str; 4] = [
+    "pgbench_branches",
+    "pgbench_tellers",
+    "pgbench_accounts",
+    "pgbench_history",
+];
+
+/// What one branch's rows are, table by table, as the server writes them.
+fn branch(cluster: &PostgresCluster, database: &str, bid: u32) -> BTreeMap<&'static str, String> {
+    let digest = |table: &str| {
+        let sql = format!(
+            "SELECT count(*), md5(string_agg(row, E'\\n' ORDER BY row)) \
+             FROM (SELECT t::text AS row FROM {table} t WHERE bid = {bid}) AS rows"
+        );
+        cluster.psql(database, &sql).expect("digest a branch")
+    };
+    TABLES.iter().map(|&table| (table, digest(table))).collect()
+}
+
+#[test]
+fn the_quickstart_of_the_readme_restores_branch_7() {
+    let cluster = shared_cluster().expect("a PostgreSQL server");
+    let shell = Shell::new(cluster);
+    let output = shell.run(&readme_block("## PostgreSQL quickstart", "sh"));
+    assert!(output.contains("restored"), "{output}");
+    let count = cluster
+        .psql(
+            "shop",
+            "SELECT count(*) FROM pgbench_accounts WHERE bid = 7",
+        )
+        .expect("count accounts");
+    assert_eq!(count.trim(), "100000");
+}
+
+/// The incident that the project exists for, at a small scale: other branches go on working, one
+/// is deleted from all tables, and it is brought back from under them.
+#[test]
+fn a_branch_is_restored_while_the_others_keep_writing() {
+    let cluster = shared_cluster().expect("a PostgreSQL server");
+    let database = cluster.fresh_database().expect("a database");
+    let name = database.name();
+    let shell = Shell::new(cluster).with_database(name);
+    shell.run("pgbench --initialize --scale 20 --quiet \"$DATABASE\"");
+    // Some history of every branch, duplicates among it, before the snapshot.
+    cluster
+        .psql(
+            name,
+            "INSERT INTO pgbench_history SELECT 1 + n % 200, 1 + n % 20, 1 + n % 2000000, n % 7, \
+             '2026-04-05 07:38:00', NULL FROM generate_series(1, 4000) AS n; \
+             INSERT INTO pgbench_history SELECT * FROM pgbench_history WHERE bid = 7 LIMIT 50",
+        )
+        .expect("write history");
+    fs::write(shell.directory().join("reinstate.toml"), CONFIGURATION).expect("write a file");
+    fs::write(shell.directory().join("others.sql"), OTHERS_WRITE).expect("write a file");
+    shell.run("reinstate init && reinstate capture once");
+    let before = branch(cluster, name, 7);
+
+    // The load writes to every branch but the seventh, and says how many transactions it made.
+    let load = shell.spawn(
+        "pgbench --no-vacuum --file others.sql --client 3 --rate 200 --time 25 \"$DATABASE\"",
+    );
+    let delete: String = TABLES
+        .iter()
+        .rev()
+        .map(|table| format!("DELETE FROM {table} WHERE bid = 7;"))
+        .collect();
+    cluster.psql(name, &delete).expect("delete a branch");
+    let output = shell.run("reinstate restore account:7 --at latest --confirm account:7");
+    assert!(output.contains("restored"), "{output}");
+    assert_eq!(
+        branch(cluster, name, 7),
+        before,
+        "branch 7 is not what it was"
+    );
+
+    let report = load.wait();
+    let processed = number_after(&report, "number of transactions actually processed: ");
+    assert!(processed > 0, "{report}");
+    assert_eq!(
+        number_after(&report, "number of failed transactions: "),
+        0,
+        "{report}"
+    );
+    // Each of the load's transactions added 1 to an account, a teller and a branch and left a
+    // line of history: what the others hold is exactly that.
+    for (table, column) in [
+        ("pgbench_accounts", "abalance"),
+        ("pgbench_tellers", "tbalance"),
+        ("pgbench_branches", "bbalance"),
+    ] {
+        let sql = format!("SELECT sum({column}) FROM {table} WHERE bid <> 7");
+        let sum = cluster.psql(name, &sql).expect("sum balances");
+        assert_eq!(sum.trim(), processed.to_string(), "{table}");
+    }
+    let history = cluster
+        .psql(
+            name,
+            "SELECT count(*) FROM pgbench_history WHERE bid <> 7 AND filler = 'load'",
+        )
+        .expect("count history");
+    assert_eq!(history.trim(), processed.to_string());
+    // Restored once, there is nothing left to do.
+    let again = shell.run("reinstate restore account:7 --at latest --yes");
+    assert!(again.contains("nothing to change"), "{again}");
+    assert_eq!(
+        branch(cluster, name, 7),
+        before,
+        "a second run changed branch 7"
+    );
+}
+
+const CONFIGURATION: &str = r#"
+version = 1
+[repository]
+url = "file://./repository"
+[store]
+name = "bank"
+kind = "postgres"
+url = { env = "DATABASE_URL" }
+[tenancy]
+kind = "account"
+[tenancy.table.pgbench_branches]
+column = "bid"
+[tenancy.table.pgbench_tellers]
+column = "bid"
+[tenancy.table.pgbench_accounts]
+column = "bid"
+[tenancy.table.pgbench_history]
+column = "bid"
+"#;
+
+/// A transaction of some branch that is not the seventh: pgbench's own, with 1 as the amount.
+const OTHERS_WRITE: &str = r"
+\set bid random(8, 26)
+\set bid 1 + mod(:bid - 1, 20)
+\set aid (:bid - 1) * 100000 + random(1, 100000)
+\set tid (:bid - 1) * 10 + random(1, 10)
+BEGIN;
+UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;
+UPDATE pgbench_tellers SET tbalance = tbalance + 1 WHERE tid = :tid;
+UPDATE pgbench_branches SET bbalance = bbalance + 1 WHERE bid = :bid;
+INSERT INTO pgbench_history (tid, bid, aid, delta, mtime, filler)
+  VALUES (:tid, :bid, :aid, 1, CURRENT_TIMESTAMP, 'load');
+END;
+";
+
+fn number_after(report: &str, label: &str) -> u64 {
+    let rest = report.split_once(label).map_or("", |(_, rest)| rest);
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits
+        .parse()
+        .unwrap_or_else(|_| panic!("no number after {label:?} in:\n{report}"))
+}
