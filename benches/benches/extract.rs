@@ -5,7 +5,10 @@ use reinstate_benches::{Site, SiteOptions, StoredBlocks};
 
 fn extract(criterion: &mut Criterion) {
     for threads in [1, 2] {
-        let options = SiteOptions { threads, ..SiteOptions::default() };
+        let options = SiteOptions {
+            threads,
+            ..SiteOptions::default()
+        };
         let site = Site::create(&options).expect("make a site");
         let tenant = site.tenant_of_about(100_000);
         let image = site.image(&tenant).expect("find the tenant");

@@ -63,8 +63,14 @@ fn plan_only(site: &Site, tenant: &Tenant) -> Result<StoredPlan> {
 /// As the engine reports it.
 pub fn merge_once(site: &Site, plan: &StoredPlan, tenant: &Tenant) -> Result<u64> {
     let now = Timestamp::from_micros(0);
-    let receipt =
-        reinstate::merge(site.context(), plan, &tenant.id, &site.store, &site.repository, now)?;
+    let receipt = reinstate::merge(
+        site.context(),
+        plan,
+        &tenant.id,
+        &site.store,
+        &site.repository,
+        now,
+    )?;
     Ok(receipt.changed_rows())
 }
 
@@ -89,12 +95,21 @@ pub fn restore_once(site: &Site, tenant: &Tenant) -> Result<RestoreTimes> {
     let plan = StoredPlan::open(&site.repository, written.object)?;
     let planned = Instant::now();
     let now = Timestamp::from_micros(0);
-    let receipt =
-        reinstate::merge(site.context(), &plan, &tenant.id, &site.store, &site.repository, now)?;
+    let receipt = reinstate::merge(
+        site.context(),
+        &plan,
+        &tenant.id,
+        &site.store,
+        &site.repository,
+        now,
+    )?;
     let merged = Instant::now();
     let verdict = reinstate::verify(site.context(), plan.plan(), &receipt, &site.store)?;
     let verified = Instant::now();
-    ensure!(matches!(verdict, Verdict::Restored(_)), "{tenant} is not restored: {verdict:?}");
+    ensure!(
+        matches!(verdict, Verdict::Restored(_)),
+        "{tenant} is not restored: {verdict:?}"
+    );
     Ok(RestoreTimes {
         extract: extracted - start,
         plan: planned - extracted,

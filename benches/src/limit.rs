@@ -44,7 +44,10 @@ impl StoredBlocks {
                 plain_bytes += u64::from(block.plain_bytes);
             }
         }
-        Ok(Self { blocks, plain_bytes })
+        Ok(Self {
+            blocks,
+            plain_bytes,
+        })
     }
 
     /// Bytes of the decoded blocks.
@@ -103,7 +106,11 @@ impl RawStore {
         let mut builder = Database::builder();
         builder.set_cache_size(64 << 20);
         let database = builder.create(path).context("create the plain store")?;
-        let mut store = Self { database, rows: Vec::new(), row_count: 0 };
+        let mut store = Self {
+            database,
+            rows: Vec::new(),
+            row_count: 0,
+        };
         for table in image.tables() {
             let mut batches = Vec::new();
             let mut stream = image.rows(site.context(), table);

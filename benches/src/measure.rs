@@ -22,13 +22,21 @@ impl Spread {
         let mut sorted = figures.to_vec();
         sorted.sort_by(f64::total_cmp);
         let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-        Self { min: at(0), median: at(sorted.len() / 2), max: at(sorted.len().saturating_sub(1)) }
+        Self {
+            min: at(0),
+            median: at(sorted.len() / 2),
+            max: at(sorted.len().saturating_sub(1)),
+        }
     }
 }
 
 impl std::fmt::Display for Spread {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{:.2} ({:.2} to {:.2})", self.median, self.min, self.max)
+        write!(
+            formatter,
+            "{:.2} ({:.2} to {:.2})",
+            self.median, self.min, self.max
+        )
     }
 }
 
@@ -115,8 +123,11 @@ pub fn time(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
 /// # Errors
 /// If the system does not say.
 pub fn peak_memory_bytes() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("read this process's size")?;
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("read this process's size")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).context("no peak size")?;
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix("kB"))
+        .context("no peak size")?;
     Ok(kib.trim().parse::<u64>()? * 1024)
 }

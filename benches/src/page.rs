@@ -23,15 +23,27 @@ pub fn render(rows: &[Row]) -> Result<String> {
         "Dataset: synthetic issue tracker, rows of 150 to 400 bytes, tenants' sizes by Zipf, from \
          a fixed seed. Ratios are medians of pairs taken in turns, with the least and the greatest."
     )?;
-    writeln!(page, "\n| what | figure | beside | target | reached |\n| --- | --- | --- | --- | --- |")?;
+    writeln!(
+        page,
+        "\n| what | figure | beside | target | reached |\n| --- | --- | --- | --- | --- |"
+    )?;
     for row in rows {
         let reached = match row.reached {
             Some(true) => "yes",
             Some(false) => "**no**",
             None => "",
         };
-        let Row { what, figure, beside, target, .. } = row;
-        writeln!(page, "| {what} | {figure} | {beside} | {target} | {reached} |")?;
+        let Row {
+            what,
+            figure,
+            beside,
+            target,
+            ..
+        } = row;
+        writeln!(
+            page,
+            "| {what} | {figure} | {beside} | {target} | {reached} |"
+        )?;
     }
     Ok(page)
 }
@@ -43,16 +55,24 @@ pub fn render(rows: &[Row]) -> Result<String> {
 pub fn write(measured: &str) -> Result<()> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
     let page = std::fs::read_to_string(&path).context("read docs/benchmarks.md")?;
-    let (before, rest) = page.split_once(BEGIN).context("the page has no mark to begin at")?;
-    let (_, after) = rest.split_once(END).context("the page has no mark to end at")?;
+    let (before, rest) = page
+        .split_once(BEGIN)
+        .context("the page has no mark to begin at")?;
+    let (_, after) = rest
+        .split_once(END)
+        .context("the page has no mark to end at")?;
     let page = format!("{before}{BEGIN}\n{measured}\n{END}{after}");
     std::fs::write(&path, page).context("write docs/benchmarks.md")
 }
 
 fn machine() -> Result<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").context("read the processor's name")?;
-    let model = text.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or("unknown processor", |line| line.trim_start_matches([' ', '\t', ':']));
+    let model = text
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown processor", |line| {
+        line.trim_start_matches([' ', '\t', ':'])
+    });
     let cores = std::thread::available_parallelism()?;
     let run = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
@@ -63,5 +83,7 @@ fn machine() -> Result<String> {
     };
     let (kernel, rustc) = (run("uname", &["-sr"]), run("rustc", &["--version"]));
     let date = run("date", &["-u", "+%Y-%m-%d"]);
-    Ok(format!("{model}, {cores} cores; {kernel}; {rustc}; measured {date}"))
+    Ok(format!(
+        "{model}, {cores} cores; {kernel}; {rustc}; measured {date}"
+    ))
 }

@@ -70,8 +70,10 @@ impl Site {
     pub fn create(options: &SiteOptions) -> Result<Self> {
         let directory = tempfile::tempdir().context("make a directory for the site")?;
         let synthetic = SyntheticStore::try_new(spec(options), Flavour::Native)?;
-        let identity =
-            StoreIdentity { id: StoreId::from_bytes([1; 16]), name: "benchmark".to_owned() };
+        let identity = StoreIdentity {
+            id: StoreId::from_bytes([1; 16]),
+            name: "benchmark".to_owned(),
+        };
         let store = EmbeddedStore::create(
             directory.path().join("live.redb"),
             &EmbeddedOptions::default(),
@@ -87,9 +89,13 @@ impl Site {
         )?;
         let resources = resources(options, directory.path())?;
         let cancellation = Cancellation::new();
-        let context =
-            Context { resources: &resources, observer: &Silent, cancellation: &cancellation };
-        let capture = CaptureOptions::new(SnapshotId::from_bytes([3; 16]), Timestamp::from_micros(0));
+        let context = Context {
+            resources: &resources,
+            observer: &Silent,
+            cancellation: &cancellation,
+        };
+        let capture =
+            CaptureOptions::new(SnapshotId::from_bytes([3; 16]), Timestamp::from_micros(0));
         let snapshot = Arc::new(reinstate::capture(context, &store, &repository, &capture)?);
         Ok(Self {
             directory,
@@ -118,7 +124,10 @@ impl Site {
     /// # Errors
     /// If the threads cannot be started.
     pub fn set_threads(&mut self, threads: usize) -> Result<()> {
-        let options = SiteOptions { threads, ..SiteOptions::default() };
+        let options = SiteOptions {
+            threads,
+            ..SiteOptions::default()
+        };
         self.resources = resources(&options, self.directory.path())?;
         Ok(())
     }
@@ -142,7 +151,11 @@ impl Site {
     /// The tenants, largest first.
     #[must_use]
     pub fn tenants_by_size(&self) -> Vec<Tenant> {
-        self.synthetic.tenants_by_size().into_iter().map(|index| self.tenant(index)).collect()
+        self.synthetic
+            .tenants_by_size()
+            .into_iter()
+            .map(|index| self.tenant(index))
+            .collect()
     }
 
     /// How many rows a tenant has in the snapshot.
@@ -157,7 +170,11 @@ impl Site {
     /// # Errors
     /// As the engine reports it.
     pub fn image(&self, tenant: &Tenant) -> Result<TenantImage> {
-        Ok(reinstate::extract(&self.repository, &self.snapshot, tenant)?)
+        Ok(reinstate::extract(
+            &self.repository,
+            &self.snapshot,
+            tenant,
+        )?)
     }
 
     /// Deletes a tenant for good, as a script with the wrong id would.
@@ -185,7 +202,10 @@ impl Site {
     }
 
     fn tenant(&self, index: u32) -> Tenant {
-        Tenant { kind: self.synthetic.tenant_kind(), id: self.synthetic.tenant(index) }
+        Tenant {
+            kind: self.synthetic.tenant_kind(),
+            id: self.synthetic.tenant(index),
+        }
     }
 }
 
@@ -195,9 +215,10 @@ fn spec(options: &SiteOptions) -> SyntheticSpec {
         tenant_count: options.tenant_count,
         row_count: options.row_count,
         skew: options.skew,
-        large_tenant: options
-            .large_tenant_rows
-            .map(|row_count| LargeTenant { index: 0, row_count }),
+        large_tenant: options.large_tenant_rows.map(|row_count| LargeTenant {
+            index: 0,
+            row_count,
+        }),
     }
 }
 

@@ -34,7 +34,9 @@ impl Waits {
             reason = "an index among a few thousand"
         )]
         let index = (last as f64 * part).round() as usize;
-        self.sorted.get(index).map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3)
+        self.sorted
+            .get(index)
+            .map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3)
     }
 }
 
@@ -56,11 +58,7 @@ impl Writers {
     ///
     /// # Errors
     /// What `work` or a writer returns.
-    pub fn during<T>(
-        &self,
-        site: &Site,
-        work: impl FnOnce() -> Result<T>,
-    ) -> Result<(T, Waits)> {
+    pub fn during<T>(&self, site: &Site, work: impl FnOnce() -> Result<T>) -> Result<(T, Waits)> {
         let stop = AtomicBool::new(false);
         let failed = AtomicU64::new(0);
         let waits = Mutex::new(Vec::new());
@@ -76,7 +74,10 @@ impl Writers {
                             failed.fetch_add(1, Ordering::Relaxed);
                         }
                         let wait = start.elapsed();
-                        waits.lock().unwrap_or_else(PoisonError::into_inner).push(wait);
+                        waits
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(wait);
                     }
                 });
             }

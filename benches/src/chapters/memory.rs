@@ -15,8 +15,15 @@ pub fn measure(full: bool) -> Result<Vec<Row>> {
     if full {
         child.arg("--full");
     }
-    let output = child.arg("--large").output().context("run this program again")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = child
+        .arg("--large")
+        .output()
+        .context("run this program again")?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout)?;
     let peak: u64 = text.trim().parse().context("the child said no number")?;
     let (store, tenant) = sizes(full);
@@ -45,5 +52,9 @@ pub fn child(full: bool) -> Result<()> {
 }
 
 fn sizes(full: bool) -> (u64, u64) {
-    if full { (10_000_000, 2_000_000) } else { (1_000_000, 200_000) }
+    if full {
+        (10_000_000, 2_000_000)
+    } else {
+        (1_000_000, 200_000)
+    }
 }

@@ -37,7 +37,10 @@ pub fn measure() -> Result<Vec<Row>> {
         )?
         .summary();
         rows.push(Row {
-            what: format!("merge, journal and read-back included, {} rows", raw.row_count()),
+            what: format!(
+                "merge, journal and read-back included, {} rows",
+                raw.row_count()
+            ),
             figure: format!("{} of the limit", summary.ratio),
             beside: format!("redb bulk insert, {:.1} ms", summary.limit_ms.median),
             target: "0.7 or more",
@@ -75,7 +78,11 @@ fn writers(site: &Site) -> Result<Vec<Row>> {
     Ok(vec![Row {
         what: format!("waits of {WRITERS} other writers, {RESTORED_TENANTS} tenants restored"),
         figure: figure(&busy),
-        beside: format!("idle: {}; restores took {:.1} s", figure(&idle), elapsed.as_secs_f64()),
+        beside: format!(
+            "idle: {}; restores took {:.1} s",
+            figure(&idle),
+            elapsed.as_secs_f64()
+        ),
         target: "p99 at most 10 ms",
         reached: Some(busy.quantile_ms(0.99) <= 10.0),
     }])

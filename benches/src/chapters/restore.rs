@@ -23,13 +23,18 @@ pub fn measure() -> Result<Vec<Row>> {
         let runs = (0..RUNS)
             .map(|_| restore_once(&site, &tenant))
             .collect::<Result<Vec<RestoreTimes>>>()?;
-        let totals: Vec<f64> = runs.iter().map(|run| run.total().as_secs_f64() * 1e3).collect();
+        let totals: Vec<f64> = runs
+            .iter()
+            .map(|run| run.total().as_secs_f64() * 1e3)
+            .collect();
         let total = Spread::of(&totals);
         let bytes = runs.first().map_or(0, |run| run.bytes_read);
         let (first_total, first_bytes) = *smallest.get_or_insert((total.median, bytes));
         #[expect(clippy::cast_precision_loss, reason = "bytes of one tenant")]
-        let (time_ratio, byte_ratio) =
-            (total.median / first_total, bytes as f64 / first_bytes as f64);
+        let (time_ratio, byte_ratio) = (
+            total.median / first_total,
+            bytes as f64 / first_bytes as f64,
+        );
         rows.push(Row {
             what: format!("restore of 10,000 rows, store {times}x"),
             figure: format!("{time_ratio:.2} x the time, {byte_ratio:.3} x the bytes"),
