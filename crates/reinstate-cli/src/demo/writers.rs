@@ -1,0 +1,375 @@
+//! The application: threads that go on writing to the tenants that nobody touches.
+//!
+//! Each thread has tenants of its own, knows the rows it writes, and notes a write in its ledger
+//! only when the store has acknowledged it. The generator's answer plus the ledgers is what the
+//! other tenants must hold in the end, to the row.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use reinstate_core::{
+    ContentDigest, KeyWriter, Owner, RowBatch, RowBuilder, RowRef, StoreError, TableIndex,
+    TableSchema,
+};
+use reinstate_embedded::EmbeddedStore;
+use reinstate_synthetic::{SyntheticStore, Table};
+
+/// The pause of a thread between two writes.
+const PAUSE: Duration = Duration::from_millis(4);
+/// How many rows of a tenant a thread knows and edits.
+const KNOWN_ROWS: usize = 4;
+/// Ids that the generator never hands out.
+const NEW_IDS_FROM: u64 = 1_000_000_000_000;
+/// How far the ids of two threads are apart.
+const NEW_IDS_PER_THREAD: u64 = 1_000_000_000;
+
+/// What goes on while the application writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Period {
+    /// Nothing else.
+    Idle = 0,
+    /// Tenants are being destroyed.
+    Destroy = 1,
+    /// Tenants are being restored.
+    Restore = 2,
+    /// It is over.
+    After = 3,
+}
+
+/// The present period, told to all threads.
+#[derive(Debug, Default)]
+pub struct Clock(AtomicU8);
+
+impl Clock {
+    /// A new period begins.
+    pub fn set(&self, period: Period) {
+        self.0.store(period as u8, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> usize {
+        usize::from(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// How long the application waited for its writes, by period, shortest first.
+#[derive(Clone, Debug, Default)]
+pub struct Waits([Vec<Duration>; 4]);
+
+impl Waits {
+    /// Of a thousand waits in a period, how long the n-th was; and how many there were.
+    #[must_use]
+    pub fn per_mille(&self, period: Period, per_mille: usize) -> Duration {
+        let waits = &self.0[period as usize];
+        let place = (waits.len() * per_mille / 1000).min(waits.len().saturating_sub(1));
+        waits.get(place).copied().unwrap_or_default()
+    }
+
+    /// How many writes there were in a period.
+    #[must_use]
+    pub fn count(&self, period: Period) -> usize {
+        self.0[period as usize].len()
+    }
+}
+
+/// What acknowledged writes did to one table of one tenant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    added: ContentDigest,
+    removed: ContentDigest,
+}
+
+impl Written {
+    /// What the table holds after these writes, from what it held before.
+    #[must_use]
+    pub fn after(&self, mut before: ContentDigest) -> ContentDigest {
+        before.merge(self.added);
+        before.subtract(self.removed);
+        before
+    }
+}
+
+/// What the application knows of its own writes.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// What acknowledged writes did, by tenant and table.
+    pub written: HashMap<(u32, TableIndex), Written>,
+    /// How long they took.
+    pub waits: Waits,
+}
+
+impl Ledger {
+    fn add(&mut self, tenant: u32, table: TableIndex, row: RowRef<'_>) {
+        self.written
+            .entry((tenant, table))
+            .or_default()
+            .added
+            .add(row);
+    }
+
+    fn remove(&mut self, tenant: u32, table: TableIndex, row: RowRef<'_>) {
+        self.written
+            .entry((tenant, table))
+            .or_default()
+            .removed
+            .add(row);
+    }
+
+    fn absorb(&mut self, other: Self) {
+        // No two threads write to the same tenant.
+        self.written.extend(other.written);
+        for (all, more) in self.waits.0.iter_mut().zip(other.waits.0) {
+            all.extend(more);
+            all.sort_unstable();
+        }
+    }
+}
+
+/// The application.
+#[derive(Debug)]
+pub struct Writers<'s> {
+    synthetic: &'s SyntheticStore,
+    tenants: Vec<u32>,
+    thread_count: u32,
+}
+
+impl<'s> Writers<'s> {
+    /// An application of all tenants but the victims, as far as they have issues and activity.
+    #[must_use]
+    pub fn new(synthetic: &'s SyntheticStore, victims: &[u32], thread_count: u32) -> Self {
+        let has = |tenant: u32, table: Table| synthetic.row_count_of(tenant, table.index()) > 0;
+        let tenants = (0..synthetic.spec().tenant_count)
+            .filter(|tenant| !victims.contains(tenant))
+            .filter(|&tenant| has(tenant, Table::Issues) && has(tenant, Table::Activity))
+            .collect();
+        Self {
+            synthetic,
+            tenants,
+            thread_count,
+        }
+    }
+
+    /// How many tenants it writes to.
+    #[must_use]
+    pub fn tenant_count(&self) -> usize {
+        self.tenants.len()
+    }
+
+    /// Writes for as long as `work` lasts; returns what it returns, with the ledger.
+    ///
+    /// # Errors
+    /// What `work` returns, or the first write that the store refused.
+    pub fn run_while<T>(
+        &self,
+        store: &EmbeddedStore,
+        work: impl FnOnce(&Clock) -> anyhow::Result<T>,
+    ) -> anyhow::Result<(T, Ledger)> {
+        let clock = Clock::default();
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.thread_count)
+                .map(|number| {
+                    let (clock, is_over) = (&clock, &is_over);
+                    scope
+                        .spawn(move || Writer::new(self, number).write_until(is_over, clock, store))
+                })
+                .collect();
+            // Told even when the work panics: a scope waits for its threads.
+            let over = OnDrop(&is_over);
+            let result = work(&clock);
+            drop(over);
+            let mut ledger = Ledger::default();
+            for thread in threads {
+                let part = thread
+                    .join()
+                    .expect("BUG: a thread of the application panicked")?;
+                ledger.absorb(part);
+            }
+            Ok((result?, ledger))
+        })
+    }
+}
+
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One thread of the application.
+struct Writer<'w> {
+    synthetic: &'w SyntheticStore,
+    tenants: Vec<u32>,
+    random: fastrand::Rng,
+    known: HashMap<u32, Vec<KnownRow>>,
+    created: Vec<(u32, KnownRow)>,
+    next_id: u64,
+    ledger: Ledger,
+}
+
+/// A row as the application has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KnownRow {
+    values: Vec<Option<Vec<u8>>>,
+}
+
+impl KnownRow {
+    fn of(row: RowRef<'_>) -> Self {
+        let values = row.values().map(|value| value.map(<[u8]>::to_vec));
+        Self {
+            values: values.collect(),
+        }
+    }
+
+    fn set(&mut self, table: &TableSchema, column: &str, text: String) {
+        let column = table
+            .column(column)
+            .expect("BUG: the table has no such column");
+        self.values[column.get()] = Some(text.into_bytes());
+    }
+
+    fn build<'b>(&self, table: &TableSchema, builder: &'b mut RowBuilder) -> RowRef<'b> {
+        let mut key = KeyWriter::new();
+        for &column in &table.key {
+            let value = self.values[column.get()].as_deref().unwrap_or_default();
+            key.push(table.columns[column.get()].key_form, value);
+        }
+        builder.start(key.as_bytes());
+        self.values
+            .iter()
+            .for_each(|value| builder.push(value.as_deref()));
+        builder.row()
+    }
+}
+
+impl<'w> Writer<'w> {
+    fn new(writers: &Writers<'w>, number: u32) -> Self {
+        let step = writers.thread_count as usize;
+        let own = writers.tenants.iter().skip(number as usize).step_by(step);
+        let seed = writers.synthetic.spec().seed;
+        Self {
+            synthetic: writers.synthetic,
+            tenants: own.copied().collect(),
+            random: fastrand::Rng::with_seed(seed.wrapping_add(u64::from(number) << 32)),
+            known: HashMap::new(),
+            created: Vec::new(),
+            next_id: NEW_IDS_FROM + u64::from(number) * NEW_IDS_PER_THREAD,
+            ledger: Ledger::default(),
+        }
+    }
+
+    fn write_until(
+        mut self,
+        is_over: &AtomicBool,
+        clock: &Clock,
+        store: &EmbeddedStore,
+    ) -> Result<Ledger, StoreError> {
+        while !is_over.load(Ordering::Relaxed) && !self.tenants.is_empty() {
+            let tenant = self.tenants[self.random.usize(..self.tenants.len())];
+            self.know(tenant)?;
+            let period = clock.get();
+            let started = Instant::now();
+            match self.random.u32(..10) {
+                0..=3 => self.edit(tenant, store)?,
+                4..=6 => self.create(tenant, store)?,
+                7..=8 => self.log(tenant, store)?,
+                _ => self.delete(store)?,
+            }
+            self.ledger.waits.0[period].push(started.elapsed());
+            thread::sleep(PAUSE);
+        }
+        Ok(self.ledger)
+    }
+
+    /// Loads a few issues of a tenant: what an application would read before it writes.
+    fn know(&mut self, tenant: u32) -> Result<(), StoreError> {
+        if self.known.contains_key(&tenant) {
+            return Ok(());
+        }
+        let mut batch = RowBatch::new();
+        let mut rows = self.synthetic.rows_of(tenant, Table::Issues.index());
+        rows.next_batch(&mut batch)?;
+        let known = batch.iter().take(KNOWN_ROWS).map(KnownRow::of).collect();
+        self.known.insert(tenant, known);
+        Ok(())
+    }
+
+    fn owner(&self, tenant: u32) -> Owner {
+        Owner::Tenant(self.synthetic.tenant(tenant))
+    }
+
+    /// Changes the title of an issue.
+    fn edit(&mut self, tenant: u32, store: &EmbeddedStore) -> Result<(), StoreError> {
+        let (table, schema) = self.issues();
+        let owner = self.owner(tenant);
+        let number = self.random.u64(..);
+        let rows = self.known.get_mut(&tenant).expect("BUG: not loaded");
+        let place = self.random.usize(..rows.len());
+        let before = rows[place].clone();
+        rows[place].set(schema, "title", format!("edited {number:x}"));
+        let after = rows[place].clone();
+        let (mut old, mut new) = (RowBuilder::new(), RowBuilder::new());
+        let (old, new) = (
+            before.build(schema, &mut old),
+            after.build(schema, &mut new),
+        );
+        store.write(|transaction| transaction.table(table)?.put(&owner, new))?;
+        self.ledger.remove(tenant, table, old);
+        self.ledger.add(tenant, table, new);
+        Ok(())
+    }
+
+    /// Files an issue.
+    fn create(&mut self, tenant: u32, store: &EmbeddedStore) -> Result<(), StoreError> {
+        let (table, schema) = self.issues();
+        let owner = self.owner(tenant);
+        let mut row = self.known[&tenant][0].clone();
+        row.set(schema, "id", self.next_id.to_string());
+        self.next_id += 1;
+        let mut builder = RowBuilder::new();
+        let new = row.build(schema, &mut builder);
+        store.write(|transaction| transaction.table(table)?.put(&owner, new))?;
+        self.ledger.add(tenant, table, new);
+        self.created.push((tenant, row));
+        Ok(())
+    }
+
+    /// Adds a line to a table without a key; the same line may be there already.
+    fn log(&mut self, tenant: u32, store: &EmbeddedStore) -> Result<(), StoreError> {
+        let table = Table::Activity.index();
+        let owner = self.owner(tenant);
+        let mut batch = RowBatch::new();
+        self.synthetic
+            .rows_of(tenant, table)
+            .next_batch(&mut batch)?;
+        let Some(row) = batch.iter().next() else {
+            return Ok(());
+        };
+        store.write(|transaction| transaction.table(table)?.put(&owner, row))?;
+        self.ledger.add(tenant, table, row);
+        Ok(())
+    }
+
+    /// Deletes an issue that was filed before.
+    fn delete(&mut self, store: &EmbeddedStore) -> Result<(), StoreError> {
+        let Some((tenant, row)) = self.created.pop() else {
+            return Ok(());
+        };
+        let (table, schema) = self.issues();
+        let owner = self.owner(tenant);
+        let mut builder = RowBuilder::new();
+        let old = row.build(schema, &mut builder);
+        store.write(|transaction| transaction.table(table)?.delete(&owner, old).map(drop))?;
+        self.ledger.remove(tenant, table, old);
+        Ok(())
+    }
+
+    fn issues(&self) -> (TableIndex, &'w TableSchema) {
+        let table = Table::Issues.index();
+        (table, self.synthetic.schema().table(table))
+    }
+}
