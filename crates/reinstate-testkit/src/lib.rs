@@ -14,8 +14,10 @@ pub mod faults;
 mod memory;
 pub mod mutants;
 mod repository;
+mod synthetic;
 
 pub use application::{ApplicationChange, ApplicationRow, encode_row, row_values};
 pub use changes::Changes;
 pub use memory::{KeySpace, MemoryOptions, MemoryStore};
 pub use repository::MemoryRepository;
+pub use synthetic::SyntheticLive;

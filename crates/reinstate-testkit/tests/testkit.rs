@@ -6,3 +6,5 @@ mod faults;
 mod memory;
 #[path = "testkit/mutants.rs"]
 mod mutants;
+#[path = "testkit/synthetic.rs"]
+mod synthetic;

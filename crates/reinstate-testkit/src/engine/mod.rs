@@ -32,13 +32,31 @@ pub struct Suite {
 /// # Panics
 /// If it does not hold, with the smallest history found; or if there is no suite of that name.
 pub fn check<F: Fixture>(name: &str, cases: u32) {
-    let suite = SUITES.iter().find(|suite| suite.name == name);
-    let suite = suite.expect("a suite of that name");
     let seed = std::env::var("PROPTEST_RNG_SEED").ok();
     let seed = seed
         .and_then(|seed| seed.parse().ok())
         .unwrap_or_else(fresh_seed);
     println!("{name}: PROPTEST_RNG_SEED={seed}, {cases} histories");
+    if let Err(violation) = try_suite(name, F::create, cases, seed) {
+        panic!("{name}, PROPTEST_RNG_SEED={seed}: {violation}");
+    }
+}
+
+/// Runs one suite on so many histories from this seed, on fixtures that `create` makes.
+///
+/// # Errors
+/// If it does not hold, with the smallest history found.
+///
+/// # Panics
+/// If there is no suite of that name.
+pub fn try_suite<F: Fixture>(
+    name: &str,
+    create: impl Fn() -> F,
+    cases: u32,
+    seed: u64,
+) -> Result<(), Violation> {
+    let suite = SUITES.iter().find(|suite| suite.name == name);
+    let suite = suite.expect("a suite of that name");
     let config = Config {
         cases,
         failure_persistence: None,
@@ -46,13 +64,12 @@ pub fn check<F: Fixture>(name: &str, cases: u32) {
         rng_seed: RngSeed::Fixed(seed),
         ..Config::default()
     };
-    let result = TestRunner::new(config).run(&histories(), |history| {
-        let fixture = F::create();
+    let run = |history| {
+        let fixture = create();
         (suite.run)(&fixture, &history).map_err(|violation| TestCaseError::fail(violation.0))
-    });
-    if let Err(error) = result {
-        panic!("{name}, PROPTEST_RNG_SEED={seed}: {error}");
-    }
+    };
+    let result = TestRunner::new(config).run(&histories(), run);
+    result.map_err(|error| Violation::new(error.to_string()))
 }
 
 fn fresh_seed() -> u64 {

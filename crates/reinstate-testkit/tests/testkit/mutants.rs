@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use reinstate_testkit::certification::PROPERTIES;
+use reinstate_testkit::engine::try_suite;
 use reinstate_testkit::mutants::{MutantFixture, Mutation};
 
 /// Which properties catch which mutants.
@@ -44,4 +45,73 @@ fn every_mutant_is_caught_and_every_property_catches_one() {
         idle.is_empty(),
         "these properties catch no mutant: {idle:?}"
     );
+}
+
+/// A suite and a mutant on which it must not hold. That threads change nothing has none: it is
+/// about the engine alone.
+const CAUGHT: [(&str, Mutation); 8] = [
+    (
+        "other_tenants_keep_every_byte",
+        Mutation::MergeCascadesIntoNeighbours,
+    ),
+    (
+        "other_tenants_keep_every_byte",
+        Mutation::MergeDeletesByPrefix,
+    ),
+    (
+        "a_second_restore_writes_nothing",
+        Mutation::CommitLeavesTheLastChangeOut,
+    ),
+    (
+        "undo_gives_back_every_byte",
+        Mutation::CommitForgetsTheJournal,
+    ),
+    (
+        "undo_gives_back_every_byte",
+        Mutation::CommitLeavesTheLastChangeOut,
+    ),
+    (
+        "what_is_planned_is_what_changes",
+        Mutation::MergeCascadesIntoNeighbours,
+    ),
+    (
+        "what_is_planned_is_what_changes",
+        Mutation::CommitLeavesTheLastChangeOut,
+    ),
+    (
+        "a_restore_leaves_what_the_oracle_says",
+        Mutation::ViewMatchesPrefixes,
+    ),
+];
+
+#[test]
+fn suites_of_the_engine_do_not_hold_on_mutants() {
+    for (suite, mutation) in CAUGHT {
+        let result = try_suite(suite, || MutantFixture::new(mutation), 60, 1);
+        assert!(result.is_err(), "{suite} holds on {mutation:?}");
+    }
+}
+
+/// Mutants whose lies the engine finds out by itself, before or after the commit.
+const FOUND_OUT: [Mutation; 8] = [
+    Mutation::MergeLosesADuplicate,
+    Mutation::MergeWritesNullAsEmpty,
+    Mutation::MergeWritesTheFirstBatchOnly,
+    Mutation::MergeAcceptsForeignRows,
+    Mutation::ReadBackShowsTheOutside,
+    Mutation::HeldIsAlwaysEmpty,
+    Mutation::MergeTakesKeys,
+    Mutation::MergeCountsWhatWasAsked,
+];
+
+#[test]
+fn the_engine_harms_nobody_on_a_store_that_writes_wrongly_before_the_commit() {
+    for mutation in FOUND_OUT {
+        let suite = "other_tenants_keep_every_byte";
+        let result = try_suite(suite, || MutantFixture::new(mutation), 60, 1);
+        assert!(
+            result.is_ok(),
+            "{suite} does not hold on {mutation:?}: {result:?}"
+        );
+    }
 }

@@ -1,0 +1,97 @@
+//! A capture larger than its memory, read back on any number of threads, holds the known answer.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use reinstate::{CaptureOptions, Context, PlanRequest, ResourceOptions, Resources};
+use reinstate_core::{
+    Cancellation, ContentDigest, JobId, Policy, Repository, Silent, SnapshotId, Tenant, Timestamp,
+};
+use reinstate_synthetic::{Flavour, LargeTenant, SyntheticSpec, SyntheticStore, Table};
+use reinstate_testkit::{MemoryRepository, SyntheticLive};
+
+#[test]
+fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_threads() {
+    let spec = SyntheticSpec {
+        seed: 11,
+        tenant_count: 40,
+        row_count: 120_000,
+        skew: 0.8,
+        large_tenant: Some(LargeTenant {
+            index: 6,
+            row_count: 60_000,
+        }),
+    };
+    let store = SyntheticStore::try_new(spec, Flavour::Columns).expect("a spec in bounds");
+    let live = SyntheticLive::new(store);
+    let mut plans = Vec::new();
+    for threads in [1, 3] {
+        let resources = ResourceOptions {
+            threads: NonZeroUsize::new(threads).expect("not zero"),
+            memory_bytes_max: reinstate::MEMORY_BYTES_MIN,
+            ..ResourceOptions::default()
+        };
+        let resources = Resources::try_new(resources).expect("threads");
+        let context = Context {
+            resources: &resources,
+            observer: &Silent,
+            cancellation: &Cancellation::new(),
+        };
+        let repository = MemoryRepository::default();
+        let now = Timestamp::from_micros(0);
+        let options = CaptureOptions::new(SnapshotId::from_bytes([1; 16]), now);
+        let snapshot = reinstate::capture(context, &live, &repository, &options);
+        let snapshot = Arc::new(snapshot.expect("a capture"));
+        assert_eq!(snapshot.tenant_count, 40);
+        let mut images = Vec::new();
+        for index in 0..40 {
+            let tenant = Tenant {
+                kind: snapshot.tenant_kind.clone(),
+                id: live.answer().tenant(index),
+            };
+            let image = reinstate::extract(&repository, &snapshot, &tenant).expect("an image");
+            for table in Table::OWNED.map(Table::index) {
+                let expected = live.answer().digest_of(index, table);
+                assert_eq!(image.content(table), expected, "{tenant}, table {table:?}");
+            }
+            images.push(image);
+        }
+        let read = std::sync::Mutex::new(ContentDigest::EMPTY);
+        let large = &images[6];
+        large
+            .for_each_block(context, |table, rows| {
+                if table == Table::Comments.index() {
+                    let mut read = read.lock().expect("no panic");
+                    rows.iter().for_each(|row| read.add(row));
+                }
+            })
+            .expect("blocks that are whole");
+        let expected = live.answer().digest_of(6, Table::Comments.index());
+        assert_eq!(read.into_inner().expect("no panic"), expected);
+        let request = PlanRequest {
+            job: JobId::from_bytes([4; 16]),
+            repository: repository.id(),
+            policy: Policy::EXACT,
+            planned_at: now,
+        };
+        let output = repository.create_object().expect("memory");
+        let plan = reinstate::plan(context, &images, &live, &request, output).expect("a plan");
+        let changed = plan
+            .description
+            .tenants
+            .iter()
+            .flat_map(|part| &part.tables);
+        assert_eq!(changed.map(|table| table.counts.total()).sum::<u64>(), 0);
+        plans.push((
+            plan.digest,
+            images
+                .iter()
+                .map(reinstate::TenantImage::digest)
+                .collect::<Vec<_>>(),
+        ));
+    }
+    assert!(
+        plans.windows(2).all(|pair| pair[0] == pair[1]),
+        "threads change the result"
+    );
+}
