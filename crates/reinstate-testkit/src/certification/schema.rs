@@ -160,15 +160,7 @@ fn table(name: &str, flavour: Flavour) -> TableSchema {
             parent_columns: vec![ColumnIndex(0)],
         })
     });
-    let tenancy = match (name, flavour, find("account_id"), &reference) {
-        ("currencies", ..) => Tenancy::Shared,
-        (_, Flavour::Native, ..) => Tenancy::Native,
-        (_, _, Some(column), _) => Tenancy::Direct { column },
-        (_, _, None, Some(reference)) => Tenancy::Via {
-            reference: reference.clone(),
-        },
-        (_, _, None, None) => Tenancy::Excluded,
-    };
+    let tenancy = tenancy(name, flavour, find("account_id"), reference.as_ref());
     let key = if (name, flavour) == ("settings", Flavour::Native) {
         &["scope", "name"]
     } else {
@@ -180,6 +172,23 @@ fn table(name: &str, flavour: Flavour) -> TableSchema {
         columns,
         tenancy,
         references: reference.into_iter().collect(),
+    }
+}
+
+fn tenancy(
+    table: &str,
+    flavour: Flavour,
+    account: Option<ColumnIndex>,
+    reference: Option<&Reference>,
+) -> Tenancy {
+    match (table, flavour, account, reference) {
+        ("currencies", ..) => Tenancy::Shared,
+        (_, Flavour::Native, ..) => Tenancy::Native,
+        (_, _, Some(column), _) => Tenancy::Direct { column },
+        (_, _, None, Some(reference)) => Tenancy::Via {
+            reference: reference.clone(),
+        },
+        (_, _, None, None) => Tenancy::Excluded,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The engine on any store: suites of random histories.
 //!
-//! An adapter that has its [`Fixture`](crate::certification::Fixture) calls
+//! An adapter that has its [`Fixture`] calls
 //! `reinstate_testkit::certify_engine!(Its, cases = 20)` in an integration test. Each suite makes
 //! that many stores, gives each a random history with a snapshot in it, and shrinks what fails.
 

@@ -1,11 +1,12 @@
 //! A capture larger than its memory, read back on any number of threads, holds the known answer.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use reinstate::{CaptureOptions, Context, PlanRequest, ResourceOptions, Resources};
+use reinstate::{CaptureOptions, Context, PlanRequest, ResourceOptions, Resources, TenantImage};
 use reinstate_core::{
-    Cancellation, ContentDigest, JobId, Policy, Repository, Silent, SnapshotId, Tenant, Timestamp,
+    Cancellation, ContentDigest, JobId, Policy, Repository, RowBatch, Silent, SnapshotDescription,
+    SnapshotId, Tenant, Timestamp,
 };
 use reinstate_synthetic::{Flavour, LargeTenant, SyntheticSpec, SyntheticStore, Table};
 use reinstate_testkit::{MemoryRepository, SyntheticLive};
@@ -43,31 +44,8 @@ fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_thre
         let snapshot = reinstate::capture(context, &live, &repository, &options);
         let snapshot = Arc::new(snapshot.expect("a capture"));
         assert_eq!(snapshot.tenant_count, 40);
-        let mut images = Vec::new();
-        for index in 0..40 {
-            let tenant = Tenant {
-                kind: snapshot.tenant_kind.clone(),
-                id: live.answer().tenant(index),
-            };
-            let image = reinstate::extract(&repository, &snapshot, &tenant).expect("an image");
-            for table in Table::OWNED.map(Table::index) {
-                let expected = live.answer().digest_of(index, table);
-                assert_eq!(image.content(table), expected, "{tenant}, table {table:?}");
-            }
-            images.push(image);
-        }
-        let read = std::sync::Mutex::new(ContentDigest::EMPTY);
-        let large = &images[6];
-        large
-            .for_each_block(context, |table, rows| {
-                if table == Table::Comments.index() {
-                    let mut read = read.lock().expect("no panic");
-                    rows.iter().for_each(|row| read.add(row));
-                }
-            })
-            .expect("blocks that are whole");
-        let expected = live.answer().digest_of(6, Table::Comments.index());
-        assert_eq!(read.into_inner().expect("no panic"), expected);
+        let images = expect_known_answer(&live, &repository, &snapshot);
+        expect_known_blocks(context, &live, &images[6]);
         let request = PlanRequest {
             job: JobId::from_bytes([4; 16]),
             repository: repository.id(),
@@ -84,14 +62,49 @@ fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_thre
         assert_eq!(changed.map(|table| table.counts.total()).sum::<u64>(), 0);
         plans.push((
             plan.digest,
-            images
-                .iter()
-                .map(reinstate::TenantImage::digest)
-                .collect::<Vec<_>>(),
+            images.iter().map(TenantImage::digest).collect::<Vec<_>>(),
         ));
     }
     assert!(
         plans.windows(2).all(|pair| pair[0] == pair[1]),
         "threads change the result"
     );
+}
+
+/// Finds every tenant, with the contents it must have.
+fn expect_known_answer(
+    live: &SyntheticLive,
+    repository: &dyn Repository,
+    snapshot: &Arc<SnapshotDescription>,
+) -> Vec<TenantImage> {
+    let image = |index| {
+        let tenant = Tenant {
+            kind: snapshot.tenant_kind.clone(),
+            id: live.answer().tenant(index),
+        };
+        let image = reinstate::extract(repository, snapshot, &tenant).expect("an image");
+        for table in Table::OWNED.map(Table::index) {
+            let expected = live.answer().digest_of(index, table);
+            assert_eq!(image.content(table), expected, "{tenant}, table {table:?}");
+        }
+        image
+    };
+    (0..live.answer().spec().tenant_count).map(image).collect()
+}
+
+/// Reads the large tenant's comments on all threads.
+fn expect_known_blocks(context: Context<'_>, live: &SyntheticLive, large: &TenantImage) {
+    let read = Mutex::new(ContentDigest::EMPTY);
+    let comments = Table::Comments.index();
+    let each = |table, rows: &RowBatch| {
+        if table == comments {
+            let mut read = read.lock().expect("no panic");
+            rows.iter().for_each(|row| read.add(row));
+        }
+    };
+    large
+        .for_each_block(context, each)
+        .expect("blocks that are whole");
+    let expected = live.answer().digest_of(6, comments);
+    assert_eq!(read.into_inner().expect("no panic"), expected);
 }

@@ -118,20 +118,15 @@ pub(super) fn a_view_hands_out_bounded_batches(fixture: &dyn Fixture) -> Result<
     Ok(())
 }
 
-pub(super) fn a_fingerprint_changes_with_every_change_of_the_tenant(
-    fixture: &dyn Fixture,
-) -> Result<(), Violation> {
-    let mut scenario = Scenario::populate(fixture)?;
+/// Changes of one tenant, one after the other, each of another kind.
+fn steps(scenario: &Scenario<'_>) -> Vec<(&'static str, ApplicationChange)> {
     let rows = scenario.rows;
     let owner = owner("acme");
-    let id = |scenario: &Scenario<'_>, number| scenario.id("acme", number);
-    let first = id(&scenario, 1);
+    let id = |number| scenario.id("acme", number);
+    let first = id(1);
     let put = ApplicationChange::Put;
-    let steps = [
-        (
-            "a new row",
-            put(rows.project(&owner, id(&scenario, 50), None)),
-        ),
+    vec![
+        ("a new row", put(rows.project(&owner, id(50), None))),
         (
             "another text of the same length",
             put(rows.project(&owner, first, Some("fIrst"))),
@@ -158,13 +153,22 @@ pub(super) fn a_fingerprint_changes_with_every_change_of_the_tenant(
         ),
         (
             "a deleted comment",
-            ApplicationChange::Delete(rows.comment(&owner, id(&scenario, 2), first, None)),
+            ApplicationChange::Delete(rows.comment(&owner, id(2), first, None)),
         ),
         (
             "another setting",
             put(rows.setting(&owner, "theme", Some("none"))),
         ),
-    ];
+    ]
+}
+
+pub(super) fn a_fingerprint_changes_with_every_change_of_the_tenant(
+    fixture: &dyn Fixture,
+) -> Result<(), Violation> {
+    let mut scenario = Scenario::populate(fixture)?;
+    let rows = scenario.rows;
+    let owner = owner("acme");
+    let steps = steps(&scenario);
     let acme = tenant("acme");
     let mut seen = vec![scenario.fingerprint(&acme)?];
     ensure!(
