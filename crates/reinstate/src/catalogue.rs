@@ -146,7 +146,11 @@ pub(crate) fn open_segment(
     };
     let object = repository
         .open_object(segment.object)
-        .map_err(Error::repository(operation()))?;
+        .map_err(|error| match error.kind() {
+            // The manifest says that it is there, so that its absence is damage.
+            ErrorKind::NotFound => Error::new(ErrorKind::Corrupt, operation()).caused_by(error),
+            _ => Error::repository(operation())(error),
+        })?;
     let identity = segment_identity(repository, snapshot, segment.number);
     SegmentReader::open(Arc::from(object), &identity, &segment.root)
         .map(Arc::new)

@@ -24,6 +24,11 @@ impl Error {
         }
     }
 
+    pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
     /// What the caller can do about it.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
