@@ -134,10 +134,11 @@ impl OwnedRowStream for TableRows {
 
 impl TableRows {
     fn is_in_use(&mut self, owner: &[u8], generation: u64) -> Result<bool, StoreError> {
-        if let Some((last_owner, last_generation, in_use)) = &self.place {
-            if last_owner == owner && *last_generation == generation {
-                return Ok(*in_use);
-            }
+        if let Some((last_owner, last_generation, in_use)) = &self.place
+            && last_owner == owner
+            && *last_generation == generation
+        {
+            return Ok(*in_use);
         }
         let in_use = current(&self.generations, self.table, owner)? == generation;
         self.place = Some((owner.to_vec(), generation, in_use));

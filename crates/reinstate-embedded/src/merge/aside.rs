@@ -18,7 +18,7 @@ use crate::scan::Scan;
 use crate::view::PlaceRows;
 
 /// Bytes written in one transaction. Other writers wait for no more than that.
-const CHUNK_BYTES: usize = 1024 * 1024;
+const CHUNK_BYTES: usize = 2 * 1024 * 1024;
 
 /// Tables whose next generation was built.
 #[derive(Default)]
@@ -32,6 +32,8 @@ struct TableAside {
     old_place: Place,
     new: u64,
     new_place: Place,
+    /// Whether the old generation has rows that are to be removed.
+    had_rows: bool,
 }
 
 impl Aside {
@@ -55,14 +57,20 @@ impl EmbeddedWriter<'_> {
             let aside = self.next_generation(&transaction, table)?;
             let (old_place, new_place) = (aside.old_place.clone(), aside.new_place.clone());
             let new = aside.new;
-            if let State::Aside(all) = &mut self.state {
-                all.tables.push(aside);
-            }
             let schema = self.store.schema.table(table);
             let old = Scan::new(old_place, !schema.has_key());
-            let old = PlaceRows::open(&transaction, table, old)?;
+            let mut old = PlanRows::over(Box::new(PlaceRows::open(&transaction, table, old)?));
+            old.advance()?;
+            if let State::Aside(all) = &mut self.state {
+                all.tables.push(TableAside {
+                    had_rows: old.row().is_some(),
+                    ..aside
+                });
+            }
             let mut chunk = Chunk::new(self, table, new, new_place, !schema.has_key());
-            let counts = if schema.has_key() {
+            let counts = if schema.has_key() && old.row().is_none() {
+                create_all(changes, table, &mut chunk)?
+            } else if schema.has_key() {
                 merge_keyed(old, changes, table, &mut chunk)?
             } else {
                 merge_multiset(old, changes, table, &mut chunk)?
@@ -102,18 +110,19 @@ impl EmbeddedWriter<'_> {
             old_place,
             new,
             new_place,
+            had_rows: true,
         })
     }
 
     /// Switches to what was built, in one durable transaction, and removes what it replaced.
     pub(super) fn switch(
         &self,
-        aside: Aside,
+        aside: &Aside,
         entry: &JournalEntry,
     ) -> Result<Committed, StoreError> {
-        match self.commit_switch(&aside, entry) {
+        match self.commit_switch(aside, entry) {
             Ok(committed) => {
-                for table in &aside.tables {
+                for table in aside.tables.iter().filter(|table| table.had_rows) {
                     // The merge is committed. Rows that stay behind are recorded, unseen, and
                     // removed when the store is opened again.
                     let _ =
@@ -123,7 +132,7 @@ impl EmbeddedWriter<'_> {
                 Ok(committed)
             }
             Err(error) => {
-                self.discard(&aside);
+                self.discard(aside);
                 Err(error)
             }
         }
@@ -146,6 +155,9 @@ impl EmbeddedWriter<'_> {
                     .during(operation)?;
                 let key = garbage_key(table.table, table.new, owner);
                 garbage.remove(key.as_slice()).map(drop).during(operation)?;
+                if !table.had_rows {
+                    continue;
+                }
                 let key = garbage_key(table.table, table.old, owner);
                 garbage
                     .insert(key.as_slice(), ())
@@ -174,7 +186,8 @@ struct Chunk<'w, 's> {
     generation: u64,
     place: Place,
     is_multiset: bool,
-    rows: RowBatch,
+    rows: Vec<RowBatch>,
+    bytes: usize,
     counts: Vec<u64>,
     last_key: Option<Vec<u8>>,
     surplus: u64,
@@ -188,7 +201,7 @@ impl<'w, 's> Chunk<'w, 's> {
         place: Place,
         is_multiset: bool,
     ) -> Self {
-        let (rows, counts) = (RowBatch::new(), Vec::new());
+        let (rows, bytes, counts) = (Vec::new(), 0, Vec::new());
         let (last_key, surplus) = (None, 0);
         Self {
             writer,
@@ -197,6 +210,7 @@ impl<'w, 's> Chunk<'w, 's> {
             place,
             is_multiset,
             rows,
+            bytes,
             counts,
             last_key,
             surplus,
@@ -204,11 +218,31 @@ impl<'w, 's> Chunk<'w, 's> {
     }
 
     fn push(&mut self, row: RowRef<'_>, count: u64) -> Result<(), StoreError> {
-        self.rows.push_row(row);
+        let open = self
+            .rows
+            .last()
+            .filter(|batch| batch.as_bytes().len() < RowBatch::TARGET_BYTES);
+        if open.is_none() {
+            self.rows.push(RowBatch::new());
+        }
+        if let Some(batch) = self.rows.last_mut() {
+            batch.push_row(row);
+        }
         if self.is_multiset {
             self.counts.push(count);
         }
-        if self.rows.as_bytes().len() >= CHUNK_BYTES {
+        self.bytes += row.body().len();
+        self.write_if_full()
+    }
+
+    fn push_batch(&mut self, batch: RowBatch) -> Result<(), StoreError> {
+        self.bytes += batch.as_bytes().len();
+        self.rows.push(batch);
+        self.write_if_full()
+    }
+
+    fn write_if_full(&mut self) -> Result<(), StoreError> {
+        if self.bytes >= CHUNK_BYTES {
             self.write()
         } else {
             Ok(())
@@ -250,10 +284,12 @@ impl<'w, 's> Chunk<'w, 's> {
             let before = data.len().during(operation)?;
             self.insert_sorted(&mut data, operation)?;
             let added = data.len().during(operation)? - before;
-            self.surplus += added.abs_diff(self.rows.len() as u64);
+            let pushed = self.rows.iter().map(|batch| batch.len() as u64).sum();
+            self.surplus += added.abs_diff(pushed);
         }
         transaction.commit().during(operation)?;
         self.rows.clear();
+        self.bytes = 0;
         self.counts.clear();
         Ok(())
     }
@@ -271,7 +307,7 @@ impl<'w, 's> Chunk<'w, 's> {
             .upper_bound_mut(Bound::Included(key.as_slice()))
             .during(operation)?;
         let mut counts = self.counts.iter();
-        for row in self.rows.iter() {
+        for row in self.rows.iter().flat_map(RowBatch::iter) {
             if self.is_multiset {
                 self.place.write_key(row.columns(), &mut key);
                 let count = counts.next().copied().unwrap_or(1).to_le_bytes();
@@ -291,16 +327,34 @@ impl<'w, 's> Chunk<'w, 's> {
     }
 }
 
+/// Created rows alone, where the tenant has none: batch by batch as they come.
+fn create_all(
+    changes: &dyn ChangeSource,
+    table: TableIndex,
+    chunk: &mut Chunk<'_, '_>,
+) -> Result<ChangeCounts, StoreError> {
+    let planned = changes.counts(table);
+    if planned.deleted > 0 || planned.put_back > 0 {
+        return Err(moved("a row to change is gone"));
+    }
+    let mut created = PlanRows::open(changes, table, RowRole::Created)?;
+    let mut counts = ChangeCounts::NONE;
+    while created.row().is_some() {
+        let batch = created.take_batch()?;
+        counts.created += batch.len() as u64;
+        chunk.push_batch(batch)?;
+    }
+    Ok(counts)
+}
+
 /// Old rows, without the deleted, with the put back in their place, and the created in between.
 fn merge_keyed(
-    old: PlaceRows,
+    mut old: PlanRows<'_>,
     changes: &dyn ChangeSource,
     table: TableIndex,
     chunk: &mut Chunk<'_, '_>,
 ) -> Result<ChangeCounts, StoreError> {
     let mut counts = ChangeCounts::NONE;
-    let mut old = PlanRows::over(Box::new(old));
-    old.advance()?;
     let mut deleted = PlanRows::open(changes, table, RowRole::Deleted)?;
     let mut put_back = PlanRows::open(changes, table, RowRole::PutBackAfter)?;
     let mut created = PlanRows::open(changes, table, RowRole::Created)?;
@@ -347,19 +401,17 @@ fn merge_keyed(
 
 /// Old rows with their counts, more by the created and less by the deleted.
 fn merge_multiset(
-    old: PlaceRows,
+    mut old: PlanRows<'_>,
     changes: &dyn ChangeSource,
     table: TableIndex,
     chunk: &mut Chunk<'_, '_>,
 ) -> Result<ChangeCounts, StoreError> {
     let mut counts = ChangeCounts::NONE;
-    let mut old = PlanRows::over(Box::new(old));
-    old.advance()?;
     let mut deleted = PlanRows::open(changes, table, RowRole::Deleted)?;
     let mut created = PlanRows::open(changes, table, RowRole::Created)?;
     let mut row = RowBatch::new();
     loop {
-        let lowest = [&old, &created].into_iter().filter_map(|rows| rows.row());
+        let lowest = [&old, &created].into_iter().filter_map(PlanRows::row);
         let Some(lowest) = lowest.min_by(|left, right| left.columns().cmp(right.columns())) else {
             break;
         };

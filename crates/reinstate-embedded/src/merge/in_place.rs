@@ -1,6 +1,8 @@
 //! Few changes: one transaction, row by row.
 
-use redb::{ReadableTable, ReadableTableMetadata};
+use std::ops::Bound;
+
+use redb::{CursorError, ReadableTable, ReadableTableMetadata};
 use reinstate_core::{
     ChangeCounts, ChangeSource, ErrorKind, RowRef, RowRole, StoreError, TableIndex, TableName,
 };
@@ -8,7 +10,7 @@ use reinstate_core::{
 use super::plan_rows::PlanRows;
 use super::{EmbeddedWriter, State};
 use crate::EmbeddedStore;
-use crate::error::During;
+use crate::error::{During, store_error};
 use crate::key::{Bytes, DataTable, Place};
 use crate::scan::read_count;
 
@@ -37,9 +39,9 @@ impl EmbeddedWriter<'_> {
                 tally: Tally::default(),
             };
             if is_multiset {
-                writer.count(changes, table)?
+                writer.count(changes, table)?;
             } else {
-                writer.put(changes, table)?
+                writer.put(changes, table)?;
             }
             tallies[table.get()] = writer.tally;
         }
@@ -119,26 +121,53 @@ impl TableChange<'_> {
             drop(removed);
             deleted.advance()?;
         }
-        for role in [RowRole::PutBackAfter, RowRole::Created] {
-            let mut rows = PlanRows::open(changes, table, role)?;
-            while let Some(row) = rows.row() {
-                self.insert(row)?;
-                rows.advance()?;
-            }
+        let mut put_back = PlanRows::open(changes, table, RowRole::PutBackAfter)?;
+        while let Some(row) = put_back.row() {
+            self.place.write_key(row.key(), &mut self.key);
+            let replaced = self
+                .data
+                .insert(self.key.as_slice(), row.columns())
+                .during("write a row")?;
+            let is_new = u64::from(replaced.is_none());
+            self.tally.counts.created += is_new;
+            self.tally.keys_added += is_new;
+            self.tally.counts.put_back += 1 - is_new;
+            drop(replaced);
+            put_back.advance()?;
         }
-        Ok(())
+        self.create(&mut PlanRows::open(changes, table, RowRole::Created)?)
     }
 
-    fn insert(&mut self, row: RowRef<'_>) -> Result<(), StoreError> {
-        self.place.write_key(row.key(), &mut self.key);
-        let replaced = self
-            .data
-            .insert(self.key.as_slice(), row.columns())
-            .during("write a row")?;
-        let is_new = u64::from(replaced.is_none());
-        self.tally.counts.created += is_new;
-        self.tally.keys_added += is_new;
-        self.tally.counts.put_back += 1 - is_new;
+    /// Inserts sorted rows through a cursor: it is looked up once for each run of rows that meets
+    /// no other row in between, not once for each row.
+    fn create(&mut self, rows: &mut PlanRows<'_>) -> Result<(), StoreError> {
+        let operation = "write a row";
+        while rows.row().is_some() {
+            let mut inserted = 0;
+            if let Some(row) = rows.row() {
+                self.place.write_key(row.key(), &mut self.key);
+            }
+            let start = Bound::Excluded(self.key.as_slice());
+            let mut cursor = self.data.upper_bound_mut(start).during(operation)?;
+            let mut key = Vec::new();
+            while let Some(row) = rows.row() {
+                self.place.write_key(row.key(), &mut key);
+                match cursor.insert_before(key.as_slice(), row.columns()) {
+                    Ok(()) => inserted += 1,
+                    // A row lies in between: look the next place up.
+                    Err(CursorError::UnorderedKey) if inserted > 0 => break,
+                    Err(CursorError::UnorderedKey) => {
+                        let message = format!("{operation}: a row to create is there already");
+                        return Err(StoreError::new(ErrorKind::Stale, message));
+                    }
+                    Err(error) => return Err(store_error(operation, error)),
+                }
+                rows.advance()?;
+            }
+            cursor.close().during(operation)?;
+            self.tally.counts.created += inserted;
+            self.tally.keys_added += inserted;
+        }
         Ok(())
     }
 

@@ -34,7 +34,7 @@ use aside::Aside;
 
 /// The most changed rows that are written in place. Below it the transaction is shorter than a
 /// few chunks of a generation would be.
-const IN_PLACE_ROWS_MAX: u64 = 2048;
+const IN_PLACE_ROWS_MAX: u64 = 4096;
 
 /// One tenant, open for a merge.
 pub(crate) struct EmbeddedWriter<'s> {
@@ -225,7 +225,7 @@ impl TenantWriter for EmbeddedWriter<'_> {
     fn commit(mut self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError> {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::InPlace { transaction, _turn } => self.finish(*transaction, entry),
-            State::Aside(aside) => self.switch(aside, entry),
+            State::Aside(aside) => self.switch(&aside, entry),
             State::Open | State::Ended => {
                 let _turn = self.store.gate.enter();
                 let transaction = self.store.database.begin_write().during("commit a merge")?;

@@ -17,6 +17,22 @@ impl<'c> PlanRows<'c> {
         table: TableIndex,
         role: RowRole,
     ) -> Result<Self, StoreError> {
+        let counts = changes.counts(table);
+        let count = match role {
+            RowRole::Created => counts.created,
+            RowRole::PutBackBefore | RowRole::PutBackAfter => counts.put_back,
+            RowRole::Deleted => counts.deleted,
+            RowRole::Image => 0,
+        };
+        if count == 0 {
+            // Not worth looking for.
+            return Ok(Self {
+                stream: None,
+                batch: RowBatch::new(),
+                current: None,
+                next: 0,
+            });
+        }
         let mut rows = Self::over(changes.rows(table, role)?);
         rows.advance()?;
         Ok(rows)
@@ -35,6 +51,15 @@ impl<'c> PlanRows<'c> {
     /// The current row; none at the end.
     pub(super) fn row(&self) -> Option<RowRef<'_>> {
         self.batch.row_at(self.current?).map(|(row, _)| row)
+    }
+
+    /// Takes the whole batch in which the current row is the first, and goes on to the next one.
+    /// Only before any row of the batch was passed.
+    pub(super) fn take_batch(&mut self) -> Result<RowBatch, StoreError> {
+        let taken = std::mem::take(&mut self.batch);
+        self.next = 0;
+        self.advance()?;
+        Ok(taken)
     }
 
     /// Goes to the next row.
