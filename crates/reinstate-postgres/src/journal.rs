@@ -1,0 +1,119 @@
+//! The journal: what the store remembers of each merge, written in the merge's own transaction.
+
+use reinstate_core::{Digest, ErrorKind, JobId, JournalEntry, StoreError, TenantId};
+use tokio_postgres::types::Type;
+
+use crate::catalog::{OWN_NAMESPACE, get};
+use crate::session::Session;
+
+/// What an administrator runs where the role may not.
+const DEFINITION: &str = "\
+CREATE SCHEMA IF NOT EXISTS reinstate;
+CREATE TABLE IF NOT EXISTS reinstate.journal (
+    job bytea NOT NULL,
+    tenant bytea NOT NULL,
+    plan bytea NOT NULL,
+    payload bytea NOT NULL,
+    transaction_id xid8 NOT NULL,
+    committed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (job, tenant)
+);
+";
+
+/// Whether the journal is there and the role may use it.
+fn is_usable(session: &Session) -> Result<Option<bool>, StoreError> {
+    let sql = "SELECT has_schema_privilege(n.oid, 'USAGE')
+                  AND has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = 'reinstate' AND c.relname = 'journal'";
+    let rows = session.rows("look for the journal", sql, &[])?;
+    rows.first().map(|row| get(row, 0)).transpose()
+}
+
+/// Creates the journal unless it is there.
+///
+/// # Errors
+/// `Refused` if it is not there and the role may not create it, or may not use it; the message
+/// holds the statements for somebody who may.
+pub(crate) fn prepare(session: &Session) -> Result<(), StoreError> {
+    match is_usable(session)? {
+        Some(true) => return Ok(()),
+        Some(false) => {
+            let message = "prepare the store: the role may not use the journal. An administrator \
+                 runs: GRANT USAGE ON SCHEMA reinstate TO role; GRANT SELECT, INSERT ON \
+                 reinstate.journal TO role";
+            return Err(StoreError::new(ErrorKind::Refused, message));
+        }
+        None => {}
+    }
+    match session.run("create the journal", DEFINITION) {
+        // Two runs at once: the other one was faster.
+        Err(_) if is_usable(session)? == Some(true) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Refused => {
+            let message = format!(
+                "prepare the store: the role may not create the schema {OWN_NAMESPACE}. An \
+                 administrator runs:\n{DEFINITION}GRANT USAGE ON SCHEMA reinstate TO role;\n\
+                 GRANT SELECT, INSERT ON reinstate.journal TO role;"
+            );
+            Err(StoreError::new(ErrorKind::Refused, message).because(error))
+        }
+        result => result,
+    }
+}
+
+/// Writes an entry in the session's transaction.
+///
+/// # Errors
+/// As the server reports it; `Conflict` if the run is in the journal already.
+pub(crate) fn write(session: &Session, entry: &JournalEntry) -> Result<(), StoreError> {
+    let sql = "INSERT INTO reinstate.journal (job, tenant, plan, payload, transaction_id)
+               VALUES ($1, $2, $3, $4, pg_current_xact_id())";
+    let (job, plan) = (entry.job.as_bytes().as_slice(), entry.plan.as_bytes().as_slice());
+    let (tenant, payload) = (entry.tenant.as_bytes(), entry.payload.as_slice());
+    session.execute(
+        "write the journal",
+        sql,
+        &[
+            (&job, Type::BYTEA),
+            (&tenant, Type::BYTEA),
+            (&plan, Type::BYTEA),
+            (&payload, Type::BYTEA),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Reads an entry; none if that merge was not committed.
+///
+/// # Errors
+/// As the server reports it; `Corrupt` if the entry is not what a merge writes.
+pub(crate) fn read(
+    session: &Session,
+    job: JobId,
+    tenant: &TenantId,
+) -> Result<Option<JournalEntry>, StoreError> {
+    if is_usable(session)?.is_none() {
+        return Ok(None);
+    }
+    let sql = "SELECT plan, payload FROM reinstate.journal WHERE job = $1 AND tenant = $2";
+    let (job_bytes, tenant_bytes) = (job.as_bytes().as_slice(), tenant.as_bytes());
+    let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] = [
+        (&job_bytes, Type::BYTEA),
+        (&tenant_bytes, Type::BYTEA),
+    ];
+    let rows = session.rows("read the journal", sql, &values)?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let plan: Vec<u8> = get(row, 0)?;
+    let plan = <[u8; 32]>::try_from(plan).map_err(|plan| {
+        let message = format!("read the journal: a digest of {} bytes", plan.len());
+        StoreError::new(ErrorKind::Corrupt, message)
+    })?;
+    Ok(Some(JournalEntry {
+        job,
+        tenant: tenant.clone(),
+        plan: Digest::from_bytes(plan),
+        payload: get(row, 1)?,
+    }))
+}

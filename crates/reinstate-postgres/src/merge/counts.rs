@@ -1,0 +1,102 @@
+//! What the transaction changed, as the server counted it: the second line.
+//!
+//! The server counts every row that anything in the transaction inserts, updates or deletes, in
+//! every table, whatever caused it. The session has written nothing before this transaction, so
+//! that the counts are this transaction's alone.
+
+use std::collections::BTreeMap;
+
+use reinstate_core::{ChangeCounts, ErrorKind, StoreError, TableName};
+use tokio_postgres::types::Type;
+
+use crate::catalog::{Catalog, OWN_NAMESPACE, display_name, get};
+use crate::session::Session;
+
+/// What a transaction changed: by table, with the table's object id.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written {
+    by_name: BTreeMap<TableName, (u32, ChangeCounts)>,
+}
+
+impl Written {
+    /// The counts of every table that changed.
+    pub(super) fn counts(&self) -> Vec<(TableName, ChangeCounts)> {
+        let tables = self.by_name.iter();
+        tables.map(|(name, (_, counts))| (name.clone(), *counts)).collect()
+    }
+
+    /// How many rows of which tables the transaction left behind, if it wrote none twice.
+    pub(super) fn rows_left(&self) -> Vec<(u32, u64)> {
+        let tables = self.by_name.values();
+        tables.map(|(oid, counts)| (*oid, counts.created + counts.put_back)).collect()
+    }
+
+    /// Counts moves between the partitions of a table as what they are, which the server counts
+    /// as a delete and an insert each. Counts that cannot hold that many moves stay as they are:
+    /// they are wrong, and whoever compares them must see it.
+    pub(super) fn set_moves(&mut self, table: &TableName, moved: u64) {
+        let Some((_, counts)) = self.by_name.get_mut(table) else {
+            return;
+        };
+        let remaining = |count: u64| count.checked_sub(moved);
+        if let (Some(created), Some(deleted)) = (remaining(counts.created), remaining(counts.deleted))
+        {
+            *counts = ChangeCounts {
+                created,
+                deleted,
+                put_back: counts.put_back + moved,
+            };
+        }
+    }
+}
+
+/// Reads the counts, by table; partitions count for their root.
+///
+/// # Errors
+/// `Refused` if something in the transaction truncated or altered a table, which the server does
+/// not count.
+pub(super) fn read_written(
+    session: &Session,
+    catalog: &Catalog,
+) -> Result<Written, StoreError> {
+    let operation = "count what the transaction changed";
+    let sql = "SELECT c.oid, n.nspname::text, c.relname::text,
+                      s.n_tup_ins, s.n_tup_upd, s.n_tup_del,
+                      EXISTS (SELECT FROM pg_locks l
+                               WHERE l.pid = pg_backend_pid() AND l.relation = c.oid
+                                 AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock')
+                 FROM pg_stat_xact_user_tables s
+                 JOIN pg_class c ON c.oid = s.relid
+                 JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE c.relpersistence <> 't' AND n.nspname <> $1";
+    let mut written = Written::default();
+    for row in session.rows(operation, sql, &[(&OWN_NAMESPACE, Type::TEXT)])? {
+        let count = |column| Ok::<u64, StoreError>(get::<i64>(&row, column)?.cast_unsigned());
+        let oid: u32 = get(&row, 0)?;
+        let (name, oid) = match catalog.by_oid(oid) {
+            Some(index) => {
+                let (schema, relation) = catalog.table(index);
+                (schema.name.clone(), relation.oid)
+            }
+            None => {
+                let (namespace, relation): (String, String) = (get(&row, 1)?, get(&row, 2)?);
+                (TableName::new(display_name(&namespace, &relation)), oid)
+            }
+        };
+        if get(&row, 6)? {
+            let message = format!(
+                "{operation}: something truncated or altered table {name} in it: look for triggers"
+            );
+            return Err(StoreError::new(ErrorKind::Refused, message));
+        }
+        let changed = ChangeCounts {
+            created: count(3)?,
+            put_back: count(4)?,
+            deleted: count(5)?,
+        };
+        if changed != ChangeCounts::NONE {
+            written.by_name.entry(name).or_insert((oid, ChangeCounts::NONE)).1 += changed;
+        }
+    }
+    Ok(written)
+}

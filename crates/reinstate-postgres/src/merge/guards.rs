@@ -1,0 +1,160 @@
+//! What is checked before anything is written.
+
+use reinstate_core::{ChangeSource, ErrorKind, StoreError, TableIndex, TenantId};
+use tokio_postgres::types::Type;
+
+use crate::catalog::{Catalog, OWN_NAMESPACE, get};
+use crate::session::Session;
+use crate::settings::ConnectionSettings;
+use crate::tenancy::TenancyMap;
+
+/// Refuses a server that would not count what the merge does, and a role that could not finish.
+pub(super) fn check_session(
+    session: &Session,
+    settings: &ConnectionSettings,
+) -> Result<(), StoreError> {
+    let operation = "check what the role may do";
+    let timeout = settings.statement_timeout.as_millis();
+    session.run(operation, &format!("SET statement_timeout = {timeout}"))?;
+    let sql = "SELECT current_setting('track_counts')::bool,
+                      has_database_privilege(current_database(), 'TEMP'),
+                      pg_is_in_recovery(),
+                      EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                               WHERE n.nspname = $1 AND c.relname = 'journal')";
+    let row = session.row(operation, sql, &[(&OWN_NAMESPACE, Type::TEXT)])?;
+    let refused = |message: &str| Err(StoreError::new(ErrorKind::Refused, message));
+    if !get::<bool>(&row, 0)? {
+        return refused(
+            "track_counts is off, so that the server would not count what a merge changes: ALTER \
+             SYSTEM SET track_counts = on, or set it for the role",
+        );
+    }
+    if !get::<bool>(&row, 1)? {
+        return refused("the role may not create temporary tables: GRANT TEMP ON DATABASE to it");
+    }
+    if get::<bool>(&row, 2)? {
+        return refused("the server is a standby: nothing can be written to it");
+    }
+    if !get::<bool>(&row, 3)? {
+        return refused("the store has no journal yet: prepare it first");
+    }
+    Ok(())
+}
+
+/// Holds the tenant until the session ends or lets go of it.
+///
+/// # Errors
+/// `Locked` if somebody else holds it.
+pub(super) fn lock_tenant(session: &Session, tenant: &TenantId) -> Result<(), StoreError> {
+    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres tenant lock v1");
+    hasher.update(tenant.as_bytes());
+    let mut number = [0; 8];
+    hasher.finalize_xof().fill(&mut number);
+    let number = i64::from_le_bytes(number);
+    let sql = "SELECT pg_try_advisory_lock($1)";
+    let row = session.row("lock the tenant", sql, &[(&number, Type::INT8)])?;
+    if get(&row, 0)? {
+        return Ok(());
+    }
+    let message = format!("lock {tenant}: another run is writing to it");
+    Err(StoreError::new(ErrorKind::Locked, message))
+}
+
+/// Refuses changes that would reach rows by ways that the plan does not show, or that the role
+/// may not make. Looks only at tables that change.
+pub(super) fn check_changes(
+    session: &Session,
+    map: &TenancyMap,
+    catalog: &Catalog,
+    changes: &dyn ChangeSource,
+) -> Result<(), StoreError> {
+    let mut obstacles = Vec::new();
+    for &index in changes.tables() {
+        if catalog.schema.get(index).is_none_or(|table| !table.tenancy.is_tenant_owned()) {
+            let message = "write rows: the plan names a table that no tenant owns";
+            return Err(StoreError::new(ErrorKind::Refused, message));
+        }
+        find_triggers(map, catalog, changes, index, &mut obstacles);
+        find_actions(catalog, changes, index, &mut obstacles);
+    }
+    find_missing_privileges(session, catalog, changes, &mut obstacles)?;
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    let message = format!("write rows: {}", obstacles.join("; "));
+    Err(StoreError::new(ErrorKind::Refused, message))
+}
+
+fn find_triggers(
+    map: &TenancyMap,
+    catalog: &Catalog,
+    changes: &dyn ChangeSource,
+    index: TableIndex,
+    obstacles: &mut Vec<String>,
+) {
+    let (schema, relation) = catalog.table(index);
+    let counts = changes.counts(index);
+    for trigger in &relation.triggers {
+        let fires = trigger.on_insert && counts.created > 0
+            || trigger.on_update && counts.put_back > 0
+            || trigger.on_delete && counts.deleted > 0;
+        if fires && !map.allows_trigger(schema.name.as_str(), &trigger.name) {
+            let name = format!("{}.{}", schema.name, trigger.name);
+            obstacles.push(format!(
+                "trigger or rule {name} would fire: if it changes no rows but the one it fires \
+                 for, add {name:?} to allowed_triggers"
+            ));
+        }
+    }
+}
+
+fn find_actions(
+    catalog: &Catalog,
+    changes: &dyn ChangeSource,
+    index: TableIndex,
+    obstacles: &mut Vec<String>,
+) {
+    let (schema, relation) = catalog.table(index);
+    let counts = changes.counts(index);
+    for action in &relation.actions {
+        let fires = action.on_delete && counts.deleted > 0
+            || action.on_update && action.can_change && counts.put_back > 0;
+        if fires && !action.child_is_owned {
+            obstacles.push(format!(
+                "foreign key {} would change or delete rows of {}, which no tenant owns, when \
+                 rows of {} change",
+                action.constraint, action.child, schema.name
+            ));
+        }
+    }
+}
+
+fn find_missing_privileges(
+    session: &Session,
+    catalog: &Catalog,
+    changes: &dyn ChangeSource,
+    obstacles: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    let oids: Vec<u32> =
+        changes.tables().iter().map(|index| catalog.tables[index.get()].oid).collect();
+    let sql = "SELECT has_any_column_privilege(u.oid, 'INSERT'),
+                      has_any_column_privilege(u.oid, 'UPDATE'),
+                      has_table_privilege(u.oid, 'DELETE')
+                 FROM unnest($1::oid[]) WITH ORDINALITY u(oid, place) ORDER BY u.place";
+    let operation = "check what the role may write";
+    let rows = session.rows(operation, sql, &[(&oids, Type::OID_ARRAY)])?;
+    for (&index, row) in changes.tables().iter().zip(&rows) {
+        let counts = changes.counts(index);
+        for (place, needed, privilege) in [
+            (0, counts.created > 0, "INSERT"),
+            (1, counts.put_back > 0, "UPDATE"),
+            (2, counts.deleted > 0, "DELETE"),
+        ] {
+            if needed && !get::<bool>(row, place)? {
+                let name = &catalog.schema.table(index).name;
+                obstacles.push(format!("the role lacks {privilege} on {name}: GRANT it"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! What marks the rows of a commit: the number of its transaction, which every row version has.
+//!
+//! There is no index over it. So the mark also holds how many rows the transaction left in each
+//! table, as the server counted them: if that many rows of the *tenant* have the number, which
+//! its own index finds, then none of anybody else has. Only otherwise is a table read whole.
+
+use reinstate_core::{ErrorKind, StoreError, TableIndex, Tenancy, TenantId};
+
+use super::counts::Written;
+use crate::catalog::{Catalog, get};
+use crate::owner::owner_path;
+use crate::session::Session;
+use crate::settings::ConnectionSettings;
+use crate::snapshot::{Access, begin};
+use crate::tenancy::TenancyMap;
+
+/// A transaction, and how many rows it left in which tables. Text form:
+/// `transaction[;table:rows]...`, all decimal.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CommitMark {
+    transaction: u64,
+    tables: Vec<(u32, u64)>,
+}
+
+impl CommitMark {
+    pub(super) fn new(transaction: u64, written: &Written) -> Self {
+        Self {
+            transaction,
+            tables: written.rows_left(),
+        }
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut text = self.transaction.to_string();
+        for (table, rows) in &self.tables {
+            text.push_str(&format!(";{table}:{rows}"));
+        }
+        text.into_bytes()
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(bytes).ok()?.split(';');
+        let transaction = parts.next()?.parse().ok()?;
+        let table = |part: &str| {
+            let (table, rows) = part.split_once(':')?;
+            Some((table.parse().ok()?, rows.parse().ok()?))
+        };
+        Some(Self {
+            transaction,
+            tables: parts.map(table).collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// Counts rows of anybody but the tenant that carry the mark.
+///
+/// # Errors
+/// `Corrupt` if the mark is not one.
+pub(crate) fn count_foreign_rows(
+    settings: &ConnectionSettings,
+    map: &TenancyMap,
+    tenant: &TenantId,
+    mark: &[u8],
+) -> Result<u64, StoreError> {
+    let mark = CommitMark::parse(mark).ok_or_else(|| {
+        let message = "count rows of others: the mark of the commit is damaged";
+        StoreError::new(ErrorKind::Corrupt, message)
+    })?;
+    let session = Session::connect(settings)?;
+    let catalog = begin(&session, map, Access::ReadOnly)?.catalog;
+    let mut foreign = 0;
+    for &(oid, expected) in &mark.tables {
+        let Some(index) = catalog.by_oid(oid) else {
+            continue;
+        };
+        if catalog.schema.table(index).tenancy == Tenancy::Excluded {
+            continue;
+        }
+        let counter = Counter {
+            session: &session,
+            catalog: &catalog,
+            tenant,
+            transaction: mark.transaction,
+            table: index,
+        };
+        if counter.own()? != expected {
+            foreign += counter.of_others()?;
+        }
+    }
+    Ok(foreign)
+}
+
+struct Counter<'a> {
+    session: &'a Session,
+    catalog: &'a Catalog,
+    tenant: &'a TenantId,
+    transaction: u64,
+    table: TableIndex,
+}
+
+impl Counter<'_> {
+    fn own(&self) -> Result<u64, StoreError> {
+        match owner_path(self.catalog, self.table, "t") {
+            Some(path) => self.count(&path.joins("JOIN"), &path.is_owner(self.tenant)?),
+            None => Ok(0),
+        }
+    }
+
+    fn of_others(&self) -> Result<u64, StoreError> {
+        match owner_path(self.catalog, self.table, "t") {
+            Some(path) => self.count(&path.joins("LEFT JOIN"), &path.is_not_owner(self.tenant)?),
+            None => self.count("", "true"),
+        }
+    }
+
+    fn count(&self, joins: &str, condition: &str) -> Result<u64, StoreError> {
+        let (schema, table) = self.catalog.table(self.table);
+        // Row versions hold the low half of the number.
+        let low = self.transaction & 0xffff_ffff;
+        let sql = format!(
+            "SELECT count(*) FROM {} AS t{joins} WHERE t.xmin = '{low}'::xid AND {condition}",
+            table.sql_rows()
+        );
+        let operation = format!("count rows of the commit in table {}", schema.name);
+        let row = self.session.row(&operation, &sql, &[])?;
+        Ok(get::<i64>(&row, 0)?.cast_unsigned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_reads_back() {
+        for tables in [vec![], vec![(1, 0)], vec![(16_384, 7), (16_390, u64::MAX)]] {
+            let mark = CommitMark {
+                transaction: 1 << 33,
+                tables,
+            };
+            assert_eq!(CommitMark::parse(&mark.to_bytes()), Some(mark));
+        }
+        for bad in ["", "x", "1;", "1;2", "1;2:x", "1;:2", "\u{e9}"] {
+            assert_eq!(CommitMark::parse(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}

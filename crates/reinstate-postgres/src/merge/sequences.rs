@@ -1,0 +1,129 @@
+//! Sequences that must not hand out a restored value again.
+//!
+//! Sequences do not obey transactions: others take values at the same time, and what is raised
+//! stays raised after a rollback, as it does for everybody. So a sequence is raised only just
+//! before the commit, and never lowered.
+
+use std::collections::BTreeMap;
+
+use reinstate_core::{RowRef, SequenceRaise, StoreError};
+use tokio_postgres::types::Type;
+
+use crate::catalog::{CatalogTable, OwnedSequence, get};
+use crate::session::Session;
+use crate::sql::literal;
+
+/// Up to how many values a sequence is raised by taking them one by one, which nobody can come
+/// in the way of.
+const TAKEN_MAX: i64 = 1_000;
+
+/// The greatest restored value of each sequence.
+#[derive(Debug, Default)]
+pub(super) struct RestoredValues {
+    by_name: BTreeMap<String, (OwnedSequence, i64)>,
+}
+
+/// The columns of one table that take their values from sequences.
+pub(super) struct SequenceColumns<'r> {
+    values: &'r mut RestoredValues,
+    /// Columns with what their sequences are called, and the greatest value so far.
+    columns: Vec<(usize, OwnedSequence, Option<i64>)>,
+}
+
+impl RestoredValues {
+    /// Notes the values of rows that are written to this table.
+    pub(super) fn of<'r>(&'r mut self, table: &CatalogTable) -> SequenceColumns<'r> {
+        let rising = table.sequences.iter().filter(|sequence| sequence.increment > 0);
+        SequenceColumns {
+            values: self,
+            columns: rising
+                .map(|sequence| (sequence.column.get(), sequence.clone(), None))
+                .collect(),
+        }
+    }
+
+    /// Notes nothing.
+    pub(super) fn of_none(&mut self) -> SequenceColumns<'_> {
+        SequenceColumns {
+            values: self,
+            columns: Vec::new(),
+        }
+    }
+
+    /// Raises the sequences that lag behind.
+    ///
+    /// # Errors
+    /// `Refused` if the role may not use one of them.
+    pub(super) fn raise(&self, session: &Session) -> Result<Vec<SequenceRaise>, StoreError> {
+        let mut raised = Vec::new();
+        for (sequence, restored) in self.by_name.values() {
+            raised.extend(raise(session, sequence, *restored)?);
+        }
+        Ok(raised)
+    }
+}
+
+impl SequenceColumns<'_> {
+    /// Looks at one row.
+    pub(super) fn note(&mut self, row: RowRef<'_>) {
+        for (column, sequence, greatest) in &mut self.columns {
+            let value = row.values().nth(*column).flatten();
+            let value = value.and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse().ok());
+            // A value that the sequence never reaches is not in its way.
+            let value = value.filter(|value| *value <= sequence.value_max);
+            *greatest = (*greatest).max(value);
+        }
+    }
+}
+
+impl Drop for SequenceColumns<'_> {
+    fn drop(&mut self) {
+        for (_, sequence, greatest) in self.columns.drain(..) {
+            if let Some(greatest) = greatest {
+                let name = sequence.sql_name();
+                let known = self.values.by_name.entry(name).or_insert((sequence, greatest));
+                known.1 = known.1.max(greatest);
+            }
+        }
+    }
+}
+
+fn raise(
+    session: &Session,
+    sequence: &OwnedSequence,
+    restored: i64,
+) -> Result<Option<SequenceRaise>, StoreError> {
+    let operation = format!("raise sequence {}", sequence.display_name);
+    let name = sequence.sql_name();
+    let state = format!(
+        "SELECT CASE WHEN q.is_called THEN q.last_value ELSE q.last_value - {} END FROM {name} q",
+        sequence.increment
+    );
+    let last = || -> Result<i64, StoreError> { get(&session.row(&operation, &state, &[])?, 0) };
+    let from = last()?;
+    if from >= restored {
+        return Ok(None);
+    }
+    let distance = i128::from(restored) - i128::from(from);
+    let steps = (distance + i128::from(sequence.increment) - 1) / i128::from(sequence.increment);
+    let regclass = literal(&name);
+    match i64::try_from(steps) {
+        Ok(steps) if steps <= TAKEN_MAX => {
+            let sql =
+                format!("SELECT max(nextval({regclass})) FROM generate_series(1, {steps})");
+            session.row(&operation, &sql, &[])?;
+        }
+        // Others would have to take a thousand values between the condition and the call.
+        _ => {
+            let sql = format!(
+                "SELECT setval({regclass}, $1) FROM {name} q WHERE q.last_value < $1"
+            );
+            session.rows(&operation, &sql, &[(&restored, Type::INT8)])?;
+        }
+    }
+    Ok(Some(SequenceRaise {
+        name: sequence.display_name.clone(),
+        from,
+        to: last()?,
+    }))
+}

@@ -1,0 +1,118 @@
+//! Temporary tables that hold the rows of a plan until a statement takes them over.
+//!
+//! A stage has the types of the live table and none of its constraints, defaults, indexes or
+//! triggers. It is gone with the transaction.
+
+use reinstate_core::{
+    ChangeSource, ErrorKind, RowBatch, RowBuilder, RowRef, RowRole, StoreError, TableIndex,
+};
+
+use super::sequences::SequenceColumns;
+use crate::catalog::{Catalog, CatalogTable};
+use crate::copy_text::write_line;
+use crate::session::Session;
+use crate::sql::columns_of;
+
+/// From how many rows on a stage gets statistics of its own.
+const ANALYZED_ROWS_MIN: u64 = 2_000;
+
+/// Rows of one table and role, on the server.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// As SQL.
+    pub name: String,
+    pub row_count: u64,
+}
+
+/// Which columns a stage has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StageColumns {
+    All,
+    Key,
+}
+
+/// What a stage is made of.
+pub(super) struct Staging<'a> {
+    pub session: &'a Session,
+    pub catalog: &'a Catalog,
+    pub changes: &'a dyn ChangeSource,
+    /// How many stages there are; each has a number in its name.
+    pub stage_count: u32,
+}
+
+impl Staging<'_> {
+    /// Sends rows to the server. `seen` gets every row's values.
+    ///
+    /// # Errors
+    /// `Corrupt` if there are more or fewer rows than `expected`.
+    pub(super) fn stage(
+        &mut self,
+        table: TableIndex,
+        role: RowRole,
+        columns: StageColumns,
+        expected: u64,
+        seen: &mut SequenceColumns<'_>,
+    ) -> Result<Stage, StoreError> {
+        let (schema, relation) = self.catalog.table(table);
+        let operation = format!("send rows of table {}", schema.name);
+        let is_staged: Vec<bool> = (0..relation.columns.len())
+            .map(|place| {
+                columns == StageColumns::All || schema.key.iter().any(|key| key.get() == place)
+            })
+            .collect();
+        self.stage_count += 1;
+        let name = format!("pg_temp.reinstate_stage_{}", self.stage_count);
+        let create = format!(
+            "CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {} FROM {} AS t WITH NO DATA",
+            staged_columns(relation, &is_staged, "t"),
+            relation.sql_name()
+        );
+        self.session.run(&operation, &create)?;
+        let mut rows = self.changes.rows(table, role)?;
+        let mut batch = RowBatch::new();
+        let mut part = RowBuilder::new();
+        let copy = format!("COPY {name} FROM STDIN");
+        let row_count = self.session.copy_in(&operation, &copy, |buffer| {
+            while buffer.len() < RowBatch::TARGET_BYTES && rows.next_batch(&mut batch)? {
+                for row in batch.iter() {
+                    seen.note(row);
+                    if columns == StageColumns::All {
+                        write_line(row, buffer);
+                    } else {
+                        keep_columns(row, &is_staged, &mut part);
+                        write_line(part.row(), buffer);
+                    }
+                }
+            }
+            Ok(!buffer.is_empty())
+        })?;
+        if row_count != expected {
+            let message = format!("{operation}: {row_count} rows instead of {expected}");
+            return Err(StoreError::new(ErrorKind::Corrupt, message));
+        }
+        if row_count >= ANALYZED_ROWS_MIN && columns == StageColumns::Key {
+            self.session.run(&operation, &format!("ANALYZE {name}"))?;
+        }
+        Ok(Stage { name, row_count })
+    }
+
+    /// Gives the space of a stage back that nobody reads any more.
+    pub(super) fn discard(&self, stage: &Stage) -> Result<(), StoreError> {
+        self.session.run("empty a temporary table", &format!("TRUNCATE {}", stage.name))
+    }
+}
+
+fn staged_columns(relation: &CatalogTable, is_staged: &[bool], alias: &str) -> String {
+    let columns = relation.columns.iter().zip(is_staged);
+    let names = columns.filter(|(_, is_staged)| **is_staged);
+    columns_of(alias, names.map(|(column, _)| column.name.as_str()))
+}
+
+fn keep_columns(row: RowRef<'_>, is_kept: &[bool], part: &mut RowBuilder) {
+    part.start(b"");
+    for (value, is_kept) in row.values().zip(is_kept) {
+        if *is_kept {
+            part.push(value);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The statements that take staged rows over into a live table. All of them name the tenant.
+//!
+//! Aliases: `t` is the live table, `s` the stage.
+
+use reinstate_core::{
+    ColumnIndex, ErrorKind, StoreError, TableIndex, TableSchema, TenantId,
+};
+
+use super::staging::Stage;
+use crate::catalog::{Catalog, CatalogTable};
+use crate::owner::{OwnerPath, owner_path};
+use crate::sql::quote;
+
+/// What a statement is about.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub catalog: &'a Catalog,
+    pub table: TableIndex,
+    pub tenant: &'a TenantId,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn schema(&self) -> &'a TableSchema {
+        self.catalog.schema.table(self.table)
+    }
+
+    pub(super) fn relation(&self) -> &'a CatalogTable {
+        &self.catalog.tables[self.table.get()]
+    }
+
+    fn path(&self, alias: &str) -> Result<OwnerPath, StoreError> {
+        owner_path(self.catalog, self.table, alias).ok_or_else(|| {
+            let message = format!("write table {}: no tenant owns it", self.schema().name);
+            StoreError::new(ErrorKind::Refused, message)
+        })
+    }
+
+    /// Deletes the rows whose keys are staged, unless one of `keepers` holds for them.
+    ///
+    /// # Errors
+    /// As [`OwnerPath::conditions`].
+    pub(super) fn delete(&self, stage: &Stage, keepers: &[String]) -> Result<String, StoreError> {
+        let path = self.path("t")?;
+        let unless: String = keepers.iter().map(|keeper| format!(" AND NOT {keeper}")).collect();
+        Ok(format!(
+            "DELETE FROM {} AS t USING {} AS s{} WHERE {} AND {}{unless}",
+            self.relation().sql_rows(),
+            stage.name,
+            path.further_sources(),
+            self.same_key("t", "s"),
+            path.conditions(self.tenant)?,
+        ))
+    }
+
+    /// Deletes as many copies of each staged row as are staged, of a table without a key.
+    ///
+    /// Rows are compared as the server writes them, the way they were read.
+    ///
+    /// # Errors
+    /// As [`OwnerPath::conditions`].
+    pub(super) fn delete_copies(&self, stage: &Stage) -> Result<String, StoreError> {
+        let path = self.path("t")?;
+        let rows = self.relation().sql_rows();
+        let whole = |alias: &str| format!("ROW({})::text", self.relation().sql_columns(alias));
+        Ok(format!(
+            "WITH wanted AS (
+                 SELECT {} AS line, count(*) AS copies FROM {} AS s GROUP BY 1),
+             found AS (
+                 SELECT t.tableoid AS part, t.ctid AS place, {} AS line
+                   FROM {rows} AS t{} WHERE {}),
+             numbered AS (
+                 SELECT f.part, f.place, w.copies,
+                        row_number() OVER (PARTITION BY f.line) AS copy
+                   FROM found f JOIN wanted w ON w.line = f.line)
+             DELETE FROM {rows} AS t USING numbered n
+              WHERE t.ctid = n.place AND t.tableoid = n.part AND n.copy <= n.copies",
+            whole("s"),
+            stage.name,
+            whole("t"),
+            path.joins("JOIN"),
+            path.is_owner(self.tenant)?,
+        ))
+    }
+
+    /// Gives live rows the values that are staged under their keys. Both the row as it is and
+    /// the row as it shall be must be the tenant's.
+    ///
+    /// # Errors
+    /// `Refused` if the table has nothing but its key.
+    pub(super) fn update(&self, stage: &Stage) -> Result<String, StoreError> {
+        let (live, staged) = (self.path("t")?, self.path("s")?);
+        let assignments: Vec<String> = self
+            .value_columns()
+            .filter(|column| !self.is_identity_always(*column))
+            .map(|column| format!("{0} = s.{0}", self.column(column)))
+            .collect();
+        if assignments.is_empty() {
+            let message = format!(
+                "put back rows of {}: it has no column that can be changed",
+                self.schema().name
+            );
+            return Err(StoreError::new(ErrorKind::Refused, message));
+        }
+        Ok(format!(
+            "UPDATE {} AS t SET {} FROM {} AS s{}{} WHERE {} AND {} AND {}",
+            self.relation().sql_rows(),
+            assignments.join(", "),
+            stage.name,
+            live.further_sources(),
+            staged.further_sources(),
+            self.same_key("t", "s"),
+            live.conditions(self.tenant)?,
+            staged.conditions(self.tenant)?,
+        ))
+    }
+
+    /// Counts the rows in which a column that only the server may set is not as staged. None if
+    /// there is no such column.
+    pub(super) fn count_unlike(&self, stage: &Stage) -> Option<String> {
+        let unlike: Vec<String> = self
+            .value_columns()
+            .filter(|column| self.is_identity_always(*column))
+            .map(|column| format!("t.{0} IS DISTINCT FROM s.{0}", self.column(column)))
+            .collect();
+        (!unlike.is_empty()).then(|| {
+            format!(
+                "SELECT count(*) FROM {} AS t JOIN {} AS s ON {} WHERE {}",
+                self.relation().sql_rows(),
+                stage.name,
+                self.same_key("t", "s"),
+                unlike.join(" OR ")
+            )
+        })
+    }
+
+    /// Creates the staged rows that are the tenant's.
+    ///
+    /// # Errors
+    /// As [`OwnerPath::is_owner`].
+    pub(super) fn insert(&self, stage: &Stage) -> Result<String, StoreError> {
+        let path = self.path("s")?;
+        let relation = self.relation();
+        let names = relation.columns.iter().map(|column| quote(&column.name));
+        // Without it the server refuses values for such a column; for others it means nothing.
+        let has_identity = relation.columns.iter().any(|column| column.is_identity_always);
+        let overriding = if has_identity { " OVERRIDING SYSTEM VALUE" } else { "" };
+        Ok(format!(
+            "INSERT INTO {} ({}){overriding} SELECT {} FROM {} AS s{} WHERE {}",
+            relation.sql_name(),
+            names.collect::<Vec<_>>().join(", "),
+            relation.sql_columns("s"),
+            stage.name,
+            path.joins("JOIN"),
+            path.is_owner(self.tenant)?,
+        ))
+    }
+
+    /// That two aliases have the same primary key.
+    pub(super) fn same_key(&self, left: &str, right: &str) -> String {
+        let columns = self.schema().key.iter().zip(&self.relation().key_operators);
+        let equal = columns.map(|(column, operator)| {
+            let name = self.column(*column);
+            format!("{left}.{name} {operator} {right}.{name}")
+        });
+        equal.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// The columns of the primary key, as SQL.
+    pub(super) fn key_columns(&self, alias: &str) -> String {
+        let names = self.schema().key.iter().map(|column| self.column(*column));
+        names.map(|name| format!("{alias}.{name}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether rows of the table refer to others of it.
+    pub(super) fn refers_to_itself(&self) -> bool {
+        let mut references = self.schema().references.iter();
+        references.any(|reference| reference.parent == self.table)
+    }
+
+    fn value_columns(&self) -> impl Iterator<Item = ColumnIndex> {
+        let schema = self.schema();
+        let count = u32::try_from(schema.columns.len()).unwrap_or(u32::MAX);
+        (0..count).map(ColumnIndex).filter(|column| !schema.key.contains(column))
+    }
+
+    fn is_identity_always(&self, column: ColumnIndex) -> bool {
+        self.relation().columns[column.get()].is_identity_always
+    }
+
+    fn column(&self, column: ColumnIndex) -> String {
+        quote(&self.relation().columns[column.get()].name)
+    }
+}
