@@ -27,15 +27,14 @@ pub struct Suite {
 
 /// Runs one suite on so many histories, each on a store of its own.
 ///
-/// The seed is printed; the environment variable `PROPTEST_RNG_SEED` sets it.
+/// The seed is printed. The environment variables `PROPTEST_RNG_SEED` and `PROPTEST_CASES` say
+/// otherwise.
 ///
 /// # Panics
 /// If it does not hold, with the smallest history found; or if there is no suite of that name.
 pub fn check<F: Fixture>(name: &str, cases: u32) {
-    let seed = std::env::var("PROPTEST_RNG_SEED").ok();
-    let seed = seed
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(fresh_seed);
+    let seed = variable("PROPTEST_RNG_SEED").unwrap_or_else(fresh_seed);
+    let cases = variable("PROPTEST_CASES").unwrap_or(cases);
     println!("{name}: PROPTEST_RNG_SEED={seed}, {cases} histories");
     if let Err(violation) = try_suite(name, F::create, cases, seed) {
         panic!("{name}, PROPTEST_RNG_SEED={seed}: {violation}");
@@ -70,6 +69,16 @@ pub fn try_suite<F: Fixture>(
     };
     let result = TestRunner::new(config).run(&histories(), run);
     result.map_err(|error| Violation::new(error.to_string()))
+}
+
+fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
+    let value = std::env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .ok()
+            .expect("a number in the environment variable"),
+    )
 }
 
 fn fresh_seed() -> u64 {
