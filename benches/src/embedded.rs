@@ -62,15 +62,7 @@ fn plan_only(site: &Site, tenant: &Tenant) -> Result<StoredPlan> {
 /// # Errors
 /// As the engine reports it.
 pub fn merge_once(site: &Site, plan: &StoredPlan, tenant: &Tenant) -> Result<u64> {
-    let now = Timestamp::from_micros(0);
-    let receipt = reinstate::merge(
-        site.context(),
-        plan,
-        &tenant.id,
-        &site.store,
-        &site.repository,
-        now,
-    )?;
+    let receipt = reinstate::merge(site.context(), plan, &tenant.id, &site.store)?;
     Ok(receipt.changed_rows())
 }
 
@@ -94,15 +86,7 @@ pub fn restore_once(site: &Site, tenant: &Tenant) -> Result<RestoreTimes> {
     let written = reinstate::plan(site.context(), &images, &site.store, &request, output)?;
     let plan = StoredPlan::open(&site.repository, written.object)?;
     let planned = Instant::now();
-    let now = Timestamp::from_micros(0);
-    let receipt = reinstate::merge(
-        site.context(),
-        &plan,
-        &tenant.id,
-        &site.store,
-        &site.repository,
-        now,
-    )?;
+    let receipt = reinstate::merge(site.context(), &plan, &tenant.id, &site.store)?;
     let merged = Instant::now();
     let verdict = reinstate::verify(site.context(), plan.plan(), &receipt, &site.store)?;
     let verified = Instant::now();

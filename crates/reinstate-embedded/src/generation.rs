@@ -4,6 +4,8 @@
 //! generation that is not in use are seen by nobody; a record says which they are, from the first
 //! one on until the last is removed, so that an interrupted restore leaves nothing behind.
 
+use std::ops::Bound;
+
 use redb::{Durability, ReadableDatabase, ReadableTable};
 use reinstate_core::{StoreError, TableIndex};
 
@@ -115,23 +117,28 @@ impl EmbeddedStore {
     }
 }
 
+/// Removes the first rows of a place, a whole range at once: a cursor that removes row by row
+/// takes several times as long.
 fn remove_rows(
     data: &mut redb::Table<'_, Bytes, Bytes>,
     place: &Place,
     operation: &str,
 ) -> Result<usize, StoreError> {
-    let mut cursor = data
-        .lower_bound_mut(std::ops::Bound::Included(place.prefix()))
-        .during(operation)?;
-    let mut removed = 0;
-    while removed < REMOVED_ROWS_MAX {
-        let next = cursor.peek_next().during(operation)?;
-        if !next.is_some_and(|(key, _)| key.value().starts_with(place.prefix())) {
+    let lower = Bound::Included(place.prefix());
+    let end = place.end();
+    let end = end.as_ref().map(Vec::as_slice);
+    let mut count = 0;
+    let mut first_kept = None;
+    for entry in data.range::<&[u8]>((lower, end)).during(operation)? {
+        let (key, _) = entry.during(operation)?;
+        if count == REMOVED_ROWS_MAX {
+            first_kept = Some(key.value().to_vec());
             break;
         }
-        cursor.remove_next().map(drop).during(operation)?;
-        removed += 1;
+        count += 1;
     }
-    cursor.close().during(operation)?;
-    Ok(removed)
+    let upper = first_kept.as_deref().map_or(end, Bound::Excluded);
+    data.retain_in::<&[u8], _>((lower, upper), |_, _| false)
+        .during(operation)?;
+    Ok(count)
 }

@@ -9,6 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use reinstate_core::{Cancellation, ErrorKind, Observer};
 
 use crate::Error;
+use crate::run_stream::Openers;
 
 /// The least memory that a run can be given.
 pub const MEMORY_BYTES_MIN: usize = 16 * 1024 * 1024;
@@ -41,6 +42,7 @@ impl Default for ResourceOptions {
 #[derive(Debug)]
 pub struct Resources {
     pool: Arc<ThreadPool>,
+    openers: Arc<Openers>,
     options: ResourceOptions,
 }
 
@@ -65,6 +67,7 @@ impl Resources {
             .map_err(|error| Error::new(ErrorKind::Other, format!("start threads: {error}")))?;
         Ok(Self {
             pool: Arc::new(pool),
+            openers: Arc::default(),
             options,
         })
     }
@@ -75,6 +78,10 @@ impl Resources {
 
     pub(crate) fn pool_handle(&self) -> &Arc<ThreadPool> {
         &self.pool
+    }
+
+    pub(crate) fn openers(&self) -> &Arc<Openers> {
+        &self.openers
     }
 
     pub(crate) fn threads(&self) -> usize {

@@ -33,7 +33,7 @@ pub use error::Error;
 pub use image::{TenantImage, extract};
 pub use isolation::{IsolationReport, StoreDigests, store_digests};
 pub use job::{job_of, jobs, plan_of, plan_undo_of, receipt_of};
-pub use merge::{CommitReceipt, MergeReceipt, merge};
+pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
 pub use plan::{
     PlanRequest, RestorePlan, StoredPlan, TenantChanges, WrittenPlan, is_blocked, plan, plan_undo,
     store_plan,

@@ -87,8 +87,6 @@ pub fn merge(
     plan: &StoredPlan,
     tenant: &TenantId,
     live: &dyn LiveStore,
-    repository: &dyn Repository,
-    merged_at: Timestamp,
 ) -> Result<MergeReceipt, Error> {
     let description = plan.plan().description();
     let part = check_request(plan, tenant, live)?;
@@ -134,7 +132,6 @@ pub fn merge(
         phase: Phase::Merge,
         tenant: Some(&whose),
     });
-    publish_receipt(repository, plan, &receipt, &committed, merged_at)?;
     receipt.committed = Some(committed);
     Ok(receipt)
 }
@@ -358,13 +355,22 @@ fn ask_journal(
     ))(unknown))
 }
 
-fn publish_receipt(
+/// Keeps a receipt in the repository, for people who ask later what was done. Nothing depends on
+/// it: the store's journal says what was committed, and the job's record says which plan.
+///
+/// Does nothing for a merge that had nothing to write.
+///
+/// # Errors
+/// As the repository reports it.
+pub fn keep_receipt(
     repository: &dyn Repository,
     plan: &StoredPlan,
     receipt: &MergeReceipt,
-    committed: &CommitReceipt,
     merged_at: Timestamp,
 ) -> Result<(), Error> {
+    let Some(committed) = &receipt.committed else {
+        return Ok(());
+    };
     let description = plan.plan().description();
     let bytes = encode_receipt(&ReceiptDescription {
         job: receipt.job,

@@ -9,7 +9,7 @@ use reinstate_core::{
 
 use crate::image::extract;
 use crate::job::store_job;
-use crate::merge::{MergeReceipt, merge};
+use crate::merge::{MergeReceipt, keep_receipt, merge};
 use crate::plan::{PlanRequest, StoredPlan, plan};
 use crate::verify::{Verdict, verify};
 use crate::{Context, Error};
@@ -127,7 +127,7 @@ pub fn apply_one(
     merged_at: Timestamp,
 ) -> Result<Restored, Error> {
     context.check()?;
-    let receipt = merge(context, plan, tenant, live, repository, merged_at)?;
+    let receipt = merge(context, plan, tenant, live)?;
     let verdict = verify(context, plan.plan(), &receipt, live).map_err(|error| {
         Error::because(
             ErrorKind::Unverified,
@@ -135,5 +135,6 @@ pub fn apply_one(
             error,
         )
     })?;
+    keep_receipt(repository, plan, &receipt, merged_at)?;
     Ok(Restored { receipt, verdict })
 }

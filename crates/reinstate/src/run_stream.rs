@@ -39,14 +39,8 @@ pub struct RunStream {
     sizes: BTreeMap<u64, usize>,
     sender: Sender<(u64, Result<RowBatch, Error>)>,
     receiver: Receiver<(u64, Result<RowBatch, Error>)>,
-    spare: Arc<Mutex<Spare>>,
-}
-
-/// Buffers that go round between the threads.
-#[derive(Default)]
-struct Spare {
-    openers: Vec<BlockOpener>,
-    batches: Vec<RowBatch>,
+    spare: Arc<Mutex<Vec<RowBatch>>>,
+    openers: Arc<Openers>,
 }
 
 /// The pool, behind what a stream may outlive its context by: nothing but spawning.
@@ -64,7 +58,7 @@ impl std::fmt::Debug for RunStream {
 impl RunStream {
     pub(crate) fn new(resources: &Resources, parts: Vec<RunPart>) -> Self {
         let (sender, receiver) = channel();
-        Self {
+        let mut stream = Self {
             spawn: Arc::clone(resources.pool_handle()),
             parts,
             next_part: 0,
@@ -78,8 +72,12 @@ impl RunStream {
             sizes: BTreeMap::new(),
             sender,
             receiver,
-            spare: Arc::new(Mutex::new(Spare::default())),
-        }
+            spare: Arc::default(),
+            openers: Arc::clone(resources.openers()),
+        };
+        // Begin at once: the first block is ready sooner when the caller asks for it.
+        stream.send_ahead();
+        stream
     }
 
     /// The next rows in place of what is in `batch`; `false` at the end.
@@ -92,7 +90,7 @@ impl RunStream {
         let rows = self.take()?;
         let used = std::mem::replace(batch, rows);
         if used.capacity() > 0 {
-            lock(&self.spare).batches.push(used);
+            lock(&self.spare).push(used);
         }
         self.send_ahead();
         Ok(true)
@@ -137,15 +135,12 @@ impl RunStream {
         self.bytes_ahead += size;
         self.sizes.insert(sequence, size);
         let (sender, spare) = (self.sender.clone(), Arc::clone(&self.spare));
+        let openers = Arc::clone(&self.openers);
         self.spawn.spawn(move || {
-            let (opener, batch) = {
-                let mut spare = lock(&spare);
-                (spare.openers.pop(), spare.batches.pop())
-            };
-            let mut opener = opener.unwrap_or_else(BlockOpener::new);
-            let mut batch = batch.unwrap_or_default();
+            let mut batch = lock(&spare).pop().unwrap_or_default();
+            let mut opener = openers.take();
             let result = read_block(&part, &part.run.blocks[block], &mut opener, &mut batch);
-            lock(&spare).openers.push(opener);
+            openers.put_back(opener);
             // Nobody listens any more when the stream was dropped: that is fine.
             let _ = sender.send((sequence, result.map(|()| batch)));
         });
@@ -158,7 +153,28 @@ impl RowStream for RunStream {
     }
 }
 
-fn lock(spare: &Mutex<Spare>) -> std::sync::MutexGuard<'_, Spare> {
+/// Decompressors that go round between streams: setting one up costs as much as a small block.
+#[derive(Default)]
+pub(crate) struct Openers(Mutex<Vec<BlockOpener>>);
+
+impl std::fmt::Debug for Openers {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Openers")
+    }
+}
+
+impl Openers {
+    fn take(&self) -> BlockOpener {
+        lock(&self.0).pop().unwrap_or_default()
+    }
+
+    /// At most one for each thread of the pool is ever in use, so no more come back.
+    fn put_back(&self, opener: BlockOpener) {
+        lock(&self.0).push(opener);
+    }
+}
+
+fn lock<T>(spare: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Only whole buffers are pushed and popped, so a panic elsewhere leaves nothing half-done.
     spare.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use redb::{Durability, ReadableDatabase, ReadableTableMetadata};
 use reinstate_core::{
     ChangeCounts, ChangeSource, Committed, ErrorKind, JournalEntry, RowBatch, RowRef, RowRole,
-    StoreError, TableIndex, TableName,
+    RowStream, StoreError, TableIndex, TableName,
 };
 
 use super::plan_rows::PlanRows;
@@ -53,7 +53,12 @@ impl EmbeddedWriter<'_> {
         self.state = State::Aside(Aside::default());
         let transaction = self.store.database.begin_read().during("read a tenant")?;
         let mut counted = Vec::new();
-        for &table in changes.tables() {
+        let tables = changes.tables();
+        let mut created = open_created(changes, tables.first())?;
+        for (index, &table) in tables.iter().enumerate() {
+            // The next table's rows are decoded while this one's are written.
+            let upcoming = open_created(changes, tables.get(index + 1))?;
+            let created = std::mem::replace(&mut created, upcoming);
             let aside = self.next_generation(&transaction, table)?;
             let (old_place, new_place) = (aside.old_place.clone(), aside.new_place.clone());
             let new = aside.new;
@@ -69,11 +74,11 @@ impl EmbeddedWriter<'_> {
             }
             let mut chunk = Chunk::new(self, table, new, new_place, !schema.has_key());
             let counts = if schema.has_key() && old.row().is_none() {
-                create_all(changes, table, &mut chunk)?
+                create_all(created, changes.counts(table), &mut chunk)?
             } else if schema.has_key() {
-                merge_keyed(old, changes, table, &mut chunk)?
+                merge_keyed(old, created, changes, table, &mut chunk)?
             } else {
-                merge_multiset(old, changes, table, &mut chunk)?
+                merge_multiset(old, created, changes, table, &mut chunk)?
             };
             let surplus = chunk.finish()?;
             let counts = ChangeCounts {
@@ -327,22 +332,36 @@ impl<'w, 's> Chunk<'w, 's> {
     }
 }
 
+/// The rows to create in a table, whose reading begins at once.
+fn open_created<'c>(
+    changes: &'c dyn ChangeSource,
+    table: Option<&TableIndex>,
+) -> Result<Option<Box<dyn RowStream + 'c>>, StoreError> {
+    match table {
+        Some(&table) if changes.counts(table).created > 0 => {
+            changes.rows(table, RowRole::Created).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
 /// Created rows alone, where the tenant has none: batch by batch as they come.
 fn create_all(
-    changes: &dyn ChangeSource,
-    table: TableIndex,
+    created: Option<Box<dyn RowStream + '_>>,
+    planned: ChangeCounts,
     chunk: &mut Chunk<'_, '_>,
 ) -> Result<ChangeCounts, StoreError> {
-    let planned = changes.counts(table);
     if planned.deleted > 0 || planned.put_back > 0 {
         return Err(moved("a row to change is gone"));
     }
-    let mut created = PlanRows::open(changes, table, RowRole::Created)?;
     let mut counts = ChangeCounts::NONE;
-    while created.row().is_some() {
-        let batch = created.take_batch()?;
+    let Some(mut created) = created else {
+        return Ok(counts);
+    };
+    let mut batch = RowBatch::new();
+    while created.next_batch(&mut batch)? {
         counts.created += batch.len() as u64;
-        chunk.push_batch(batch)?;
+        chunk.push_batch(std::mem::take(&mut batch))?;
     }
     Ok(counts)
 }
@@ -350,6 +369,7 @@ fn create_all(
 /// Old rows, without the deleted, with the put back in their place, and the created in between.
 fn merge_keyed(
     mut old: PlanRows<'_>,
+    created: Option<Box<dyn RowStream + '_>>,
     changes: &dyn ChangeSource,
     table: TableIndex,
     chunk: &mut Chunk<'_, '_>,
@@ -357,7 +377,7 @@ fn merge_keyed(
     let mut counts = ChangeCounts::NONE;
     let mut deleted = PlanRows::open(changes, table, RowRole::Deleted)?;
     let mut put_back = PlanRows::open(changes, table, RowRole::PutBackAfter)?;
-    let mut created = PlanRows::open(changes, table, RowRole::Created)?;
+    let mut created = PlanRows::over_some(created)?;
     loop {
         let created_first = match (old.row(), created.row()) {
             (None, None) => break,
@@ -402,13 +422,14 @@ fn merge_keyed(
 /// Old rows with their counts, more by the created and less by the deleted.
 fn merge_multiset(
     mut old: PlanRows<'_>,
+    created: Option<Box<dyn RowStream + '_>>,
     changes: &dyn ChangeSource,
     table: TableIndex,
     chunk: &mut Chunk<'_, '_>,
 ) -> Result<ChangeCounts, StoreError> {
     let mut counts = ChangeCounts::NONE;
     let mut deleted = PlanRows::open(changes, table, RowRole::Deleted)?;
-    let mut created = PlanRows::open(changes, table, RowRole::Created)?;
+    let mut created = PlanRows::over_some(created)?;
     let mut row = RowBatch::new();
     loop {
         let lowest = [&old, &created].into_iter().filter_map(PlanRows::row);

@@ -158,7 +158,7 @@ impl TableChange<'_> {
                     Err(CursorError::UnorderedKey) if inserted > 0 => break,
                     Err(CursorError::UnorderedKey) => {
                         let message = format!("{operation}: a row to create is there already");
-                        return Err(StoreError::new(ErrorKind::Stale, message));
+                        return Err(StoreError::new(ErrorKind::Conflict, message));
                     }
                     Err(error) => return Err(store_error(operation, error)),
                 }

@@ -26,14 +26,21 @@ impl<'c> PlanRows<'c> {
         };
         if count == 0 {
             // Not worth looking for.
-            return Ok(Self {
-                stream: None,
-                batch: RowBatch::new(),
-                current: None,
-                next: 0,
-            });
+            return Self::over_some(None);
         }
         let mut rows = Self::over(changes.rows(table, role)?);
+        rows.advance()?;
+        Ok(rows)
+    }
+
+    /// Wraps a stream if there is one, and goes to its first row.
+    pub(super) fn over_some(stream: Option<Box<dyn RowStream + 'c>>) -> Result<Self, StoreError> {
+        let mut rows = Self {
+            stream,
+            batch: RowBatch::new(),
+            current: None,
+            next: 0,
+        };
         rows.advance()?;
         Ok(rows)
     }
@@ -51,15 +58,6 @@ impl<'c> PlanRows<'c> {
     /// The current row; none at the end.
     pub(super) fn row(&self) -> Option<RowRef<'_>> {
         self.batch.row_at(self.current?).map(|(row, _)| row)
-    }
-
-    /// Takes the whole batch in which the current row is the first, and goes on to the next one.
-    /// Only before any row of the batch was passed.
-    pub(super) fn take_batch(&mut self) -> Result<RowBatch, StoreError> {
-        let taken = std::mem::take(&mut self.batch);
-        self.next = 0;
-        self.advance()?;
-        Ok(taken)
     }
 
     /// Goes to the next row.

@@ -98,13 +98,13 @@ impl SortedRows {
 
 impl Cursor for SortedRows {
     fn advance(&mut self) -> Result<bool, Error> {
-        if self.started {
-            if let Some(top) = self.heap.first_mut() {
-                if !top.advance()? {
-                    self.heap.swap_remove(0);
-                }
-                self.sift_down(0);
+        if self.started
+            && let Some(top) = self.heap.first_mut()
+        {
+            if !top.advance()? {
+                self.heap.swap_remove(0);
             }
+            self.sift_down(0);
         }
         self.started = true;
         Ok(!self.heap.is_empty())
