@@ -1,1 +1,31 @@
-//! Live store and capture on PostgreSQL.
+//! Live store and capture on PostgreSQL 15 and newer.
+//!
+//! [`PostgresStore`] is a [`LiveStore`](reinstate_core::LiveStore): it captures the whole
+//! database at one position, reads one tenant, and writes one tenant in one transaction. Rows
+//! travel as COPY text under pinned settings; see `docs/postgres.md` for what the role needs and
+//! what the limits are, and decision record 0004 for why.
+//!
+//! Every function waits for the server and must not be called from within an async runtime.
+
+mod capture;
+mod catalog;
+mod copy_text;
+mod error;
+mod fingerprint;
+mod held;
+mod journal;
+mod merge;
+mod owner;
+mod rows;
+mod session;
+mod settings;
+mod snapshot;
+mod sql;
+mod store;
+mod tenancy;
+mod tls;
+mod view;
+
+pub use settings::{ConnectionSettings, SecretUrl};
+pub use store::PostgresStore;
+pub use tenancy::{TableRule, TenancyMap};

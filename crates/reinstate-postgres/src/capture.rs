@@ -1,0 +1,144 @@
+//! Capture: the whole database at one position, on several connections.
+//!
+//! The first connection exports its snapshot and the others read in it. Each table is read once,
+//! unsorted, by one of them.
+
+use std::fmt;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use reinstate_core::{
+    CaptureView, OwnedRowBatch, OwnedRowStream, Position, SequenceValue, StoreError, StoreSchema,
+    TableIndex, Timestamp,
+};
+
+use crate::catalog::{get, read_sequences};
+use crate::rows::OwnedRows;
+use crate::session::Session;
+use crate::settings::ConnectionSettings;
+use crate::snapshot::{Access, Moment, begin};
+use crate::sql::literal;
+use crate::tenancy::TenancyMap;
+
+/// Read-only transactions on one snapshot.
+pub(crate) struct PostgresCapture {
+    moment: Moment,
+    sequences: Vec<SequenceValue>,
+    sessions: Vec<Session>,
+    /// Places of the sessions that nobody uses.
+    idle: Mutex<Vec<usize>>,
+    freed: Condvar,
+}
+
+impl PostgresCapture {
+    pub(crate) fn open(
+        settings: &ConnectionSettings,
+        map: &TenancyMap,
+    ) -> Result<Self, StoreError> {
+        let first = Session::connect(settings)?;
+        let moment = begin(&first, map, Access::ReadOnly)?;
+        let sequences = read_sequences(&first, &moment.catalog)?;
+        let lanes = settings.lanes.max(1);
+        let mut snapshot = None;
+        if lanes > 1 {
+            let row = first.row("export the snapshot", "SELECT pg_export_snapshot()", &[])?;
+            snapshot = Some(get::<String>(&row, 0)?);
+        }
+        let mut sessions = vec![first];
+        if let Some(snapshot) = snapshot {
+            for _ in 1..lanes {
+                let session = Session::connect(settings)?;
+                let import = format!(
+                    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY, NOT DEFERRABLE;
+                     SET TRANSACTION SNAPSHOT {}",
+                    literal(&snapshot)
+                );
+                session.run("import the snapshot", &import)?;
+                sessions.push(session);
+            }
+        }
+        Ok(Self {
+            moment,
+            sequences,
+            idle: Mutex::new((0..sessions.len()).collect()),
+            sessions,
+            freed: Condvar::new(),
+        })
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for PostgresCapture {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = formatter.debug_struct("PostgresCapture");
+        text.field("position", &self.moment.position).finish_non_exhaustive()
+    }
+}
+
+impl CaptureView for PostgresCapture {
+    fn schema(&self) -> &StoreSchema {
+        &self.moment.catalog.schema
+    }
+
+    fn position(&self) -> Position {
+        self.moment.position
+    }
+
+    fn taken_at(&self) -> Option<Timestamp> {
+        Some(self.moment.taken_at)
+    }
+
+    fn sequences(&self) -> &[SequenceValue] {
+        &self.sequences
+    }
+
+    fn lanes(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn table_rows(&self, table: TableIndex) -> Result<Box<dyn OwnedRowStream + '_>, StoreError> {
+        // A session can be used by one thread at a time: its place is taken out of the list.
+        let mut idle = self.idle();
+        let place = loop {
+            match idle.pop() {
+                Some(place) => break place,
+                None => idle = self.freed.wait(idle).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        drop(idle);
+        let lane = Lane {
+            capture: self,
+            place,
+        };
+        let rows = OwnedRows::open(&self.sessions[place], &self.moment.catalog, table)?;
+        Ok(Box::new(LaneRows { rows, _lane: lane }))
+    }
+}
+
+/// A session in use; dropping it frees it.
+struct Lane<'c> {
+    capture: &'c PostgresCapture,
+    place: usize,
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        self.capture.idle().push(self.place);
+        self.capture.freed.notify_one();
+    }
+}
+
+/// The rows of one table, on one lane.
+struct LaneRows<'c> {
+    // Before the lane: the stream ends before somebody else uses the session.
+    rows: OwnedRows<'c>,
+    _lane: Lane<'c>,
+}
+
+impl OwnedRowStream for LaneRows<'_> {
+    fn next_batch(&mut self, batch: &mut OwnedRowBatch) -> Result<bool, StoreError> {
+        self.rows.next_batch(batch)
+    }
+}

@@ -1,0 +1,174 @@
+//! What the database says about its tables, and what an operator says about whose rows they hold.
+//!
+//! [`read_catalog`] asks both inside one transaction, so that everything read through the result
+//! is of the same moment.
+
+mod classify;
+mod kinds;
+mod query;
+mod read;
+
+use std::collections::HashMap;
+
+use reinstate_core::{ColumnIndex, StoreSchema, TableIndex, TableSchema};
+
+use crate::sql::{columns_of, qualified};
+
+pub(crate) use classify::ForeignKey;
+pub(crate) use kinds::TenantType;
+pub(crate) use query::{get, lockable_tables, read_sequences};
+pub(crate) use read::read_catalog;
+
+/// The schema that holds what the engine keeps; no table in it is anybody's.
+pub(crate) const OWN_NAMESPACE: &str = "reinstate";
+
+/// The tables of a database: `tables[i]` belongs to `schema.table(i)`.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    pub schema: StoreSchema,
+    pub tables: Vec<CatalogTable>,
+    pub foreign_keys: Vec<ForeignKey>,
+    /// Partitions by their root.
+    partitions: HashMap<u32, TableIndex>,
+}
+
+/// What the values and ports of the engine have no room for.
+#[derive(Clone, Debug)]
+pub(crate) struct CatalogTable {
+    pub oid: u32,
+    pub namespace: String,
+    pub relation: String,
+    pub is_partitioned: bool,
+    pub partition_oids: Vec<u32>,
+    /// In the order of the schema's columns.
+    pub columns: Vec<CatalogColumn>,
+    /// What compares each column of the primary key, as SQL operators.
+    pub key_operators: Vec<String>,
+    /// What compares each column of the foreign key that leads to the owner, the parent's first.
+    pub via_operators: Vec<String>,
+    pub unique_indexes: Vec<UniqueIndex>,
+    pub triggers: Vec<Trigger>,
+    pub sequences: Vec<OwnedSequence>,
+    /// Foreign keys of other tables to this one that act on their own rows.
+    pub actions: Vec<ReferentialAction>,
+    /// Whether row-level security would filter what this role reads.
+    pub hides_rows: bool,
+    /// Whether the role may read the table.
+    pub is_readable: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct CatalogColumn {
+    pub name: String,
+    pub type_sql: String,
+    pub is_identity_always: bool,
+    /// Whether unequal texts are always unequal values.
+    pub is_deterministic: bool,
+    /// What the column can name as a tenant; none: nothing.
+    pub tenant_type: Option<TenantType>,
+}
+
+/// A unique index: no two rows that satisfy `predicate` agree in all `expressions`.
+#[derive(Clone, Debug)]
+pub(crate) struct UniqueIndex {
+    pub name: String,
+    /// SQL over the table's columns, unqualified.
+    pub expressions: Vec<String>,
+    /// What compares each expression, as SQL operators.
+    pub operators: Vec<String>,
+    /// The columns, if the expressions are columns and there is no predicate.
+    pub columns: Option<Vec<ColumnIndex>>,
+    pub predicate: Option<String>,
+    pub nulls_are_equal: bool,
+}
+
+/// A trigger or rule that an application defined and that would fire.
+#[derive(Clone, Debug)]
+pub(crate) struct Trigger {
+    pub name: String,
+    pub on_insert: bool,
+    pub on_update: bool,
+    pub on_delete: bool,
+}
+
+/// A sequence that hands out values for a column.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedSequence {
+    pub namespace: String,
+    pub relation: String,
+    pub display_name: String,
+    pub column: ColumnIndex,
+    pub increment: i64,
+    pub value_max: i64,
+}
+
+/// A foreign key that changes or deletes its own table's rows when the parent's change.
+#[derive(Clone, Debug)]
+pub(crate) struct ReferentialAction {
+    pub constraint: String,
+    pub child: String,
+    /// Whether the rows of the child belong to tenants, so that a plan can hold them.
+    pub child_is_owned: bool,
+    pub on_delete: bool,
+    pub on_update: bool,
+    /// Whether the key refers to columns outside of the primary key, which a merge may change.
+    pub can_change: bool,
+}
+
+impl Catalog {
+    /// A table with both of its descriptions.
+    pub(crate) fn table(&self, index: TableIndex) -> (&TableSchema, &CatalogTable) {
+        (self.schema.table(index), &self.tables[index.get()])
+    }
+
+    /// Both descriptions of every table.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TableIndex, &TableSchema, &CatalogTable)> {
+        self.schema
+            .iter()
+            .zip(&self.tables)
+            .map(|((index, table), catalog)| (index, table, catalog))
+    }
+
+    /// The table that a relation is, or is a partition of.
+    pub(crate) fn by_oid(&self, oid: u32) -> Option<TableIndex> {
+        self.partitions.get(&oid).copied()
+    }
+}
+
+impl CatalogTable {
+    /// The table's name as SQL.
+    pub(crate) fn sql_name(&self) -> String {
+        qualified(&self.namespace, &self.relation)
+    }
+
+    /// The table as a source of rows: its own and its partitions', but not those of tables that
+    /// inherit from it, which are tables by themselves.
+    pub(crate) fn sql_rows(&self) -> String {
+        if self.is_partitioned {
+            self.sql_name()
+        } else {
+            format!("ONLY {}", self.sql_name())
+        }
+    }
+
+    /// The columns as SQL, in the order of the schema.
+    pub(crate) fn sql_columns(&self, alias: &str) -> String {
+        columns_of(alias, self.columns.iter().map(|column| column.name.as_str()))
+    }
+}
+
+impl OwnedSequence {
+    /// The sequence's name as SQL.
+    pub(crate) fn sql_name(&self) -> String {
+        qualified(&self.namespace, &self.relation)
+    }
+}
+
+/// A table's name as its users write it.
+pub(crate) fn display_name(namespace: &str, relation: &str) -> String {
+    if namespace == "public" {
+        relation.to_owned()
+    } else {
+        format!("{namespace}.{relation}")
+    }
+}

@@ -1,0 +1,305 @@
+//! From rows of the system catalogue to tables.
+
+use std::collections::{BTreeMap, HashMap};
+
+use reinstate_core::{
+    ColumnIndex, ColumnSchema, ErrorKind, KeyForm, Reference, StoreError, StoreSchema, TableIndex,
+    TableName, TableSchema, Tenancy,
+};
+
+use super::classify::{ForeignKey, classify};
+use super::query::{self, get};
+use super::{
+    Catalog, CatalogColumn, CatalogTable, OwnedSequence, ReferentialAction, TenantType, Trigger,
+    UniqueIndex, display_name,
+};
+use crate::session::Session;
+use crate::tenancy::TenancyMap;
+
+/// A table while it is being put together.
+pub(super) struct Draft {
+    pub schema: TableSchema,
+    pub catalog: CatalogTable,
+    /// Column numbers of the server, in the order of the columns.
+    numbers: Vec<i16>,
+}
+
+/// Reads the tables of a database, in the order of their names, each with its owner.
+///
+/// # Errors
+/// `Unclassified` with every table that no rule covers; `Usage` if a rule names what does not
+/// exist; `Refused` if a declared owner cannot be relied on.
+pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalog, StoreError> {
+    let mut drafts = read_tables(session)?;
+    let mut partitions = HashMap::new();
+    for (index, draft) in (0..).map(TableIndex).zip(&drafts) {
+        let oids = &draft.catalog.partition_oids;
+        partitions.extend(oids.iter().chain([&draft.catalog.oid]).map(|&oid| (oid, index)));
+    }
+    read_columns(session, &mut drafts, &partitions)?;
+    read_indexes(session, &mut drafts, &partitions)?;
+    let keys = read_foreign_keys(session, &drafts, &partitions)?;
+    read_triggers(session, &mut drafts, &partitions)?;
+    read_owned_sequences(session, &mut drafts, &partitions)?;
+    for key in &keys {
+        let references = &mut drafts[key.child.get()].schema.references;
+        if !references.contains(&key.reference) {
+            references.push(key.reference.clone());
+        }
+    }
+    let classes = classify(&drafts, &keys, map)?;
+    for (draft, class) in drafts.iter_mut().zip(classes) {
+        draft.schema.tenancy = class.tenancy;
+        draft.catalog.via_operators = class.via_operators;
+        draft.schema.references.sort();
+    }
+    add_actions(&mut drafts, &keys);
+    let (schemas, tables) = drafts.into_iter().map(|draft| (draft.schema, draft.catalog)).unzip();
+    let schema = StoreSchema::try_new(schemas).map_err(|error| {
+        StoreError::new(ErrorKind::Refused, format!("read the catalogue: {error}"))
+    })?;
+    Ok(Catalog {
+        schema,
+        tables,
+        foreign_keys: keys,
+        partitions,
+    })
+}
+
+fn read_tables(session: &Session) -> Result<Vec<Draft>, StoreError> {
+    let mut drafts = BTreeMap::new();
+    for row in query::tables(session)? {
+        let (namespace, relation): (String, String) = (get(&row, 1)?, get(&row, 2)?);
+        let name = display_name(&namespace, &relation);
+        let draft = Draft {
+            schema: TableSchema {
+                name: TableName::new(name.clone()),
+                columns: Vec::new(),
+                key: Vec::new(),
+                tenancy: Tenancy::Excluded,
+                references: Vec::new(),
+            },
+            catalog: CatalogTable {
+                oid: get(&row, 0)?,
+                namespace,
+                relation,
+                is_partitioned: get(&row, 3)?,
+                partition_oids: get(&row, 6)?,
+                columns: Vec::new(),
+                key_operators: Vec::new(),
+                via_operators: Vec::new(),
+                unique_indexes: Vec::new(),
+                triggers: Vec::new(),
+                sequences: Vec::new(),
+                actions: Vec::new(),
+                hides_rows: get(&row, 4)?,
+                is_readable: get(&row, 5)?,
+            },
+            numbers: Vec::new(),
+        };
+        // A table "b" of a schema "a", and a table "a.b" of the schema public.
+        if drafts.insert(name.clone(), draft).is_some() {
+            let message = format!("read the catalogue: two tables are called {name}");
+            return Err(StoreError::new(ErrorKind::Refused, message));
+        }
+    }
+    Ok(drafts.into_values().collect())
+}
+
+type Partitions = HashMap<u32, TableIndex>;
+
+/// The draft of a table itself, not of what it is a partition of.
+fn draft_of<'d>(drafts: &'d mut [Draft], tables: &Partitions, oid: u32) -> Option<&'d mut Draft> {
+    let draft = &mut drafts[tables.get(&oid)?.get()];
+    (draft.catalog.oid == oid).then_some(draft)
+}
+
+fn read_columns(
+    session: &Session,
+    drafts: &mut [Draft],
+    tables: &Partitions,
+) -> Result<(), StoreError> {
+    for row in query::columns(session)? {
+        let Some(draft) = draft_of(drafts, tables, get(&row, 0)?) else {
+            continue;
+        };
+        let name: String = get(&row, 2)?;
+        let type_sql: String = get(&row, 3)?;
+        let (type_oid, base_oid): (u32, u32) = (get(&row, 7)?, get(&row, 8)?);
+        let enumeration: Option<String> = get(&row, 9)?;
+        let tenant_type = match enumeration {
+            Some(name) => Some(TenantType::Enumeration(name, get(&row, 10)?)),
+            None => TenantType::of_builtin(base_oid),
+        };
+        draft.numbers.push(get(&row, 1)?);
+        draft.schema.columns.push(ColumnSchema {
+            name: name.clone(),
+            type_name: type_sql.clone(),
+            nullable: get(&row, 4)?,
+            key_form: match type_oid {
+                20 | 21 | 23 => KeyForm::Integer,
+                _ => KeyForm::Bytes,
+            },
+        });
+        draft.catalog.columns.push(CatalogColumn {
+            name,
+            type_sql,
+            is_identity_always: get(&row, 5)?,
+            is_deterministic: get(&row, 6)?,
+            tenant_type,
+        });
+    }
+    Ok(())
+}
+
+fn read_indexes(
+    session: &Session,
+    drafts: &mut [Draft],
+    tables: &Partitions,
+) -> Result<(), StoreError> {
+    for row in query::unique_indexes(session)? {
+        let Some(draft) = draft_of(drafts, tables, get(&row, 0)?) else {
+            continue;
+        };
+        let is_primary: bool = get(&row, 2)?;
+        let numbers: Vec<i16> = get(&row, 6)?;
+        let operators: Vec<String> = get(&row, 7)?;
+        let predicate: Option<String> = get(&row, 4)?;
+        let columns: Option<Vec<ColumnIndex>> =
+            numbers.iter().map(|&number| column_at(draft, number)).collect();
+        if is_primary {
+            draft.catalog.key_operators.clone_from(&operators);
+            draft.schema.key = columns.clone().ok_or_else(|| {
+                let message = format!(
+                    "read the catalogue: the primary key of {} has a generated column",
+                    draft.schema.name
+                );
+                StoreError::new(ErrorKind::Refused, message)
+            })?;
+        }
+        draft.catalog.unique_indexes.push(UniqueIndex {
+            name: get(&row, 1)?,
+            expressions: get(&row, 5)?,
+            operators,
+            columns: columns.filter(|_| predicate.is_none()),
+            predicate,
+            nulls_are_equal: get(&row, 3)?,
+        });
+    }
+    Ok(())
+}
+
+fn column_at(draft: &Draft, number: i16) -> Option<ColumnIndex> {
+    let place = draft.numbers.iter().position(|&other| other == number)?;
+    u32::try_from(place).ok().map(ColumnIndex)
+}
+
+fn read_foreign_keys(
+    session: &Session,
+    drafts: &[Draft],
+    tables: &Partitions,
+) -> Result<Vec<ForeignKey>, StoreError> {
+    let mut keys = Vec::new();
+    for row in query::foreign_keys(session)? {
+        let (child, parent): (u32, u32) = (get(&row, 1)?, get(&row, 2)?);
+        let (Some(&child), Some(&parent)) = (tables.get(&child), tables.get(&parent)) else {
+            continue;
+        };
+        let indexes = |table: TableIndex, names: &[String]| -> Option<Vec<ColumnIndex>> {
+            let schema = &drafts[table.get()].schema;
+            names.iter().map(|name| schema.column(name)).collect()
+        };
+        let (columns, parent_columns): (Vec<String>, Vec<String>) = (get(&row, 6)?, get(&row, 7)?);
+        // A key on a generated column cannot be followed through what rows carry.
+        let (Some(columns), Some(parent_columns)) =
+            (indexes(child, &columns), indexes(parent, &parent_columns))
+        else {
+            continue;
+        };
+        let acts = |action: &str| !matches!(action, "a" | "r");
+        let (on_delete, on_update): (String, String) = (get(&row, 4)?, get(&row, 5)?);
+        keys.push(ForeignKey {
+            name: get(&row, 0)?,
+            child,
+            reference: Reference {
+                columns,
+                parent,
+                parent_columns,
+            },
+            is_validated: get(&row, 3)?,
+            acts_on_delete: acts(&on_delete),
+            acts_on_update: acts(&on_update),
+            operators: get(&row, 8)?,
+        });
+    }
+    Ok(keys)
+}
+
+fn add_actions(drafts: &mut [Draft], keys: &[ForeignKey]) {
+    for key in keys {
+        if !key.acts_on_delete && !key.acts_on_update {
+            continue;
+        }
+        let child = &drafts[key.child.get()].schema;
+        let (child, child_is_owned) = (child.name.to_string(), child.tenancy.is_tenant_owned());
+        let parent = &mut drafts[key.reference.parent.get()];
+        let primary = &parent.schema.key;
+        let outside = |column: &ColumnIndex| !primary.contains(column);
+        parent.catalog.actions.push(ReferentialAction {
+            constraint: key.name.clone(),
+            child,
+            child_is_owned,
+            on_delete: key.acts_on_delete,
+            on_update: key.acts_on_update,
+            can_change: key.reference.parent_columns.iter().any(outside),
+        });
+    }
+}
+
+fn read_triggers(
+    session: &Session,
+    drafts: &mut [Draft],
+    tables: &Partitions,
+) -> Result<(), StoreError> {
+    for row in query::triggers(session)? {
+        let oid: u32 = get(&row, 0)?;
+        let Some(index) = tables.get(&oid) else {
+            continue;
+        };
+        let events: i32 = get(&row, 2)?;
+        drafts[index.get()].catalog.triggers.push(Trigger {
+            name: get(&row, 1)?,
+            on_insert: events & 4 != 0,
+            on_delete: events & 8 != 0,
+            on_update: events & 16 != 0,
+        });
+    }
+    Ok(())
+}
+
+fn read_owned_sequences(
+    session: &Session,
+    drafts: &mut [Draft],
+    tables: &Partitions,
+) -> Result<(), StoreError> {
+    for row in query::sequences(session)? {
+        let Some(draft) = draft_of(drafts, tables, get(&row, 0)?) else {
+            continue;
+        };
+        let number: i32 = get(&row, 1)?;
+        let number = i16::try_from(number).unwrap_or(0);
+        let Some(column) = column_at(draft, number) else {
+            continue;
+        };
+        let (namespace, relation): (String, String) = (get(&row, 2)?, get(&row, 3)?);
+        draft.catalog.sequences.push(OwnedSequence {
+            display_name: display_name(&namespace, &relation),
+            namespace,
+            relation,
+            column,
+            increment: get(&row, 4)?,
+            value_max: get(&row, 5)?,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,278 @@
+//! One connection: the only module where anything is asynchronous.
+//!
+//! The driver wants a runtime. Each session has its own, on the caller's thread: it runs only
+//! while the session waits, so that no thread but the caller's ever touches the socket.
+//!
+//! **Invariant:** `block_on` is called by [`Session::wait`] alone, which must not be reached from
+//! within another runtime: the functions of this crate are for plain threads.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, TryStreamExt};
+use reinstate_core::{ErrorKind, StoreError};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config, CopyOutStream, Error, NoTls, Row, Socket};
+
+use crate::error::{is_without_answer, store_error};
+use crate::settings::{ConnectionSettings, Protection};
+use crate::sql::PINNED_SETTINGS;
+
+/// How long a session that ends waits for the server to take note.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+/// How long a transaction that is given up may take to roll back.
+const ROLLBACK_MAX: Duration = Duration::from_secs(5);
+
+/// A connection with pinned settings.
+#[derive(Debug)]
+pub(crate) struct Session {
+    // None only while the session is being dropped.
+    client: Option<Client>,
+    connection: Option<JoinHandle<()>>,
+    runtime: Runtime,
+}
+
+/// What became of a commit.
+pub(crate) enum CommitOutcome {
+    /// It is durable.
+    Committed,
+    /// It was refused; nothing changed.
+    Refused(StoreError),
+    /// No answer came.
+    Unknown(StoreError),
+}
+
+impl Session {
+    /// Connects and pins the settings.
+    ///
+    /// # Errors
+    /// `Unavailable` if the server does not answer; `Usage` if the URL is malformed; `Refused` if
+    /// the server does not let the role in.
+    pub(crate) fn connect(settings: &ConnectionSettings) -> Result<Self, StoreError> {
+        let operation = format!("connect to store {}", settings.name);
+        let (config, protection) = settings.driver_config()?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| {
+                StoreError::new(ErrorKind::Other, format!("{operation}: no runtime")).because(error)
+            })?;
+        let opened = match &protection {
+            Protection::Off => runtime.block_on(open(&config, NoTls, settings.connect_timeout)),
+            Protection::Verified { root_certificates } => {
+                let tls = crate::tls::connector(root_certificates.as_deref())?;
+                runtime.block_on(open(&config, tls, settings.connect_timeout))
+            }
+        };
+        let (client, connection) = opened.map_err(|error| match error {
+            Some(error) => store_error(&operation, &error),
+            None => StoreError::new(
+                ErrorKind::Unavailable,
+                format!("{operation}: no answer in {:?}", settings.connect_timeout),
+            ),
+        })?;
+        let session = Self {
+            client: Some(client),
+            connection: Some(connection),
+            runtime,
+        };
+        session.run(&operation, PINNED_SETTINGS)?;
+        let lock_timeout = format!("SET lock_timeout = {}", settings.lock_timeout.as_millis());
+        session.run(&operation, &lock_timeout)?;
+        Ok(session)
+    }
+
+    fn client(&self) -> &Client {
+        self.client.as_ref().expect("BUG: a session without a client")
+    }
+
+    fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Runs statements that return nothing.
+    pub(crate) fn run(&self, operation: &str, sql: &str) -> Result<(), StoreError> {
+        self.wait(self.client().batch_execute(sql))
+            .map_err(|error| store_error(operation, &error))
+    }
+
+    /// The rows of a query.
+    pub(crate) fn rows(
+        &self,
+        operation: &str,
+        sql: &str,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, StoreError> {
+        self.wait(self.client().query_typed(sql, values))
+            .map_err(|error| store_error(operation, &error))
+    }
+
+    /// The only row of a query that has exactly one.
+    pub(crate) fn row(
+        &self,
+        operation: &str,
+        sql: &str,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Row, StoreError> {
+        let mut rows = self.rows(operation, sql, values)?;
+        match rows.len() {
+            1 => Ok(rows.remove(0)),
+            count => Err(StoreError::new(
+                ErrorKind::Other,
+                format!("{operation}: {count} rows instead of one"),
+            )),
+        }
+    }
+
+    /// How many rows a statement changed.
+    pub(crate) fn execute(
+        &self,
+        operation: &str,
+        sql: &str,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<u64, StoreError> {
+        self.wait(self.client().execute_typed(sql, values))
+            .map_err(|error| store_error(operation, &error))
+    }
+
+    /// Starts a COPY TO STDOUT.
+    pub(crate) fn copy_out(
+        &self,
+        operation: impl Into<String>,
+        sql: &str,
+    ) -> Result<CopyOut<'_>, StoreError> {
+        let operation = operation.into();
+        match self.wait(self.client().copy_out(sql)) {
+            Ok(stream) => Ok(CopyOut {
+                session: self,
+                stream: Box::pin(stream),
+                operation,
+            }),
+            Err(error) => Err(store_error(&operation, &error)),
+        }
+    }
+
+    /// Runs a COPY FROM STDIN with what `fill` appends to an empty buffer, until it returns
+    /// false. Returns how many rows the server took.
+    pub(crate) fn copy_in(
+        &self,
+        operation: &str,
+        sql: &str,
+        mut fill: impl FnMut(&mut Vec<u8>) -> Result<bool, StoreError>,
+    ) -> Result<u64, StoreError> {
+        let failed = |error: Error| store_error(operation, &error);
+        let sink = self
+            .wait(self.client().copy_in::<_, Bytes>(sql))
+            .map_err(failed)?;
+        let mut sink = Box::pin(sink);
+        let mut size = 0;
+        loop {
+            let mut buffer = Vec::with_capacity(size);
+            // Leaving here drops the sink, which ends the COPY as failed.
+            if !fill(&mut buffer)? {
+                break;
+            }
+            size = size.max(buffer.len());
+            let sent = self.wait(sink.send(Bytes::from(buffer)));
+            // What the server has against the rows says more than that it hung up.
+            if let Err(error) = sent {
+                return Err(failed(error));
+            }
+        }
+        self.wait(sink.as_mut().finish()).map_err(failed)
+    }
+
+    /// Commits, and tells a refusal from silence.
+    pub(crate) fn commit(&self, operation: &str) -> CommitOutcome {
+        match self.wait(self.client().batch_execute("COMMIT")) {
+            Ok(()) => CommitOutcome::Committed,
+            Err(error) if is_without_answer(&error) => {
+                CommitOutcome::Unknown(store_error(operation, &error))
+            }
+            Err(error) => CommitOutcome::Refused(store_error(operation, &error)),
+        }
+    }
+
+    /// Gives up the transaction, and waits until its locks are free again. A session that cannot
+    /// do that has lost its connection, and the server rolls back by itself.
+    pub(crate) fn roll_back(&self) {
+        let rollback = self.client().batch_execute("ROLLBACK");
+        let _ = self.wait(async { tokio::time::timeout(ROLLBACK_MAX, rollback).await });
+    }
+}
+
+impl Session {
+    /// Frees the locks that outlive transactions. What cannot be freed here is freed when the
+    /// server notices that the connection is gone.
+    pub(crate) fn unlock(&self) {
+        let unlock = self.client().batch_execute("SELECT pg_advisory_unlock_all()");
+        let _ = self.wait(async { tokio::time::timeout(ROLLBACK_MAX, unlock).await });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.client.take());
+        if let Some(connection) = self.connection.take() {
+            // The connection says goodbye once its client is gone.
+            let _ = self
+                .runtime
+                .block_on(async { tokio::time::timeout(GOODBYE_MAX, connection).await });
+        }
+    }
+}
+
+/// Connects; `None` for an error is a time-out.
+async fn open<T>(
+    config: &Config,
+    tls: T,
+    timeout: Duration,
+) -> Result<(Client, JoinHandle<()>), Option<Error>>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let connected = tokio::time::timeout(timeout, config.connect(tls)).await;
+    let (client, connection) = connected.map_err(|_| None)?.map_err(Some)?;
+    // An error of the connection reaches whoever uses the client next.
+    let connection = tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok((client, connection))
+}
+
+/// The lines of a COPY TO STDOUT.
+pub(crate) struct CopyOut<'s> {
+    session: &'s Session,
+    stream: Pin<Box<CopyOutStream>>,
+    operation: String,
+}
+
+impl CopyOut<'_> {
+    /// Hands lines to `take`, each with its line end, until it returns false or there are no
+    /// more. Returns whether there may be more.
+    pub(crate) fn pull(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let (stream, operation) = (&mut self.stream, &self.operation);
+        self.session.wait(async {
+            loop {
+                let line = stream.try_next().await;
+                match line.map_err(|error| store_error(operation, &error))? {
+                    None => return Ok(false),
+                    Some(line) => {
+                        if !take(&line)? {
+                            return Ok(true);
+                        }
+                    }
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,150 @@
+//! A transaction that sees the whole database at one moment.
+//!
+//! *Consistency*: tables are locked against DDL and TRUNCATE *before* the transaction takes its
+//! snapshot. Without that, a TRUNCATE in between would make a table look empty to us although
+//! the snapshot still holds its rows. ACCESS SHARE stands in no writer's way.
+
+use std::collections::HashSet;
+
+use reinstate_core::{ErrorKind, Position, StoreError, Tenancy, Timestamp};
+
+use crate::catalog::{Catalog, get, lockable_tables, read_catalog};
+use crate::session::Session;
+use crate::tenancy::{TableRule, TenancyMap};
+
+/// How often a capture starts anew because tables came in between.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// What the transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// What was found when the transaction began.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    pub catalog: Catalog,
+    pub position: Position,
+    pub taken_at: Timestamp,
+}
+
+/// Begins a transaction and reads the catalogue in it.
+///
+/// # Errors
+/// As [`read_catalog`]; `Refused` if rows would be hidden from the role, or if the session does
+/// not check foreign keys; `Contended` if a table stays locked or tables keep changing.
+pub(crate) fn begin(
+    session: &Session,
+    map: &TenancyMap,
+    access: Access,
+) -> Result<Moment, StoreError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let mut tables = Vec::new();
+        for (oid, sql, name) in lockable_tables(session)? {
+            if map.rule(&name)? != Some(TableRule::Excluded) {
+                tables.push((oid, sql));
+            }
+        }
+        let mode = match access {
+            Access::ReadOnly => "READ ONLY",
+            Access::ReadWrite => "READ WRITE",
+        };
+        let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ {mode}, NOT DEFERRABLE");
+        session.run("begin a transaction", &begin)?;
+        if !tables.is_empty() {
+            let names: Vec<&str> = tables.iter().map(|(_, sql)| sql.as_str()).collect();
+            let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
+            match session.run("lock the tables against DDL", &lock) {
+                // A table that is gone by now: start anew.
+                Err(error) if error.kind() == ErrorKind::Other => {
+                    session.roll_back();
+                    continue;
+                }
+                locked => locked?,
+            }
+        }
+        let (position, taken_at) = read_position(session)?;
+        let catalog = read_catalog(session, map)?;
+        let locked: HashSet<u32> = tables.iter().map(|(oid, _)| *oid).collect();
+        let has_new = catalog.iter().any(|(_, schema, table)| {
+            schema.tenancy != Tenancy::Excluded && table.is_readable && !locked.contains(&table.oid)
+        });
+        if has_new {
+            session.roll_back();
+            continue;
+        }
+        check_visibility(&catalog)?;
+        return Ok(Moment {
+            catalog,
+            position,
+            taken_at,
+        });
+    }
+    Err(StoreError::new(
+        ErrorKind::Contended,
+        "lock the tables against DDL: tables come and go faster than they can be locked",
+    ))
+}
+
+/// Takes the transaction's snapshot and says where it is.
+///
+/// The snapshot is taken when the statement starts and the log's end read while it runs: every
+/// commit that the snapshot sees lies before that end. One that lies just before it may not be
+/// seen yet.
+fn read_position(session: &Session) -> Result<(Position, Timestamp), StoreError> {
+    let sql = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                            ELSE pg_current_wal_insert_lsn() END - '0/0')::int8,
+                      (extract(epoch FROM clock_timestamp()) * 1000000)::int8,
+                      current_setting('session_replication_role')";
+    let operation = "read the position";
+    let row = session.row(operation, sql, &[])?;
+        let role: String = get(&row, 2)?;
+    if role != "origin" {
+        let message = format!(
+            "{operation}: session_replication_role is {role}, so that foreign keys and triggers \
+             would not fire: set it to origin for this role"
+        );
+        return Err(StoreError::new(ErrorKind::Refused, message));
+    }
+    let position = Position {
+        commit: get::<i64>(&row, 0)?.cast_unsigned(),
+        ordinal: 0,
+    };
+    Ok((position, Timestamp::from_micros(get(&row, 1)?)))
+}
+
+/// Refuses tables of which the role would see only some rows, or none.
+fn check_visibility(catalog: &Catalog) -> Result<(), StoreError> {
+    let included = || {
+        let tables = catalog.iter();
+        tables.filter(|(_, schema, _)| schema.tenancy != Tenancy::Excluded)
+    };
+    let names = |tables: Vec<String>| tables.join(", ");
+    let unreadable: Vec<String> = included()
+        .filter(|(_, _, table)| !table.is_readable)
+        .map(|(_, schema, _)| schema.name.to_string())
+        .collect();
+    if !unreadable.is_empty() {
+        let message = format!(
+            "the role may not read every table: GRANT SELECT on {} to it (and USAGE on their \
+             schemas), or list them as excluded",
+            names(unreadable)
+        );
+        return Err(StoreError::new(ErrorKind::Refused, message));
+    }
+    let hidden: Vec<String> = included()
+        .filter(|(_, _, table)| table.hides_rows)
+        .map(|(_, schema, _)| schema.name.to_string())
+        .collect();
+    if !hidden.is_empty() {
+        let message = format!(
+            "row-level security would hide rows of {} from the role: ALTER ROLE ... BYPASSRLS, \
+             or use the owner of the tables where row-level security is not forced",
+            names(hidden)
+        );
+        return Err(StoreError::new(ErrorKind::Refused, message));
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! The store itself.
+
+use std::fmt;
+
+use reinstate_core::{
+    CaptureView, ErrorKind, Fingerprint, JobId, JournalEntry, LiveStore, LiveView,
+    PositionNotation, SnapshotSource, StoreError, StoreId, StoreIdentity, StoreSchema, TenantId,
+    TenantKind, TenantWriter,
+};
+
+use crate::capture::PostgresCapture;
+use crate::catalog::get;
+use crate::journal;
+use crate::merge::PostgresWriter;
+use crate::session::Session;
+use crate::settings::ConnectionSettings;
+use crate::tenancy::TenancyMap;
+use crate::view::PostgresView;
+
+/// The oldest server that is supported, as it numbers itself.
+const VERSION_MIN: i32 = 150_000;
+
+/// A PostgreSQL database that is captured from and restored into.
+///
+/// Holds no connection: each view, capture and writer opens its own.
+#[derive(Clone)]
+pub struct PostgresStore {
+    settings: ConnectionSettings,
+    map: TenancyMap,
+    id: StoreId,
+}
+
+impl PostgresStore {
+    /// Connects once, to learn which database this is.
+    ///
+    /// # Errors
+    /// `Unavailable` if the server does not answer; `Refused` if it does not let the role in or
+    /// is older than PostgreSQL 15; `Usage` if the URL is malformed.
+    pub fn connect(settings: ConnectionSettings, map: TenancyMap) -> Result<Self, StoreError> {
+        let session = Session::connect(&settings)?;
+        let sql = "SELECT current_setting('server_version_num')::int4,
+                          (SELECT system_identifier FROM pg_control_system()),
+                          (SELECT oid FROM pg_database WHERE datname = current_database())";
+        let row = session.row("identify the database", sql, &[])?;
+        let version: i32 = get(&row, 0)?;
+        if version < VERSION_MIN {
+            let message = format!(
+                "store {}: PostgreSQL {} is too old: 15 or newer is needed",
+                settings.name,
+                version / 10_000
+            );
+            return Err(StoreError::new(ErrorKind::Refused, message));
+        }
+        let (system, database): (i64, u32) = (get(&row, 1)?, get(&row, 2)?);
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&system.to_be_bytes());
+        id[12..].copy_from_slice(&database.to_be_bytes());
+        Ok(Self {
+            settings,
+            map,
+            id: StoreId::from_bytes(id),
+        })
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PostgresStore")
+            .field("name", &self.settings.name)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SnapshotSource for PostgresStore {
+    fn begin_capture(&self) -> Result<Box<dyn CaptureView + '_>, StoreError> {
+        Ok(Box::new(PostgresCapture::open(&self.settings, &self.map)?))
+    }
+}
+
+impl LiveStore for PostgresStore {
+    fn identity(&self) -> StoreIdentity {
+        StoreIdentity {
+            id: self.id,
+            name: self.settings.name.clone(),
+        }
+    }
+
+    fn tenant_kind(&self) -> &TenantKind {
+        &self.map.kind
+    }
+
+    fn notation(&self) -> PositionNotation {
+        PositionNotation::Lsn
+    }
+
+    fn prepare(&self) -> Result<(), StoreError> {
+        journal::prepare(&Session::connect(&self.settings)?)
+    }
+
+    fn read_view(&self) -> Result<Box<dyn LiveView + '_>, StoreError> {
+        Ok(Box::new(PostgresView::open(&self.settings, &self.map)?))
+    }
+
+    fn begin_merge(
+        &self,
+        tenant: &TenantId,
+        expected: &Fingerprint,
+        schema: &StoreSchema,
+    ) -> Result<Box<dyn TenantWriter + '_>, StoreError> {
+        let writer = PostgresWriter::open(&self.settings, &self.map, tenant, expected, schema)?;
+        Ok(Box::new(writer))
+    }
+
+    fn journal_entry(
+        &self,
+        job: JobId,
+        tenant: &TenantId,
+    ) -> Result<Option<JournalEntry>, StoreError> {
+        journal::read(&Session::connect(&self.settings)?, job, tenant)
+    }
+
+    fn foreign_rows_written(
+        &self,
+        tenant: &TenantId,
+        commit_mark: &[u8],
+    ) -> Result<u64, StoreError> {
+        crate::merge::count_foreign_rows(&self.settings, &self.map, tenant, commit_mark)
+    }
+}

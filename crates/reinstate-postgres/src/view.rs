@@ -1,0 +1,80 @@
+//! The live store at one position.
+
+use std::fmt;
+
+use reinstate_core::{
+    Fingerprint, HeldKey, LiveView, Position, RowBatch, RowOrder, RowStream, StoreError,
+    StoreSchema, TableIndex, TenantId, Timestamp,
+};
+
+use crate::fingerprint::read_fingerprint;
+use crate::held::held_by_others;
+use crate::rows::TenantRows;
+use crate::session::Session;
+use crate::settings::ConnectionSettings;
+use crate::snapshot::{Access, Moment, begin};
+use crate::tenancy::TenancyMap;
+
+/// A read-only transaction on a connection of its own.
+pub(crate) struct PostgresView {
+    session: Session,
+    moment: Moment,
+}
+
+impl PostgresView {
+    pub(crate) fn open(
+        settings: &ConnectionSettings,
+        map: &TenancyMap,
+    ) -> Result<Self, StoreError> {
+        let session = Session::connect(settings)?;
+        let moment = begin(&session, map, Access::ReadOnly)?;
+        Ok(Self { session, moment })
+    }
+}
+
+impl fmt::Debug for PostgresView {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = formatter.debug_struct("PostgresView");
+        text.field("position", &self.moment.position).finish_non_exhaustive()
+    }
+}
+
+impl LiveView for PostgresView {
+    fn schema(&self) -> &StoreSchema {
+        &self.moment.catalog.schema
+    }
+
+    fn position(&self) -> Position {
+        self.moment.position
+    }
+
+    fn taken_at(&self) -> Option<Timestamp> {
+        Some(self.moment.taken_at)
+    }
+
+    fn fingerprint(&self, tenant: &TenantId) -> Result<Fingerprint, StoreError> {
+        read_fingerprint(&self.session, &self.moment.catalog, tenant)
+    }
+
+    fn row_order(&self) -> RowOrder {
+        RowOrder::Any
+    }
+
+    fn tenant_rows(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+    ) -> Result<Box<dyn RowStream + '_>, StoreError> {
+        let rows = TenantRows::open(&self.session, &self.moment.catalog, table, tenant)?;
+        Ok(Box::new(rows))
+    }
+
+    fn held_by_others(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+        rows: &RowBatch,
+    ) -> Result<Vec<HeldKey>, StoreError> {
+        held_by_others(&self.session, &self.moment.catalog, tenant, table, rows)
+    }
+}
