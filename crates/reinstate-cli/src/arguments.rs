@@ -37,7 +37,13 @@ pub struct Arguments {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// The configuration file.
-    #[arg(long, global = true, value_name = "FILE", env = "REINSTATE_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "REINSTATE_CONFIG",
+        hide_env_values = true
+    )]
     #[arg(default_value = crate::configuration::DEFAULT_PATH)]
     pub config: PathBuf,
     /// Print the result as JSON, one object a line.

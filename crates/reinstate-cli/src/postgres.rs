@@ -1,19 +1,20 @@
 //! Opening a PostgreSQL store.
 
 use reinstate_core::LiveStore;
+use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl, TenancyMap};
 
-use crate::configuration::{PostgresTenancy, UrlSource};
-use crate::failure::Failure;
+use crate::configuration::UrlSource;
 
 /// Connects to the database.
 ///
 /// # Errors
-/// As the store reports it.
+/// As the store reports it; never with the URL in it.
 pub fn connect(
-    _name: &str,
+    name: &str,
     url: &UrlSource,
-    _tenancy: &PostgresTenancy,
+    tenancy: &TenancyMap,
 ) -> anyhow::Result<Box<dyn LiveStore>> {
-    let _url = url.resolve()?;
-    Err(Failure::usage("PostgreSQL is not built in").into())
+    let url = SecretUrl::new(url.resolve()?.reveal());
+    let settings = ConnectionSettings::new(url, name);
+    Ok(Box::new(PostgresStore::connect(settings, tenancy.clone())?))
 }

@@ -13,6 +13,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Shows how far a run has come. Knows the phases up front, so that it can say which of how many.
 #[derive(Debug)]
 pub struct Progress {
+    title: Option<&'static str>,
     phases: Vec<Phase>,
     tenant_count: usize,
     is_terminal: bool,
@@ -44,11 +45,20 @@ impl Progress {
             line_at: Instant::now() + LINE_EVERY,
         };
         Self {
+            title: None,
             phases: phases.to_vec(),
             tenant_count,
             is_terminal: std::io::stderr().is_terminal(),
             state: Mutex::new(state),
         }
+    }
+
+    /// Progress of one thing that has a name of its own.
+    #[must_use]
+    pub fn of(title: &'static str) -> Self {
+        let mut progress = Self::new(&[], 0);
+        progress.title = Some(title);
+        progress
     }
 
     /// Takes the bar away, before something else is printed.
@@ -61,6 +71,9 @@ impl Progress {
     }
 
     fn place(&self, phase: Phase) -> String {
+        if let Some(title) = self.title {
+            return title.to_owned();
+        }
         let place = self.phases.iter().position(|&known| known == phase);
         match place {
             Some(place) => format!("[{}/{} {}]", place + 1, self.phases.len(), name(phase)),

@@ -15,7 +15,7 @@ use crate::session::random;
 /// Makes a new file of the embedded database that holds the synthetic store.
 ///
 /// # Errors
-/// Usage if the file exists; otherwise as the store reports it. What was begun stays.
+/// Usage if the file exists; otherwise as the store reports it. The file is then gone again.
 pub fn create_embedded(
     path: &Path,
     name: &str,
@@ -39,11 +39,17 @@ pub fn create_embedded(
         tenant: None,
         rows_expected: Some(spec.row_count),
     });
-    store.load(&Watched {
+    let watched = Watched {
         view: view.as_ref(),
         observer,
         cancellation,
-    })?;
+    };
+    if let Err(error) = store.load(&watched) {
+        // Half a store is of no use to anybody, and only this function knows of it.
+        drop(store);
+        std::fs::remove_file(path)?;
+        return Err(error.into());
+    }
     observer.observe(Event::Finished {
         phase: Phase::Write,
         tenant: None,

@@ -237,12 +237,7 @@ impl Side<'_> {
         resolved.announce(self.session.console, point);
         match extract(self.repository, &resolved.snapshot, self.tenant) {
             Ok(image) => Ok(Some(image)),
-            Err(error)
-                if error.kind() == ErrorKind::NotFound
-                    && std::error::Error::source(&error).is_none() =>
-            {
-                Ok(None)
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -1,6 +1,6 @@
 //! `generate`: a synthetic store to try things on.
 
-use reinstate_core::{OwnedRowBatch, Phase};
+use reinstate_core::OwnedRowBatch;
 use reinstate_synthetic::{Flavour, SyntheticSpec, SyntheticStore, Table, copy_text_line};
 use serde::Serialize;
 
@@ -50,7 +50,7 @@ pub fn run(
         return print_sql(console, &synthetic, interruption);
     };
     let engine = Engine::start(global)?;
-    let progress = Progress::new(&[Phase::Write], 0);
+    let progress = Progress::of("build the store");
     let cancellation = interruption.cancellation();
     let cache = engine.cache_bytes();
     create_embedded(

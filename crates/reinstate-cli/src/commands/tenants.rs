@@ -70,7 +70,7 @@ pub fn extract_all(
     for tenant in tenants {
         match extract(repository, snapshot, tenant) {
             Ok(image) => images.push(image),
-            Err(error) if error.kind() == ErrorKind::NotFound && !is_object_missing(&error) => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 missing.push(tenant.to_string());
             }
             Err(error) => return Err(error.into()),
@@ -88,9 +88,4 @@ pub fn extract_all(
     let message = format!("snapshot {id} has no row of {}{more}", named.join(", "));
     let next = format!("see who is in it: reinstate tenants --at snap:{id}");
     Err(Failure::new(ErrorKind::NotFound, message).next(next).into())
-}
-
-/// A segment that is gone is another matter than a tenant that never was.
-fn is_object_missing(error: &reinstate::Error) -> bool {
-    std::error::Error::source(error).is_some()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use reinstate_core::TenantKind;
+use reinstate_postgres::{TableRule, TenancyMap};
 use serde::Deserialize;
 
 use super::{Configuration, StoreConfiguration, UrlSource, directory_of};
@@ -45,6 +46,8 @@ struct Tenancy {
     #[serde(default)]
     excluded: Vec<String>,
     #[serde(default)]
+    allowed_triggers: Vec<String>,
+    #[serde(default)]
     table: BTreeMap<String, Table>,
 }
 
@@ -55,34 +58,6 @@ struct Table {
     via: Option<String>,
     shared: Option<bool>,
     excluded: Option<bool>,
-}
-
-/// Whose rows are whose in a PostgreSQL database, in the file's own words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PostgresTenancy {
-    /// The kind of id that tenants have.
-    pub kind: TenantKind,
-    /// The tenant column of every table that has one of this name.
-    pub column: Option<String>,
-    /// Tables of everybody.
-    pub shared: Vec<String>,
-    /// Tables that are left out.
-    pub excluded: Vec<String>,
-    /// Tables that are different.
-    pub tables: BTreeMap<String, TableTenancy>,
-}
-
-/// Whose the rows of one table are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TableTenancy {
-    /// A column of its own has the tenant.
-    Column(String),
-    /// A foreign key leads to the tenant: `order_id -> orders.id`.
-    Via(String),
-    /// They are everybody's.
-    Shared,
-    /// They are left out.
-    Excluded,
 }
 
 impl File {
@@ -109,25 +84,29 @@ impl File {
     }
 }
 
+/// `file:///absolute`, or `file:relative` and `file://./relative` beside the configuration.
 fn repository_path(url: &str) -> Result<PathBuf, String> {
-    let path = match url.strip_prefix("file:") {
-        Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
-        None => {
-            return Err(format!(
-                "repository.url {url:?}: expected file:///ABSOLUTE/PATH, or file:PATH \
-                 beside this file"
-            ));
-        }
+    let wrong = || {
+        format!(
+            "repository.url {url:?}: expected file:///ABSOLUTE/PATH, or file:PATH beside this file"
+        )
     };
-    if url.starts_with("file://") && !path.starts_with('/') {
-        return Err(format!(
-            "repository.url {url:?}: expected file:///ABSOLUTE/PATH"
-        ));
+    let rest = url.strip_prefix("file:").ok_or_else(wrong)?;
+    let path = match rest.strip_prefix("//") {
+        Some(path)
+            if ["/", "./", "../"]
+                .iter()
+                .any(|start| path.starts_with(start)) =>
+        {
+            path
+        }
+        Some(_) => return Err(wrong()),
+        None => rest,
+    };
+    match path.strip_prefix("./").unwrap_or(path) {
+        "" => Err(wrong()),
+        path => Ok(PathBuf::from(path)),
     }
-    if path.is_empty() {
-        return Err("repository.url has no path".to_owned());
-    }
-    Ok(PathBuf::from(path))
 }
 
 fn check_store(
@@ -175,6 +154,7 @@ impl Tenancy {
             ("shared", !self.shared.is_empty()),
             ("excluded", !self.excluded.is_empty()),
             ("table", !self.table.is_empty()),
+            ("allowed_triggers", !self.allowed_triggers.is_empty()),
         ];
         match surplus.iter().find(|(_, is_there)| *is_there) {
             Some((key, _)) => Err(format!(
@@ -184,7 +164,7 @@ impl Tenancy {
         }
     }
 
-    fn check_postgres(self) -> Result<PostgresTenancy, String> {
+    fn check_postgres(self) -> Result<TenancyMap, String> {
         let mut seen = BTreeMap::new();
         let listed = self.shared.iter().map(|name| (name, "tenancy.shared"));
         let listed = listed.chain(self.excluded.iter().map(|name| (name, "tenancy.excluded")));
@@ -208,26 +188,27 @@ impl Tenancy {
                 Ok((name, tenancy))
             })
             .collect::<Result<_, String>>()?;
-        Ok(PostgresTenancy {
-            kind: TenantKind::parse(&self.kind).map_err(|error| error.to_string())?,
-            column: self.column,
-            shared: self.shared,
-            excluded: self.excluded,
-            tables,
-        })
+        let kind = TenantKind::parse(&self.kind).map_err(|error| error.to_string())?;
+        let mut map = TenancyMap::new(kind);
+        map.column = self.column;
+        map.shared = self.shared;
+        map.excluded = self.excluded;
+        map.tables = tables;
+        map.allowed_triggers = self.allowed_triggers;
+        Ok(map)
     }
 }
 
 impl Table {
-    fn check(self) -> Result<TableTenancy, String> {
+    fn check(self) -> Result<TableRule, String> {
         if self.shared == Some(false) || self.excluded == Some(false) {
             return Err("shared and excluded can only be true".to_owned());
         }
         let said = [
-            self.column.map(TableTenancy::Column),
-            self.via.map(TableTenancy::Via),
-            self.shared.map(|_| TableTenancy::Shared),
-            self.excluded.map(|_| TableTenancy::Excluded),
+            self.column.map(|column| TableRule::Direct { column }),
+            self.via.map(|reference| TableRule::Via { reference }),
+            self.shared.map(|_| TableRule::Shared),
+            self.excluded.map(|_| TableRule::Excluded),
         ];
         let mut said = said.into_iter().flatten();
         match (said.next(), said.next()) {

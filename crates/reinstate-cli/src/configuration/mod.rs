@@ -5,9 +5,10 @@ mod secret;
 
 use std::path::{Path, PathBuf};
 
+use reinstate_postgres::TenancyMap;
+
 use crate::failure::Failure;
 
-pub use file::{PostgresTenancy, TableTenancy};
 pub use secret::UrlSource;
 
 /// Where the configuration is looked for when nobody says.
@@ -41,7 +42,7 @@ pub enum StoreConfiguration {
         /// Where its URL comes from.
         url: UrlSource,
         /// Whose rows are whose.
-        tenancy: PostgresTenancy,
+        tenancy: TenancyMap,
     },
 }
 
@@ -84,15 +85,13 @@ impl Configuration {
 
 /// The directory that a file lies in.
 fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
+    path.parent().unwrap_or(Path::new(""))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use reinstate_postgres::TableRule;
 
     const POSTGRES: &str = r#"
         version = 1
@@ -155,12 +154,11 @@ mod tests {
         assert_eq!(tenancy.excluded, ["schema_migrations"]);
         let tables: Vec<_> = tenancy.tables.iter().collect();
         assert_eq!(tables.len(), 3);
-        assert_eq!(tables[1].1, &TableTenancy::Column("bid".to_owned()));
-        assert_eq!(
-            tables[0].1,
-            &TableTenancy::Via("order_id -> orders.id".to_owned())
-        );
-        assert_eq!(tables[2].1, &TableTenancy::Shared);
+        let reference = "order_id -> orders.id".to_owned();
+        assert_eq!(tables[0].1, &TableRule::Via { reference });
+        let column = "bid".to_owned();
+        assert_eq!(tables[1].1, &TableRule::Direct { column });
+        assert_eq!(tables[2].1, &TableRule::Shared);
     }
 
     #[test]
@@ -169,6 +167,13 @@ mod tests {
         assert_eq!(read.repository, Path::new("/etc/backups"));
         let path = PathBuf::from("/etc/app.redb");
         assert_eq!(read.store, StoreConfiguration::Embedded { path });
+        let other = EMBEDDED.replace("file:backups", "file://./backups");
+        assert_eq!(parse(&other).unwrap().repository, read.repository);
+        refused(
+            &EMBEDDED.replace("file:backups", "file://host/backups"),
+            "file://host",
+        );
+        refused(&EMBEDDED.replace("file:backups", "file:"), "expected");
     }
 
     #[test]

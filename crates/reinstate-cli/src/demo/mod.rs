@@ -133,7 +133,7 @@ fn set_up<'a>(
     arguments: &Demo,
     interruption: &'a Interruption,
 ) -> anyhow::Result<Stage<'a>> {
-    let progress = Progress::new(&[Phase::Write], 0);
+    let progress = Progress::of("build the store");
     let started = Instant::now();
     let path = directory.join("store.redb");
     let cancellation = interruption.cancellation();

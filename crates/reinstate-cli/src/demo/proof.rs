@@ -74,22 +74,22 @@ impl Stage<'_> {
     ) {
         let tenant_count = self.synthetic.spec().tenant_count as usize;
         let victims = self.victims.len();
+        let equal = proof.victims_equal;
         let victims_text = match gone {
-            [] => format!(
-                "{} of {victims} restored tenants equal the known answer",
-                proof.victims_equal
-            ),
-            _ => format!(
-                "{} is gone again, {} of {victims} right",
-                self.name(&gone[0]),
-                proof.victims_equal
+            [] => format!("{equal} of {victims} restored tenants equal the known answer"),
+            [gone, ..] => format!(
+                "{} is gone again, {} of {} others restored still equal theirs",
+                self.name(gone),
+                equal.saturating_sub(1),
+                victims - 1
             ),
         };
         story.step(
             title,
             started.elapsed(),
             format_args!(
-                "{victims_text}; {} of {} others hold exactly their own writes; {} rows read",
+                "{victims_text}; {} of {} that were never touched hold exactly their own \
+                 writes; {} rows read",
                 proof.others_equal,
                 tenant_count - victims,
                 crate::render::count(proof.row_count)

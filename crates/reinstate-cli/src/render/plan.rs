@@ -136,7 +136,8 @@ pub fn plan_tables(plan: &PlanDescription) -> Vec<String> {
     if plan.tenants.len() <= DETAILED_TENANTS_MAX {
         for part in &plan.tenants {
             let whose = tenant(&plan.tenant_kind, &part.tenant);
-            if totals_of(part).changed() == 0 && totals_of(part).conflict == 0 {
+            let own = totals_of(part);
+            if own.changed() + own.conflict + own.kept == 0 {
                 lines.push(format!("tenant   {whose}: no change"));
                 continue;
             }

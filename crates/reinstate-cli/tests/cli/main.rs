@@ -1,0 +1,14 @@
+//! The tool as its users meet it: run in a directory, judged by exit code, words and rows.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod approval;
+mod bad_input;
+mod corruption;
+mod demo;
+mod help;
+mod json;
+mod looking;
+mod restoring;
+mod sandbox;
+mod stopping;
