@@ -75,7 +75,7 @@ fn reasons(totals: Totals, tenant_count: usize) -> Vec<String> {
     reasons
 }
 
-fn not_approved(message: String) -> Failure {
+fn not_approved(message: &str) -> Failure {
     Failure::ending(
         Exit::Stale,
         "not_approved",
@@ -95,7 +95,7 @@ fn check_digest(given: &str, digest: Digest) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("the plan's digest is {}, not {given}", digest.short());
-    Err(not_approved(message).next("look at it again: reinstate show FILE"))
+    Err(not_approved(&message).next("look at it again: reinstate show FILE"))
 }
 
 fn check_tenant(given: &str, only: Option<&Tenant>) -> Result<(), Failure> {
@@ -103,7 +103,7 @@ fn check_tenant(given: &str, only: Option<&Tenant>) -> Result<(), Failure> {
         Some(tenant) if tenant.to_string() == given => Ok(()),
         Some(tenant) => {
             let message = format!("the plan is for {tenant}, not {given}");
-            Err(not_approved(message).next("look at it again: reinstate show FILE"))
+            Err(not_approved(&message).next("look at it again: reinstate show FILE"))
         }
         None => Err(
             Failure::usage("--confirm approves a plan for one tenant only")
@@ -134,7 +134,7 @@ fn ask(word: &str, reasons: &[String]) -> Result<(), Failure> {
     if agreed {
         Ok(())
     } else {
-        Err(not_approved("the plan was not approved".to_owned()))
+        Err(not_approved("the plan was not approved"))
     }
 }
 

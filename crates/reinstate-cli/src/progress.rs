@@ -4,19 +4,27 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use reinstate_core::{Event, Observer, Phase};
 
 /// How long a phase lasts before it says so where there is no terminal, and how often after.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Shows how far a run has come. Knows the phases up front, so that it can say which of how many.
+/// How long a run lasts before it shows a bar: what is over at once needs none.
+const BAR_AFTER: Duration = Duration::from_millis(500);
+/// How long something runs before its rest is estimated.
+const ESTIMATE_AFTER: Duration = Duration::from_secs(2);
+
+/// Shows how far a run has come. Knows the phases up front, so that it can name all of them.
 #[derive(Debug)]
 pub struct Progress {
     title: Option<&'static str>,
     phases: Vec<Phase>,
     tenant_count: usize,
     is_terminal: bool,
+    started: Instant,
     state: Mutex<State>,
 }
 
@@ -49,6 +57,7 @@ impl Progress {
             phases: phases.to_vec(),
             tenant_count,
             is_terminal: std::io::stderr().is_terminal(),
+            started: Instant::now(),
             state: Mutex::new(state),
         }
     }
@@ -70,14 +79,27 @@ impl Progress {
         state.phase = None;
     }
 
+    /// All phases, the present one in brackets.
     fn place(&self, phase: Phase) -> String {
         if let Some(title) = self.title {
             return title.to_owned();
         }
-        let place = self.phases.iter().position(|&known| known == phase);
-        match place {
-            Some(place) => format!("[{}/{} {}]", place + 1, self.phases.len(), name(phase)),
-            None => format!("[{}]", name(phase)),
+        let names: Vec<_> = self
+            .phases
+            .iter()
+            .map(|&known| match known == phase {
+                true => format!("[{}]", name(known)),
+                false => name(known).to_owned(),
+            })
+            .collect();
+        names.join(" > ")
+    }
+
+    /// Shows the bar, if there is somebody to see it and it has taken a while.
+    fn draw(&self, state: &mut State) {
+        if state.bar.is_none() && self.is_terminal && self.started.elapsed() >= BAR_AFTER {
+            let bar = new_bar(state);
+            state.bar = Some(bar);
         }
     }
 
@@ -104,18 +126,17 @@ impl Progress {
             None => String::new(),
         };
         state.label = format!("{}{which}", self.place(phase));
-        if self.is_terminal {
-            let bar = state.bar.get_or_insert_with(new_bar);
-            bar.set_style(style(rows.is_some()));
-            bar.set_length(rows.unwrap_or(0));
+        if let Some(bar) = &state.bar {
+            dress(bar, state);
             bar.set_position(0);
             bar.reset_eta();
-            bar.set_message(state.label.clone());
         }
+        self.draw(state);
     }
 
     fn advance(&self, state: &mut State, rows: u64) {
         state.rows += rows;
+        self.draw(state);
         if let Some(bar) = &state.bar {
             // Comparing may read more rows than expected: live ones on top of the image's.
             if state
@@ -162,20 +183,38 @@ impl Drop for Progress {
     }
 }
 
-fn new_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+fn new_bar(state: &State) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    dress(&bar, state);
+    bar.set_draw_target(ProgressDrawTarget::stderr());
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
 }
 
 /// A total gives a bar and, after a while, an estimate; without one there is only a count.
-fn style(has_total: bool) -> ProgressStyle {
-    let template = if has_total {
-        "{msg} {bar:24} {human_pos} of {human_len} rows, {per_sec}, {eta} left"
+fn dress(bar: &ProgressBar, state: &State) {
+    let template = if state.rows_expected.is_some() {
+        "{msg} {bar:24} {human_pos} of {human_len} rows, {per_sec}{left}"
     } else {
         "{msg} {spinner} {human_pos} rows, {per_sec}, {elapsed}"
     };
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(
+            style
+                .progress_chars("#>-")
+                .tick_chars("|/-\\ ")
+                .with_key("left", left),
+        );
+    }
+    bar.set_length(state.rows_expected.unwrap_or(0));
+    bar.set_message(state.label.clone());
+}
+
+fn left(state: &ProgressState, text: &mut dyn std::fmt::Write) {
+    if state.pos() > 0 && state.elapsed() >= ESTIMATE_AFTER {
+        // An estimate that cannot be written is not missed.
+        let _ = write!(text, ", {} left", HumanDuration(state.eta()));
+    }
 }
 
 /// What a phase is called.

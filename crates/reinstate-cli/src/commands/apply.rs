@@ -36,6 +36,7 @@ pub fn run(arguments: &Apply, session: &Session<'_>) -> anyhow::Result<Exit> {
         repository: &repository,
         approval: &arguments.approval,
         prove_isolation: arguments.prove_isolation,
+        phases: &[Phase::Merge, Phase::Verify],
         done: "restored",
         approve_next: &format!("reinstate apply {file_text} --confirm-digest {digest}"),
         resume: &format!("reinstate apply {file_text}"),
@@ -62,6 +63,7 @@ pub fn restore(arguments: &Restore, session: &Session<'_>) -> anyhow::Result<Exi
         repository: &repository,
         approval: &arguments.approval,
         prove_isolation: arguments.prove_isolation,
+        phases: request.phases,
         done: "restored",
         approve_next: "save the plan with `reinstate plan ... --out FILE`, review it, then \
                        `reinstate apply FILE --confirm-digest DIGEST`; or, for one tenant, add \

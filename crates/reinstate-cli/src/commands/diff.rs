@@ -149,11 +149,11 @@ impl Side<'_> {
         let context = session.context(&progress);
         let plan = plan_to(context, repository, &images, store.as_ref(), &file)?;
         progress.clear();
-        self.from_plan(context, &plan)
+        self.differences_of(context, &plan)
     }
 
     /// A plan goes back; a difference goes forward: what would be created was removed since.
-    fn from_plan(
+    fn differences_of(
         &self,
         context: Context<'_>,
         plan: &RestorePlan,

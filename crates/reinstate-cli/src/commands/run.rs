@@ -34,6 +34,8 @@ pub struct Run<'a> {
     pub approval: &'a Approval,
     /// Whether every other tenant is compared before and after.
     pub prove_isolation: bool,
+    /// The phases of the whole command, for the progress.
+    pub phases: &'a [Phase],
     /// What success is called.
     pub done: &'static str,
     /// How to go on if nobody can be asked.
@@ -56,8 +58,7 @@ impl Run<'_> {
         let _lock = adapters::lock(self.repository)?;
         live.prepare()?;
         let stored = store_plan(self.repository, &reader)?;
-        let phases = [Phase::Merge, Phase::Verify];
-        let progress = Progress::new(&phases, description.tenants.len());
+        let progress = Progress::new(self.phases, description.tenants.len());
         let context = self.session.context(&progress);
         let started = Instant::now();
         let before = self.digests(context, live)?;

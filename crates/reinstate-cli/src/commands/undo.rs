@@ -13,6 +13,8 @@ use crate::progress::Progress;
 use crate::render::{plan_head, plan_tables, record_plan};
 use crate::session::{Session, new_job, now};
 
+const PHASES: [Phase; 3] = [Phase::Plan, Phase::Merge, Phase::Verify];
+
 /// `undo JOB`.
 pub fn run(arguments: &Undo, session: &Session<'_>) -> anyhow::Result<Exit> {
     let repository = session.repository()?;
@@ -31,7 +33,7 @@ pub fn run(arguments: &Undo, session: &Session<'_>) -> anyhow::Result<Exit> {
         },
         planned_at: now(),
     };
-    let progress = Progress::new(&[Phase::Plan, Phase::Merge, Phase::Verify], 0);
+    let progress = Progress::new(&PHASES, 0);
     let output = adapters::create_plan_file(file)?;
     let context = session.context(&progress);
     let written = plan_undo_of(context, &repository, store.as_ref(), job, &request, output)?;
@@ -55,6 +57,7 @@ pub fn run(arguments: &Undo, session: &Session<'_>) -> anyhow::Result<Exit> {
         repository: &repository,
         approval: &arguments.approval,
         prove_isolation: false,
+        phases: &PHASES,
         done: "undone",
         approve_next: &format!(
             "save the plan with `reinstate undo {short} --out FILE`, review it, then `reinstate \

@@ -33,13 +33,13 @@ pub fn run(arguments: &Verify, session: &Session<'_>) -> anyhow::Result<Exit> {
         return verify_all(session, &repository, &all);
     };
     match find(&all, &jobs(&repository)?, prefix)? {
-        Found::Snapshot(snapshot) => verify_all(session, &repository, &[snapshot]),
+        Found::Snapshot(snapshot) => verify_all(session, &repository, &[*snapshot]),
         Found::Job(job) => verify_job(session, &repository, job),
     }
 }
 
 enum Found {
-    Snapshot(SnapshotDescription),
+    Snapshot(Box<SnapshotDescription>),
     Job(JobId),
 }
 
@@ -56,9 +56,12 @@ fn find(
         let message = format!("id {prefix:?}: at least {PREFIX_DIGITS_MIN} digits are needed");
         return Err(Failure::usage(message));
     }
-    let snapshots = snapshots
-        .iter()
-        .map(|found| (found.id.to_string(), Found::Snapshot(found.clone())));
+    let snapshots = snapshots.iter().map(|found| {
+        (
+            found.id.to_string(),
+            Found::Snapshot(Box::new(found.clone())),
+        )
+    });
     let jobs = jobs
         .iter()
         .map(|found| (found.job.to_string(), Found::Job(found.job)));

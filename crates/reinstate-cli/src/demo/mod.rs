@@ -70,11 +70,12 @@ pub fn run(
         arguments,
         interruption,
     )?;
-    let record = stage.play(&story)?;
+    let (record, gone) = stage.play(&story)?;
     if let Some(kept) = &arguments.keep {
         write_configuration(kept)?;
         console.line(format_args!(
-            "\nkept in {}: cd there, then try: reinstate snapshots",
+            "\nkept in {}. {gone} is still gone: cd there, then try\n  reinstate restore {gone} \
+             --at latest",
             kept.display()
         ));
     }
@@ -185,7 +186,7 @@ fn choose_victims(synthetic: &SyntheticStore, victim_count: u32) -> Vec<u32> {
 }
 
 impl Stage<'_> {
-    fn play(&self, story: &Story<'_>) -> anyhow::Result<StoryRecord> {
+    fn play(&self, story: &Story<'_>) -> anyhow::Result<(StoryRecord, String)> {
         let snapshot = self.capture(story)?;
         let mut record = StoryRecord::default();
         let writers = Writers::new(&self.synthetic, &self.victims, WRITER_THREADS);
@@ -209,9 +210,10 @@ impl Stage<'_> {
         let proof = self.prove(story, "prove", &ledger, &[])?;
         record.proof(&proof);
         let undone = self.undo(story, &restored)?;
+        let gone = self.name(&undone);
         let again = self.prove(story, "prove again", &ledger, &[undone])?;
         record.proof(&again);
-        Ok(record)
+        Ok((record, gone))
     }
 
     fn capture(&self, story: &Story<'_>) -> anyhow::Result<SnapshotDescription> {

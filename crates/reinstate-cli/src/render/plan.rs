@@ -160,11 +160,13 @@ pub fn plan_tables(plan: &PlanDescription) -> Vec<String> {
         count(all.delete),
         counted(plan.tenants.len() as u64, "tenant", "tenants")
     ));
-    lines.push(format!(
-        "undo     {}, {} kept before the first write",
-        counted(all.changed(), "row", "rows"),
-        bytes(plan.segment.stored_bytes)
-    ));
+    if all.changed() > 0 {
+        lines.push(format!(
+            "undo     {}, {} kept before the first write",
+            counted(all.changed(), "row", "rows"),
+            bytes(plan.segment.stored_bytes)
+        ));
+    }
     lines
 }
 
