@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use redb::{Durability, ReadableDatabase, ReadableTable};
 use reinstate_core::{
@@ -69,6 +70,9 @@ impl EmbeddedStore {
             .transaction
             .commit()
             .during("commit a transaction")?;
+        if matches!(durability, Durability::Immediate) {
+            self.backlog_bytes.store(0, Ordering::Relaxed);
+        }
         Ok(result)
     }
 

@@ -43,6 +43,14 @@ impl Gate {
     }
 }
 
+impl Turn<'_> {
+    /// Whether somebody waits for this turn to end.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let turns = self.0.lock();
+        turns.drawn > turns.serving + 1
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.lock().serving += 1;
@@ -55,6 +63,21 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::thread;
+
+    #[test]
+    fn a_turn_is_awaited_from_the_moment_that_the_next_writer_comes() {
+        let gate = Gate::default();
+        let turn = gate.enter();
+        assert!(!turn.is_awaited());
+        thread::scope(|scope| {
+            let next = scope.spawn(|| gate.enter().is_awaited());
+            while !turn.is_awaited() {
+                thread::yield_now();
+            }
+            drop(turn);
+            assert!(!next.join().unwrap());
+        });
+    }
 
     #[test]
     fn a_busy_loop_does_not_keep_others_out() {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use redb::{Builder, Database, ReadableDatabase, ReadableTable};
 use reinstate_core::{
@@ -40,6 +41,8 @@ pub struct EmbeddedStore {
     pub(crate) database: Database,
     pub(crate) gate: Gate,
     pub(crate) leases: Mutex<HashSet<Vec<u8>>>,
+    /// Bytes written that the next durable commit has to wait for. Changed by whose turn it is.
+    pub(crate) backlog_bytes: AtomicUsize,
     pub(crate) identity: StoreIdentity,
     pub(crate) tenant_kind: TenantKind,
     pub(crate) schema: StoreSchema,
@@ -130,10 +133,12 @@ impl EmbeddedStore {
         schema: StoreSchema,
     ) -> Self {
         let (gate, leases) = (Gate::default(), Mutex::default());
+        let backlog_bytes = AtomicUsize::new(0);
         Self {
             database,
             gate,
             leases,
+            backlog_bytes,
             identity,
             tenant_kind,
             schema,

@@ -1,7 +1,8 @@
 //! Many changes: the next generation of the tables, built aside.
 
-use std::cmp::Ordering;
+use std::cmp;
 use std::ops::Bound;
+use std::sync::atomic::Ordering;
 
 use redb::{Durability, ReadableDatabase, ReadableTableMetadata};
 use reinstate_core::{
@@ -12,13 +13,22 @@ use reinstate_core::{
 use super::plan_rows::PlanRows;
 use super::{EmbeddedWriter, State};
 use crate::error::During;
+use crate::gate::Turn;
 use crate::generation::current;
 use crate::key::{Bytes, DataTable, GARBAGE, GENERATIONS, Place, garbage_key, generation_key};
 use crate::scan::Scan;
 use crate::view::PlaceRows;
 
-/// Bytes written in one transaction. Other writers wait for no more than that.
+/// Bytes written in one transaction while nobody waits for it to end.
 const CHUNK_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes that are written even when somebody waits, so that a restore gets on beside writers that
+/// are always there.
+const TURN_BYTES_MIN: usize = 128 * 1024;
+/// Bytes that may not be on disk yet. Whoever commits durably next waits for them, so from here on
+/// the restore does so itself.
+const BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many bytes are written before it is looked again whether somebody waits.
+const LOOK_BYTES: usize = 16 * 1024;
 
 /// Tables whose next generation was built.
 #[derive(Default)]
@@ -241,6 +251,9 @@ impl<'w, 's> Chunk<'w, 's> {
     }
 
     fn push_batch(&mut self, batch: RowBatch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         self.bytes += batch.as_bytes().len();
         self.rows.push(batch);
         self.write_if_full()
@@ -261,17 +274,26 @@ impl<'w, 's> Chunk<'w, 's> {
     }
 
     fn write(&mut self) -> Result<(), StoreError> {
-        if self.rows.is_empty() {
-            return Ok(());
+        let mut pending = Pending {
+            rows: std::mem::take(&mut self.rows),
+            counts: std::mem::take(&mut self.counts),
+            batch: 0,
+            offset: 0,
+            row: 0,
+        };
+        self.bytes = 0;
+        while !pending.is_empty() {
+            self.write_turn(&mut pending)?;
         }
+        Ok(())
+    }
+
+    /// Writes rows in one transaction: all that are pending, or fewer when somebody waits.
+    fn write_turn(&mut self, pending: &mut Pending) -> Result<(), StoreError> {
         let operation = "write the rows of a tenant aside";
         let store = self.writer.store;
-        let _turn = store.gate.enter();
+        let turn = store.gate.enter();
         let mut transaction = store.database.begin_write().during(operation)?;
-        // Made durable by the switch; lost before it, these rows are of no use to anybody.
-        transaction
-            .set_durability(Durability::None)
-            .during(operation)?;
         if self.last_key.is_none() {
             let mut garbage = transaction.open_table(GARBAGE).during(operation)?;
             let owner = self.writer.tenant.as_bytes();
@@ -281,29 +303,38 @@ impl<'w, 's> Chunk<'w, 's> {
                 .map(drop)
                 .during(operation)?;
         }
-        {
+        let bytes = {
             let name = DataTable::new(self.table);
             let mut data = transaction
                 .open_table(name.definition())
                 .during(operation)?;
             let before = data.len().during(operation)?;
-            self.insert_sorted(&mut data, operation)?;
+            let (written, bytes) = self.insert_sorted(&mut data, pending, &turn)?;
             let added = data.len().during(operation)? - before;
-            let pushed = self.rows.iter().map(|batch| batch.len() as u64).sum();
-            self.surplus += added.abs_diff(pushed);
-        }
+            self.surplus += added.abs_diff(written);
+            bytes
+        };
+        let backlog_bytes = store.backlog_bytes.load(Ordering::Relaxed) + bytes;
+        let (durability, backlog_bytes) = if backlog_bytes < BACKLOG_BYTES_MAX {
+            // Made durable by the switch; lost before it, the rows are of no use to anybody.
+            (Durability::None, backlog_bytes)
+        } else {
+            (Durability::Immediate, 0)
+        };
+        transaction.set_durability(durability).during(operation)?;
         transaction.commit().during(operation)?;
-        self.rows.clear();
-        self.bytes = 0;
-        self.counts.clear();
+        store.backlog_bytes.store(backlog_bytes, Ordering::Relaxed);
         Ok(())
     }
 
+    /// Returns how many rows and how many bytes it wrote.
     fn insert_sorted(
         &mut self,
         data: &mut redb::Table<'_, Bytes, Bytes>,
-        operation: &str,
-    ) -> Result<(), StoreError> {
+        pending: &mut Pending,
+        turn: &Turn<'_>,
+    ) -> Result<(u64, usize), StoreError> {
+        let operation = "write the rows of a tenant aside";
         let mut key = match self.last_key.take() {
             Some(key) => key,
             None => self.place.prefix().to_vec(),
@@ -311,24 +342,65 @@ impl<'w, 's> Chunk<'w, 's> {
         let mut cursor = data
             .upper_bound_mut(Bound::Included(key.as_slice()))
             .during(operation)?;
-        let mut counts = self.counts.iter();
-        for row in self.rows.iter().flat_map(RowBatch::iter) {
-            if self.is_multiset {
-                self.place.write_key(row.columns(), &mut key);
-                let count = counts.next().copied().unwrap_or(1).to_le_bytes();
-                cursor
-                    .insert_before(key.as_slice(), count.as_slice())
-                    .during(operation)?;
+        let (mut written, mut bytes, mut look_at) = (0, 0, TURN_BYTES_MIN);
+        while let Some((row, count)) = pending.row() {
+            let count = count.to_le_bytes();
+            let (row_key, value) = if self.is_multiset {
+                (row.columns(), count.as_slice())
             } else {
-                self.place.write_key(row.key(), &mut key);
-                cursor
-                    .insert_before(key.as_slice(), row.columns())
-                    .during(operation)?;
+                (row.key(), row.columns())
+            };
+            self.place.write_key(row_key, &mut key);
+            cursor
+                .insert_before(key.as_slice(), value)
+                .during(operation)?;
+            written += 1;
+            bytes += row.body().len();
+            pending.advance();
+            if bytes >= look_at {
+                if turn.is_awaited() {
+                    break;
+                }
+                look_at = bytes + LOOK_BYTES;
             }
         }
         cursor.close().during(operation)?;
         self.last_key = Some(key);
-        Ok(())
+        Ok((written, bytes))
+    }
+}
+
+/// Rows of a chunk that are not written yet.
+struct Pending {
+    rows: Vec<RowBatch>,
+    counts: Vec<u64>,
+    batch: usize,
+    offset: usize,
+    row: usize,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.batch >= self.rows.len()
+    }
+
+    /// The first of them, with the number of its copies in a table without a key.
+    fn row(&self) -> Option<(RowRef<'_>, u64)> {
+        let (row, _) = self.rows.get(self.batch)?.row_at(self.offset)?;
+        Some((row, self.counts.get(self.row).copied().unwrap_or(1)))
+    }
+
+    fn advance(&mut self) {
+        let batch = self.rows.get(self.batch);
+        if let Some((_, next)) = batch.and_then(|batch| batch.row_at(self.offset)) {
+            self.offset = next;
+            self.row += 1;
+        }
+        // No batch is empty, so the next one has a row at its beginning.
+        if batch.is_none_or(|batch| self.offset >= batch.as_bytes().len()) {
+            self.batch += 1;
+            self.offset = 0;
+        }
     }
 }
 
@@ -384,9 +456,9 @@ fn merge_keyed(
             (None, Some(_)) => true,
             (Some(_), None) => false,
             (Some(old), Some(created)) => match created.key().cmp(old.key()) {
-                Ordering::Less => true,
-                Ordering::Greater => false,
-                Ordering::Equal => return Err(moved("a row to create is there already")),
+                cmp::Ordering::Less => true,
+                cmp::Ordering::Greater => false,
+                cmp::Ordering::Equal => return Err(moved("a row to create is there already")),
             },
         };
         if created_first {

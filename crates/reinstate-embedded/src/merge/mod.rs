@@ -14,6 +14,7 @@ mod in_place;
 mod plan_rows;
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use redb::ReadableDatabase;
@@ -151,6 +152,7 @@ impl<'s> EmbeddedWriter<'s> {
         }
         let commit = stamp(&transaction, std::iter::once(self.tenant.as_bytes()))?;
         transaction.commit().during(operation)?;
+        self.store.backlog_bytes.store(0, Ordering::Relaxed);
         Ok(Committed {
             position: Position { commit, ordinal: 0 },
             commit_mark: commit.to_le_bytes().to_vec(),
