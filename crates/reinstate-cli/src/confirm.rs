@@ -49,13 +49,23 @@ pub fn approve(
         None => digest.short(),
     };
     let has_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let next = match &only {
+        Some(tenant) if !reasons.is_empty() => format!("add --confirm {tenant}; or {next}"),
+        Some(_) => format!("add --yes; or {next}"),
+        None => next.to_owned(),
+    };
     if approval.yes || !has_terminal {
-        let because = if reasons.is_empty() {
-            "there is no terminal to ask for approval".to_owned()
-        } else {
-            format!("the plan {}: --yes is not enough", reasons.join(" and "))
+        let plan = match reasons.as_slice() {
+            [] => "the plan is not approved".to_owned(),
+            reasons => format!("the plan {}", reasons.join(" and ")),
         };
-        return Err(Failure::usage(format!("{because}. Nothing was written")).next(next));
+        let why = if approval.yes {
+            "--yes is not enough for that"
+        } else {
+            "there is no terminal to ask for approval"
+        };
+        let message = format!("{plan}, and {why}. Nothing was written");
+        return Err(Failure::usage(message).next(next));
     }
     ask(&word, &reasons)
 }
@@ -134,7 +144,8 @@ fn ask(word: &str, reasons: &[String]) -> Result<(), Failure> {
     if agreed {
         Ok(())
     } else {
-        Err(not_approved("the plan was not approved"))
+        let next = "nothing; or run the same command again to approve it";
+        Err(not_approved("the plan was not approved").next(next))
     }
 }
 

@@ -169,7 +169,7 @@ fn by_time(
     let label = if time > now {
         format!("{label} lies in the future")
     } else {
-        format!("{label} lies between snapshots, and there is no change log")
+        place(&label, before, after)
     };
     Err(not_recoverable(&label, before, after))
 }
@@ -200,8 +200,22 @@ fn by_position(
             });
         }
     }
-    let label = format!("{point} lies between snapshots, and there is no change log");
+    let label = place(&point.to_string(), before, after);
     Err(not_recoverable(&label, before, after))
+}
+
+/// Where a point lies that is no snapshot.
+fn place(
+    label: &str,
+    before: Option<&SnapshotDescription>,
+    after: Option<&SnapshotDescription>,
+) -> String {
+    let where_it_is = match (before, after) {
+        (None, _) => "lies before the first snapshot",
+        (_, None) => "lies after the latest snapshot",
+        _ => "lies between snapshots",
+    };
+    format!("{label} {where_it_is}, and there is no change log")
 }
 
 fn not_recoverable(
@@ -210,14 +224,16 @@ fn not_recoverable(
     after: Option<&SnapshotDescription>,
 ) -> anyhow::Error {
     let side = |name: &str, found: Option<&SnapshotDescription>| match found {
-        Some(found) => format!("nearest {name}: {}", describe(found)),
-        None => format!("nearest {name}: none"),
+        Some(found) => format!(
+            "{name} it: snap:{} of {} = {}",
+            found.id.short(),
+            found.taken_at,
+            found.position.display(found.notation)
+        ),
+        None => format!("{name} it: none"),
     };
-    let message = format!(
-        "{label}. {}; {}",
-        side("before", before),
-        side("after", after)
-    );
+    let (earlier, later) = (side("before", before), side("after", after));
+    let message = format!("{label}; {earlier}; {later}");
     let usable = [before, after];
     let commands: Vec<_> = usable
         .iter()

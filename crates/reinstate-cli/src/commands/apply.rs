@@ -65,9 +65,7 @@ pub fn restore(arguments: &Restore, session: &Session<'_>) -> anyhow::Result<Exi
         prove_isolation: arguments.prove_isolation,
         phases: request.phases,
         done: "restored",
-        approve_next: "save the plan with `reinstate plan ... --out FILE`, review it, then \
-                       `reinstate apply FILE --confirm-digest DIGEST`; or, for one tenant, add \
-                       --confirm TENANT",
+        approve_next: "make the plan a file, and approve its digest: reinstate plan ... --out FILE",
         resume: "run the same command again: what is restored stays",
     }
     .run(&file, store.as_ref())

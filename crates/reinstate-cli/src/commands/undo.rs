@@ -60,8 +60,7 @@ pub fn run(arguments: &Undo, session: &Session<'_>) -> anyhow::Result<Exit> {
         phases: &PHASES,
         done: "undone",
         approve_next: &format!(
-            "save the plan with `reinstate undo {short} --out FILE`, review it, then `reinstate \
-             apply FILE --confirm-digest DIGEST`; or, for one tenant, add --confirm TENANT"
+            "make the plan a file, and approve its digest: reinstate undo {short} --out FILE"
         ),
         resume: &format!("reinstate undo {short}"),
     }

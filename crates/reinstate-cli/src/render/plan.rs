@@ -90,7 +90,7 @@ pub fn plan_head(plan: &PlanDescription) -> Vec<String> {
     )];
     if let Some(job) = plan.undoes {
         lines[0] = format!(
-            "undo     of job {}, as far as nobody changed the rows since",
+            "undoes   job {}, as far as nobody changed the rows since",
             job.short()
         );
     }

@@ -22,9 +22,14 @@ fn yes_is_not_enough_to_delete_rows_or_for_several_tenants() {
     sandbox.write_to(2);
     let before = sandbox.contents();
     let delete = ["restore", "account:2", "--at", "latest", "--yes"];
-    sandbox
-        .run(&delete)
-        .refused(2, &["deletes 1 rows", "--yes is not enough", "--confirm"]);
+    sandbox.run(&delete).refused(
+        2,
+        &[
+            "deletes 1 rows",
+            "--yes is not enough",
+            "--confirm account:2",
+        ],
+    );
     sandbox.destroy(3);
     let several = [
         "restore",

@@ -91,77 +91,72 @@ fn a_tenant_listed_twice_is_refused() {
     check(&sandbox, &restore, 2, &["account:3 is listed twice"]);
 }
 
-#[test]
-fn a_point_between_snapshots_names_its_neighbours() {
+/// A sandbox with two snapshots, the time of the first, and a moment after it.
+fn captured_twice() -> (Sandbox, [serde_json::Value; 2], String, String) {
     let sandbox = Sandbox::captured();
     sandbox.write_to(2);
     sandbox.run(&["capture", "once"]).done(&[]);
     let snapshots = sandbox.json(&["snapshots"]).records();
-    let [first, second] = &snapshots[..] else {
-        panic!("{snapshots:?}")
-    };
-    let at = |record: &serde_json::Value| record["taken_at"].as_str().unwrap().to_owned();
-    let short = |record: &serde_json::Value| record["id"].as_str().unwrap()[..8].to_owned();
-    let time: jiff::Timestamp = at(first).parse().unwrap();
-    let between = (time + jiff::SignedDuration::from_micros(1)).to_string();
-    let names = [short(first), short(second)];
-    let says = ["no change log", &names[0], &names[1], "--nearest-before"];
-    check(&sandbox, &plan("account:3", &between), 7, &says);
-    check(
-        &sandbox,
-        &plan("account:3", "-5h"),
-        7,
-        &["nearest before: none", &names[0]],
-    );
-    check(
-        &sandbox,
-        &plan("account:3", "2126-01-01T00:00Z"),
-        7,
-        &["lies in the future"],
-    );
-    check(
-        &sandbox,
-        &plan("account:3", "commit:99999"),
-        7,
-        &["nearest after: none"],
-    );
-    check(
-        &sandbox,
-        &plan("account:3", "lsn:0/1"),
-        2,
-        &["positions of this store look like commit:"],
-    );
-    check(
-        &sandbox,
-        &plan("account:3", "2026-04-05T07:38"),
-        2,
-        &["zone"],
-    );
-    check(
-        &sandbox,
-        &plan("account:3", "latest~2"),
-        8,
-        &["only 2 snapshots"],
-    );
-    check(
-        &sandbox,
-        &plan("account:3", "snap:0000"),
-        8,
-        &["no snapshot begins with"],
-    );
-    let before = [
-        "export",
-        &format!("account:3@{between}"),
-        "--nearest-before",
-    ];
-    let export = sandbox.run(&before);
-    assert_eq!(export.code, 0, "{export:#?}");
+    let snapshots = <[_; 2]>::try_from(snapshots).unwrap();
+    let first = snapshots[0]["taken_at"].as_str().unwrap().to_owned();
+    let time: jiff::Timestamp = first.parse().unwrap();
+    let after = (time + jiff::SignedDuration::from_micros(1)).to_string();
+    (sandbox, snapshots, first, after)
+}
+
+#[test]
+fn a_point_that_is_no_snapshot_names_its_neighbours() {
+    let (sandbox, snapshots, _, between) = captured_twice();
+    let short = |place: usize| &snapshots[place]["id"].as_str().unwrap()[..8];
+    let (first, second) = (short(0), short(1));
+    let unknown = "no snapshot begins with";
+    for (at, code, says) in [
+        (between.as_str(), 7, [first, second, "--nearest-before"]),
+        (
+            "-5h",
+            7,
+            ["before the first snapshot", "before it: none", first],
+        ),
+        (
+            "2126-01-01T00:00Z",
+            7,
+            ["lies in the future", "after it: none", second],
+        ),
+        (
+            "commit:99999",
+            7,
+            ["after the latest snapshot", "no change log", second],
+        ),
+        (
+            "lsn:0/1",
+            2,
+            ["positions of this store look like commit:"; 3],
+        ),
+        ("2026-04-05T07:38", 2, ["zone"; 3]),
+        ("latest~2", 8, ["only 2 snapshots"; 3]),
+        ("snap:0000", 8, [unknown; 3]),
+    ] {
+        check(&sandbox, &plan("account:3", at), code, &says);
+    }
+}
+
+#[test]
+fn the_nearest_snapshot_before_is_taken_only_when_asked_and_with_a_warning() {
+    let (sandbox, _, exact, after) = captured_twice();
+    sandbox
+        .run(&["tenants", "--at", &exact])
+        .done(&["account:3"]);
+    sandbox
+        .run(&["tenants", "--at", &after])
+        .refused(7, &["lies between snapshots"]);
+    let nearest = sandbox.run(&["tenants", "--at", &after, "--nearest-before"]);
+    nearest.done(&["account:3"]);
     assert!(
-        export.stderr.contains("EARLIER than asked for"),
-        "{export:#?}"
+        nearest.stderr.contains("EARLIER than asked for"),
+        "{nearest:#?}"
     );
-    let exact = ["tenants", "--at", &at(first)];
-    sandbox.run(&exact).done(&["account:3"]);
+    let future = ["tenants", "--at", "2126-01-01T00:00Z", "--nearest-before"];
+    sandbox.run(&future).refused(7, &["lies in the future"]);
 }
 
 #[test]
