@@ -68,7 +68,10 @@ pub(crate) fn prepare(session: &Session) -> Result<(), StoreError> {
 pub(crate) fn write(session: &Session, entry: &JournalEntry) -> Result<(), StoreError> {
     let sql = "INSERT INTO reinstate.journal (job, tenant, plan, payload, transaction_id)
                VALUES ($1, $2, $3, $4, pg_current_xact_id())";
-    let (job, plan) = (entry.job.as_bytes().as_slice(), entry.plan.as_bytes().as_slice());
+    let (job, plan) = (
+        entry.job.as_bytes().as_slice(),
+        entry.plan.as_bytes().as_slice(),
+    );
     let (tenant, payload) = (entry.tenant.as_bytes(), entry.payload.as_slice());
     session.execute(
         "write the journal",
@@ -97,10 +100,8 @@ pub(crate) fn read(
     }
     let sql = "SELECT plan, payload FROM reinstate.journal WHERE job = $1 AND tenant = $2";
     let (job_bytes, tenant_bytes) = (job.as_bytes().as_slice(), tenant.as_bytes());
-    let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] = [
-        (&job_bytes, Type::BYTEA),
-        (&tenant_bytes, Type::BYTEA),
-    ];
+    let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        [(&job_bytes, Type::BYTEA), (&tenant_bytes, Type::BYTEA)];
     let rows = session.rows("read the journal", sql, &values)?;
     let Some(row) = rows.first() else {
         return Ok(None);

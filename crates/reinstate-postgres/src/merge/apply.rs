@@ -5,15 +5,10 @@
 //! itself rows are created first, since one that is put back may refer to them. What no order
 //! satisfies, such as two rows that swap a unique value, is the server's to refuse.
 
-use std::collections::HashMap;
-
-use reinstate_core::{
-    ChangeSource, ErrorKind, RowRole, StoreError, TableIndex, TenantId,
-};
+use reinstate_core::{ChangeSource, ErrorKind, RowRole, StoreError, TableIndex, TenantId};
 
 use super::counts::{Written, read_written};
 use super::keepers::Keepers;
-use super::places::Places;
 use super::sequences::RestoredValues;
 use super::staging::{Stage, StageColumns, Staging};
 use super::statements::Target;
@@ -43,7 +38,6 @@ pub(super) fn apply(
         keepers: Keepers::new(catalog, changes),
         restored,
         waiting: Vec::new(),
-        moved: HashMap::new(),
     };
     session.run("defer what can be deferred", "SET CONSTRAINTS ALL DEFERRED")?;
     for &table in changes.tables().iter().rev() {
@@ -59,13 +53,11 @@ pub(super) fn apply(
         }
     }
     apply.delete_waiting()?;
-    session.run("check the constraints of the tables", "SET CONSTRAINTS ALL IMMEDIATE")?;
-    let moved = apply.moved;
-    let mut written = read_written(session, catalog)?;
-    for (table, moved) in moved {
-        written.set_moves(&catalog.schema.table(table).name, moved);
-    }
-    Ok(written)
+    session.run(
+        "check the constraints of the tables",
+        "SET CONSTRAINTS ALL IMMEDIATE",
+    )?;
+    read_written(session, catalog)
 }
 
 struct Apply<'a> {
@@ -75,8 +67,6 @@ struct Apply<'a> {
     restored: &'a mut RestoredValues,
     /// Deletes with the number of rows that are still to be deleted.
     waiting: Vec<(TableIndex, Stage, u64)>,
-    /// Rows that changed partitions, by table.
-    moved: HashMap<TableIndex, u64>,
 }
 
 impl<'a> Apply<'a> {
@@ -100,8 +90,9 @@ impl<'a> Apply<'a> {
             StageColumns::All
         };
         let mut unseen = self.restored.of_none();
-        let stage =
-            self.staging.stage(table, RowRole::Deleted, columns, expected, &mut unseen)?;
+        let stage = self
+            .staging
+            .stage(table, RowRole::Deleted, columns, expected, &mut unseen)?;
         drop(unseen);
         let operation = format!("delete rows of {}", target.schema().name);
         let session = self.staging.session;
@@ -115,7 +106,8 @@ impl<'a> Apply<'a> {
             return self.settle(&operation, &stage, deleted);
         }
         self.keepers.keep(table);
-        self.waiting.push((table, stage, expected - deleted.min(expected)));
+        self.waiting
+            .push((table, stage, expected - deleted.min(expected)));
         Ok(())
     }
 
@@ -148,7 +140,6 @@ impl<'a> Apply<'a> {
         }
         let stage = self.stage_whole(table, RowRole::PutBackAfter, expected)?;
         let session = self.staging.session;
-        let places = Places::note(session, target, &stage)?;
         let put_back = session.execute(&operation, &target.update(&stage)?, &[])?;
         if let Some(sql) = target.count_unlike(&stage)
             && get::<i64>(&session.row(&operation, &sql, &[])?, 0)? > 0
@@ -158,9 +149,6 @@ impl<'a> Apply<'a> {
                  server lets nobody change it"
             );
             return Err(StoreError::new(ErrorKind::Refused, message));
-        }
-        if let Some(places) = places {
-            self.moved.insert(table, places.count_moved(session, target)?);
         }
         self.settle(&operation, &stage, put_back)
     }
@@ -173,7 +161,10 @@ impl<'a> Apply<'a> {
         let target = self.target(table);
         let operation = format!("create rows of {}", target.schema().name);
         let stage = self.stage_whole(table, RowRole::Created, expected)?;
-        let created = self.staging.session.execute(&operation, &target.insert(&stage)?, &[])?;
+        let created = self
+            .staging
+            .session
+            .execute(&operation, &target.insert(&stage)?, &[])?;
         self.settle(&operation, &stage, created)
     }
 
@@ -185,7 +176,8 @@ impl<'a> Apply<'a> {
     ) -> Result<Stage, StoreError> {
         let relation = &self.staging.catalog.tables[table.get()];
         let mut seen = self.restored.of(relation);
-        self.staging.stage(table, role, StageColumns::All, expected, &mut seen)
+        self.staging
+            .stage(table, role, StageColumns::All, expected, &mut seen)
     }
 
     /// Lets go of a stage whose rows were all taken over.

@@ -22,43 +22,28 @@ impl Written {
     /// The counts of every table that changed.
     pub(super) fn counts(&self) -> Vec<(TableName, ChangeCounts)> {
         let tables = self.by_name.iter();
-        tables.map(|(name, (_, counts))| (name.clone(), *counts)).collect()
+        tables
+            .map(|(name, (_, counts))| (name.clone(), *counts))
+            .collect()
     }
 
     /// How many rows of which tables the transaction left behind, if it wrote none twice.
     pub(super) fn rows_left(&self) -> Vec<(u32, u64)> {
         let tables = self.by_name.values();
-        tables.map(|(oid, counts)| (*oid, counts.created + counts.put_back)).collect()
-    }
-
-    /// Counts moves between the partitions of a table as what they are, which the server counts
-    /// as a delete and an insert each. Counts that cannot hold that many moves stay as they are:
-    /// they are wrong, and whoever compares them must see it.
-    pub(super) fn set_moves(&mut self, table: &TableName, moved: u64) {
-        let Some((_, counts)) = self.by_name.get_mut(table) else {
-            return;
-        };
-        let remaining = |count: u64| count.checked_sub(moved);
-        if let (Some(created), Some(deleted)) = (remaining(counts.created), remaining(counts.deleted))
-        {
-            *counts = ChangeCounts {
-                created,
-                deleted,
-                put_back: counts.put_back + moved,
-            };
-        }
+        tables
+            .map(|(oid, counts)| (*oid, counts.created + counts.put_back))
+            .collect()
     }
 }
 
-/// Reads the counts, by table; partitions count for their root.
+/// Reads the counts, by table; partitions count for their root. No row that is put back moves to
+/// another partition, which would count as a delete and an insert: primary keys hold the columns
+/// that decide the partition.
 ///
 /// # Errors
 /// `Refused` if something in the transaction truncated or altered a table, which the server does
 /// not count.
-pub(super) fn read_written(
-    session: &Session,
-    catalog: &Catalog,
-) -> Result<Written, StoreError> {
+pub(super) fn read_written(session: &Session, catalog: &Catalog) -> Result<Written, StoreError> {
     let operation = "count what the transaction changed";
     let sql = "SELECT c.oid, n.nspname::text, c.relname::text,
                       s.n_tup_ins, s.n_tup_upd, s.n_tup_del,
@@ -95,7 +80,11 @@ pub(super) fn read_written(
             deleted: count(5)?,
         };
         if changed != ChangeCounts::NONE {
-            written.by_name.entry(name).or_insert((oid, ChangeCounts::NONE)).1 += changed;
+            written
+                .by_name
+                .entry(name)
+                .or_insert((oid, ChangeCounts::NONE))
+                .1 += changed;
         }
     }
     Ok(written)

@@ -70,7 +70,11 @@ pub(super) fn check_changes(
 ) -> Result<(), StoreError> {
     let mut obstacles = Vec::new();
     for &index in changes.tables() {
-        if catalog.schema.get(index).is_none_or(|table| !table.tenancy.is_tenant_owned()) {
+        if catalog
+            .schema
+            .get(index)
+            .is_none_or(|table| !table.tenancy.is_tenant_owned())
+        {
             let message = "write rows: the plan names a table that no tenant owns";
             return Err(StoreError::new(ErrorKind::Refused, message));
         }
@@ -135,8 +139,11 @@ fn find_missing_privileges(
     changes: &dyn ChangeSource,
     obstacles: &mut Vec<String>,
 ) -> Result<(), StoreError> {
-    let oids: Vec<u32> =
-        changes.tables().iter().map(|index| catalog.tables[index.get()].oid).collect();
+    let oids: Vec<u32> = changes
+        .tables()
+        .iter()
+        .map(|index| catalog.tables[index.get()].oid)
+        .collect();
     let sql = "SELECT has_any_column_privilege(u.oid, 'INSERT'),
                       has_any_column_privilege(u.oid, 'UPDATE'),
                       has_table_privilege(u.oid, 'DELETE')

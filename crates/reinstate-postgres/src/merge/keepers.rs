@@ -26,7 +26,9 @@ impl<'c> Keepers<'c> {
         let tables = changes.tables().iter().copied();
         Self {
             catalog,
-            staying: tables.filter(|table| changes.counts(*table).put_back > 0).collect(),
+            staying: tables
+                .filter(|table| changes.counts(*table).put_back > 0)
+                .collect(),
         }
     }
 
@@ -43,12 +45,18 @@ impl<'c> Keepers<'c> {
     fn condition(&self, key: &ForeignKey) -> String {
         let child = &self.catalog.tables[key.child.get()];
         let parent = &self.catalog.tables[key.reference.parent.get()];
-        let pairs = key.reference.columns.iter().zip(&key.reference.parent_columns);
-        let equal = pairs.zip(&key.operators).map(|((column, parent_column), operator)| {
-            let column = quote(&child.columns[column.get()].name);
-            let parent_column = quote(&parent.columns[parent_column.get()].name);
-            format!("t.{parent_column} {operator} k.{column}")
-        });
+        let pairs = key
+            .reference
+            .columns
+            .iter()
+            .zip(&key.reference.parent_columns);
+        let equal = pairs
+            .zip(&key.operators)
+            .map(|((column, parent_column), operator)| {
+                let column = quote(&child.columns[column.get()].name);
+                let parent_column = quote(&parent.columns[parent_column.get()].name);
+                format!("t.{parent_column} {operator} k.{column}")
+            });
         format!(
             "EXISTS (SELECT FROM {} AS k WHERE {})",
             child.sql_rows(),

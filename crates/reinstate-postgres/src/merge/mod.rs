@@ -1,6 +1,4 @@
 //! Merge: one tenant's changes in one transaction.
-// NAME=postgres (started 12:55): this directory is NAME=pgb's since 13:37; your version is in
-// /var/tmp/notes/postgres-old/merge. See 00-READ-FIRST.txt of this crate and stop.
 //!
 //! Rows are never copied into a live table. They go into temporary tables first, and from there
 //! by statements that name the tenant: a row of somebody else is neither deleted nor updated nor
@@ -22,7 +20,6 @@ mod counts;
 mod guards;
 mod keepers;
 mod mark;
-mod places;
 mod sequences;
 mod staging;
 mod statements;
@@ -81,8 +78,7 @@ impl<'s> PostgresWriter<'s> {
         // Before the transaction takes its snapshot: whoever held the lock until now may have
         // committed after a snapshot taken earlier.
         guards::lock_tenant(&session, tenant)?;
-        let moment =
-            begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
+        let moment = begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
         let writer = Self {
             session,
             settings,
@@ -119,13 +115,17 @@ impl<'s> PostgresWriter<'s> {
 
     fn number(&self) -> Result<u64, StoreError> {
         let operation = "read the number of the transaction";
-        let row = self.session.row(operation, "SELECT pg_current_xact_id()::text::int8", &[])?;
+        let row = self
+            .session
+            .row(operation, "SELECT pg_current_xact_id()::text::int8", &[])?;
         Ok(get::<i64>(&row, 0)?.cast_unsigned())
     }
 
     fn position(&self) -> Result<Position, StoreError> {
         let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
-        let row = self.session.row("read the position of the commit", sql, &[])?;
+        let row = self
+            .session
+            .row("read the position of the commit", sql, &[])?;
         Ok(Position {
             commit: get::<i64>(&row, 0)?.cast_unsigned(),
             ordinal: 0,

@@ -33,7 +33,10 @@ pub(super) struct SequenceColumns<'r> {
 impl RestoredValues {
     /// Notes the values of rows that are written to this table.
     pub(super) fn of<'r>(&'r mut self, table: &CatalogTable) -> SequenceColumns<'r> {
-        let rising = table.sequences.iter().filter(|sequence| sequence.increment > 0);
+        let rising = table
+            .sequences
+            .iter()
+            .filter(|sequence| sequence.increment > 0);
         SequenceColumns {
             values: self,
             columns: rising
@@ -81,7 +84,11 @@ impl Drop for SequenceColumns<'_> {
         for (_, sequence, greatest) in self.columns.drain(..) {
             if let Some(greatest) = greatest {
                 let name = sequence.sql_name();
-                let known = self.values.by_name.entry(name).or_insert((sequence, greatest));
+                let known = self
+                    .values
+                    .by_name
+                    .entry(name)
+                    .or_insert((sequence, greatest));
                 known.1 = known.1.max(greatest);
             }
         }
@@ -109,15 +116,13 @@ fn raise(
     let regclass = literal(&name);
     match i64::try_from(steps) {
         Ok(steps) if steps <= TAKEN_MAX => {
-            let sql =
-                format!("SELECT max(nextval({regclass})) FROM generate_series(1, {steps})");
+            let sql = format!("SELECT max(nextval({regclass})) FROM generate_series(1, {steps})");
             session.row(&operation, &sql, &[])?;
         }
         // Others would have to take a thousand values between the condition and the call.
         _ => {
-            let sql = format!(
-                "SELECT setval({regclass}, $1) FROM {name} q WHERE q.last_value < $1"
-            );
+            let sql =
+                format!("SELECT setval({regclass}, $1) FROM {name} q WHERE q.last_value < $1");
             session.rows(&operation, &sql, &[(&restored, Type::INT8)])?;
         }
     }

@@ -98,7 +98,10 @@ impl Staging<'_> {
 
     /// Gives the space of a stage back that nobody reads any more.
     pub(super) fn discard(&self, stage: &Stage) -> Result<(), StoreError> {
-        self.session.run("empty a temporary table", &format!("TRUNCATE {}", stage.name))
+        self.session.run(
+            "empty a temporary table",
+            &format!("TRUNCATE {}", stage.name),
+        )
     }
 }
 

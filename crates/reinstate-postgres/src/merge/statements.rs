@@ -2,9 +2,7 @@
 //!
 //! Aliases: `t` is the live table, `s` the stage.
 
-use reinstate_core::{
-    ColumnIndex, ErrorKind, StoreError, TableIndex, TableSchema, TenantId,
-};
+use reinstate_core::{ColumnIndex, ErrorKind, StoreError, TableIndex, TableSchema, TenantId};
 
 use super::staging::Stage;
 use crate::catalog::{Catalog, CatalogTable};
@@ -41,7 +39,10 @@ impl<'a> Target<'a> {
     /// As [`OwnerPath::conditions`].
     pub(super) fn delete(&self, stage: &Stage, keepers: &[String]) -> Result<String, StoreError> {
         let path = self.path("t")?;
-        let unless: String = keepers.iter().map(|keeper| format!(" AND NOT {keeper}")).collect();
+        let unless: String = keepers
+            .iter()
+            .map(|keeper| format!(" AND NOT {keeper}"))
+            .collect();
         Ok(format!(
             "DELETE FROM {} AS t USING {} AS s{} WHERE {} AND {}{unless}",
             self.relation().sql_rows(),
@@ -142,8 +143,15 @@ impl<'a> Target<'a> {
         let relation = self.relation();
         let names = relation.columns.iter().map(|column| quote(&column.name));
         // Without it the server refuses values for such a column; for others it means nothing.
-        let has_identity = relation.columns.iter().any(|column| column.is_identity_always);
-        let overriding = if has_identity { " OVERRIDING SYSTEM VALUE" } else { "" };
+        let has_identity = relation
+            .columns
+            .iter()
+            .any(|column| column.is_identity_always);
+        let overriding = if has_identity {
+            " OVERRIDING SYSTEM VALUE"
+        } else {
+            ""
+        };
         Ok(format!(
             "INSERT INTO {} ({}){overriding} SELECT {} FROM {} AS s{} WHERE {}",
             relation.sql_name(),
@@ -156,19 +164,13 @@ impl<'a> Target<'a> {
     }
 
     /// That two aliases have the same primary key.
-    pub(super) fn same_key(&self, left: &str, right: &str) -> String {
+    fn same_key(&self, left: &str, right: &str) -> String {
         let columns = self.schema().key.iter().zip(&self.relation().key_operators);
         let equal = columns.map(|(column, operator)| {
             let name = self.column(*column);
             format!("{left}.{name} {operator} {right}.{name}")
         });
         equal.collect::<Vec<_>>().join(" AND ")
-    }
-
-    /// The columns of the primary key, as SQL.
-    pub(super) fn key_columns(&self, alias: &str) -> String {
-        let names = self.schema().key.iter().map(|column| self.column(*column));
-        names.map(|name| format!("{alias}.{name}")).collect::<Vec<_>>().join(", ")
     }
 
     /// Whether rows of the table refer to others of it.
@@ -180,7 +182,9 @@ impl<'a> Target<'a> {
     fn value_columns(&self) -> impl Iterator<Item = ColumnIndex> {
         let schema = self.schema();
         let count = u32::try_from(schema.columns.len()).unwrap_or(u32::MAX);
-        (0..count).map(ColumnIndex).filter(|column| !schema.key.contains(column))
+        (0..count)
+            .map(ColumnIndex)
+            .filter(|column| !schema.key.contains(column))
     }
 
     fn is_identity_always(&self, column: ColumnIndex) -> bool {

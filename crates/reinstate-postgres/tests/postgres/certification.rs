@@ -21,7 +21,8 @@ impl Fixture for PostgresFixture {
         map.column = Some("account_id".to_owned());
         map.shared = vec!["currencies".to_owned()];
         let reference = "issue_id -> issues.id".to_owned();
-        map.tables.insert("comments".to_owned(), TableRule::Via { reference });
+        map.tables
+            .insert("comments".to_owned(), TableRule::Via { reference });
         let settings = ConnectionSettings::new(SecretUrl::new(database.url()), "test");
         let store = PostgresStore::connect(settings, map).expect("a store");
         Self { store, database }
@@ -55,22 +56,34 @@ impl Fixture for PostgresFixture {
 fn statement(change: &ApplicationChange) -> String {
     let row = change.row();
     let (columns, key) = shape(row);
-    let values: Vec<String> = row.values.iter().map(|value| literal(value.as_deref())).collect();
+    let values: Vec<String> = row
+        .values
+        .iter()
+        .map(|value| literal(value.as_deref()))
+        .collect();
     let same = |places: &[usize]| {
         let equal = places.iter().map(|&place| {
-            format!("t.{} IS NOT DISTINCT FROM {}", columns[place], values[place])
+            format!(
+                "t.{} IS NOT DISTINCT FROM {}",
+                columns[place], values[place]
+            )
         });
         equal.collect::<Vec<_>>().join(" AND ")
     };
     let (table, list) = (&row.table, columns.join(", "));
     match change {
         ApplicationChange::Put(_) if key.is_empty() => {
-            format!("INSERT INTO {table} ({list}) VALUES ({});\n", values.join(", "))
+            format!(
+                "INSERT INTO {table} ({list}) VALUES ({});\n",
+                values.join(", ")
+            )
         }
         ApplicationChange::Put(_) => {
             let keys: Vec<&str> = key.iter().map(|&place| columns[place]).collect();
-            let set: Vec<String> =
-                columns.iter().map(|column| format!("{column} = EXCLUDED.{column}")).collect();
+            let set: Vec<String> = columns
+                .iter()
+                .map(|column| format!("{column} = EXCLUDED.{column}"))
+                .collect();
             format!(
                 "INSERT INTO {table} ({list}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {};\n",
                 values.join(", "),

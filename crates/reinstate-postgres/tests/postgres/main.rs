@@ -1,3 +1,9 @@
 //! The adapter against a real server.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod certification;
+mod faults;
+mod ground;
+mod guards;
+mod merge;
