@@ -218,7 +218,7 @@ impl Plan {
             .for_each(|row| *copies.entry(row).or_default() -= 1);
         let surplus = |sign: i64| -> Rows {
             let rows = copies.iter().filter(|(_, count)| **count * sign > 0);
-            rows.flat_map(|(row, count)| vec![(*row).clone(); count.unsigned_abs() as usize])
+            rows.flat_map(|(row, count)| (0..count.abs()).map(|_| (*row).clone()))
                 .collect()
         };
         let (rest, missing) = (surplus(1), surplus(-1));

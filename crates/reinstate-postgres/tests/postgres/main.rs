@@ -4,6 +4,8 @@
 
 mod certification;
 mod faults;
+mod fences;
 mod ground;
 mod guards;
 mod merge;
+mod types;
