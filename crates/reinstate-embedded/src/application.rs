@@ -37,7 +37,8 @@ impl EmbeddedStore {
     /// turns in the order in which they called.
     ///
     /// # Errors
-    /// What `write` returns, or what the file's storage reports. Nothing was written then.
+    /// What `write` returns, or what the file's storage reports. Nothing was written then, unless
+    /// it is `OutcomeUnknown`: the storage failed while the commit was on its way to the disk.
     pub fn write<T>(
         &self,
         write: impl FnOnce(&WriteTransaction<'_>) -> Result<T, StoreError>,
@@ -66,10 +67,7 @@ impl EmbeddedStore {
         if !touched.is_empty() {
             stamp(&transaction.transaction, touched.iter().map(Vec::as_slice))?;
         }
-        transaction
-            .transaction
-            .commit()
-            .during("commit a transaction")?;
+        self.commit(transaction.transaction, "commit a transaction")?;
         if matches!(durability, Durability::Immediate) {
             self.backlog_bytes.store(0, Ordering::Relaxed);
         }

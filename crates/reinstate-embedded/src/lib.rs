@@ -6,6 +6,7 @@
 //! through, and becomes visible in a single one.
 
 mod application;
+mod backend;
 mod capture;
 mod error;
 mod gate;

@@ -46,8 +46,9 @@ impl EmbeddedStore {
                 })?;
             }
         }
+        let _turn = self.gate.enter();
         let transaction = self.database.begin_write().during("end a load")?;
-        transaction.commit().during("end a load")?;
+        self.commit(transaction, "end a load")?;
         Ok(row_count)
     }
 }

@@ -1,22 +1,28 @@
 //! The store: creating and opening its file.
 
 use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable};
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend};
 use reinstate_core::{
     ErrorKind, StoreError, StoreId, StoreIdentity, StoreSchema, TableIndex, TenantKind,
 };
 
-use crate::error::During;
+use crate::backend::{CountedBackend, Syncs};
+use crate::error::{During, store_error};
 use crate::gate::Gate;
 use crate::key::{DataTable, FACTS, GARBAGE, GENERATIONS, JOURNAL, TABLES, VERSIONS};
 use crate::schema_record::{read_table, write_table};
 
 /// The layout of the file. Persisted: a newer one is refused.
 const LAYOUT: u8 = 1;
+/// How every redb file begins.
+const REDB_MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 
 /// How a store's file is opened.
 #[derive(Clone, Debug)]
@@ -24,13 +30,17 @@ const LAYOUT: u8 = 1;
 pub struct EmbeddedOptions {
     /// Bytes of the file that are kept in memory.
     pub cache_bytes: usize,
+    /// The most changed rows that a merge writes in place, in a single transaction. A larger one
+    /// builds the tenant's next generation aside.
+    pub in_place_rows_max: u64,
 }
 
 impl Default for EmbeddedOptions {
-    /// 64 MiB of cache.
+    /// 64 MiB of cache; 4,096 rows in place: a transaction of the length of a few turns.
     fn default() -> Self {
         Self {
             cache_bytes: 64 * 1024 * 1024,
+            in_place_rows_max: 4096,
         }
     }
 }
@@ -43,6 +53,8 @@ pub struct EmbeddedStore {
     pub(crate) leases: Mutex<HashSet<Vec<u8>>>,
     /// Bytes written that the next durable commit has to wait for. Changed by whose turn it is.
     pub(crate) backlog_bytes: AtomicUsize,
+    pub(crate) in_place_rows_max: u64,
+    syncs: Syncs,
     pub(crate) identity: StoreIdentity,
     pub(crate) tenant_kind: TenantKind,
     pub(crate) schema: StoreSchema,
@@ -53,7 +65,7 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// `Usage` if the file exists, or a table names its owner by a column or a foreign key: here
-    /// the store keeps the owner itself. `Locked` if another process has the file open.
+    /// the store keeps the owner itself. No file is left behind then.
     pub fn create(
         path: impl AsRef<Path>,
         options: &EmbeddedOptions,
@@ -62,15 +74,20 @@ impl EmbeddedStore {
         schema: StoreSchema,
     ) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        if path.exists() {
-            let message = format!("create store {}: the file exists already", path.display());
-            return Err(StoreError::new(ErrorKind::Usage, message));
-        }
         let operation = format!("create store {}", path.display());
-        let database = builder(options).create(path).during(&operation)?;
-        let store = Self::new(database, identity, tenant_kind, schema);
-        store.write_facts()?;
-        Ok(store)
+        let records = table_records(&schema)?;
+        let file = File::create_new(path)
+            .map_err(|error| file_error(&operation, error, io::ErrorKind::AlreadyExists))?;
+        let created = FileBackend::new(file)
+            .during(&operation)
+            .and_then(|file| Opened::new(file, options, &operation))
+            .map(|opened| Self::new(opened, identity, tenant_kind, schema))
+            .and_then(|store| store.write_facts(&records).map(|()| store));
+        if created.is_err() {
+            // A file that is not a store yet is of no use, and would be in the way of the next try.
+            let _ = std::fs::remove_file(path);
+        }
+        created
     }
 
     /// Opens a store that was created before, and removes what an earlier process left behind in
@@ -82,10 +99,11 @@ impl EmbeddedStore {
     pub fn open(path: impl AsRef<Path>, options: &EmbeddedOptions) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let operation = format!("open store {}", path.display());
-        let database = builder(options).open(path).during(&operation)?;
-        let store = Self::read_facts(database, &operation)?;
-        store.remove_all_garbage()?;
-        Ok(store)
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file =
+            file.map_err(|error| file_error(&operation, error, io::ErrorKind::IsADirectory))?;
+        let file = FileBackend::new(file).during(&operation)?;
+        Self::open_backend(file, options, &operation)
     }
 
     /// Creates a store on storage of the caller's own, to test what happens when it fails.
@@ -93,17 +111,74 @@ impl EmbeddedStore {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn create_on(
-        backend: impl redb::StorageBackend,
+        backend: impl StorageBackend,
         identity: StoreIdentity,
         tenant_kind: TenantKind,
         schema: StoreSchema,
     ) -> Result<Self, StoreError> {
-        let database = Builder::new()
-            .create_with_backend(backend)
-            .during("create a store")?;
-        let store = Self::new(database, identity, tenant_kind, schema);
-        store.write_facts()?;
+        let records = table_records(&schema)?;
+        let opened = Opened::new(backend, &EmbeddedOptions::default(), "create a store")?;
+        let store = Self::new(opened, identity, tenant_kind, schema);
+        store.write_facts(&records)?;
         Ok(store)
+    }
+
+    /// Opens a store on storage of the caller's own.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on(
+        backend: impl StorageBackend,
+        options: &EmbeddedOptions,
+    ) -> Result<Self, StoreError> {
+        Self::open_backend(backend, options, "open a store")
+    }
+
+    fn open_backend(
+        backend: impl StorageBackend,
+        options: &EmbeddedOptions,
+        operation: &str,
+    ) -> Result<Self, StoreError> {
+        // redb would make a database of an empty file, whoever it belongs to.
+        let length = backend
+            .len()
+            .map_err(|error| store_error(operation, redb::Error::Io(error)))?;
+        if length == 0 {
+            let message = format!("{operation}: the file is empty");
+            return Err(StoreError::new(ErrorKind::Usage, message));
+        }
+        let mut magic = [0; REDB_MAGIC.len()];
+        if backend.read(0, &mut magic).is_err() || magic != REDB_MAGIC {
+            let message = format!("{operation}: it is not a redb file");
+            return Err(StoreError::new(ErrorKind::Usage, message));
+        }
+        let store = Self::read_facts(Opened::new(backend, options, operation)?, operation)?;
+        store.remove_all_garbage()?;
+        Ok(store)
+    }
+
+    /// Commits a transaction, durably unless it was told otherwise.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` if the storage failed so late that the commit may have reached the disk;
+    /// with every other error nothing was committed.
+    pub(crate) fn commit(
+        &self,
+        transaction: redb::WriteTransaction,
+        operation: &str,
+    ) -> Result<(), StoreError> {
+        // Whoever commits has the turn, so nobody else syncs meanwhile.
+        let syncs = self.syncs.count();
+        transaction.commit().map_err(|error| {
+            if self.syncs.count() == syncs {
+                return store_error(operation, error);
+            }
+            let message = format!(
+                "{operation}: the storage failed in the middle; open the store again to see \
+                 whether it was written"
+            );
+            StoreError::new(ErrorKind::OutcomeUnknown, message).because(error)
+        })
     }
 
     /// The store's tables.
@@ -127,7 +202,7 @@ impl EmbeddedStore {
     }
 
     fn new(
-        database: Database,
+        opened: Opened,
         identity: StoreIdentity,
         tenant_kind: TenantKind,
         schema: StoreSchema,
@@ -135,17 +210,19 @@ impl EmbeddedStore {
         let (gate, leases) = (Gate::default(), Mutex::default());
         let backlog_bytes = AtomicUsize::new(0);
         Self {
-            database,
+            database: opened.database,
             gate,
             leases,
             backlog_bytes,
+            in_place_rows_max: opened.in_place_rows_max,
+            syncs: opened.syncs,
             identity,
             tenant_kind,
             schema,
         }
     }
 
-    fn write_facts(&self) -> Result<(), StoreError> {
+    fn write_facts(&self, records: &[Vec<u8>]) -> Result<(), StoreError> {
         let operation = "describe the store in its file";
         let transaction = self.database.begin_write().during(operation)?;
         {
@@ -158,15 +235,7 @@ impl EmbeddedStore {
             put("tenant kind", self.tenant_kind.as_str().as_bytes())?;
             put("commit", &0_u64.to_le_bytes())?;
             let mut tables = transaction.open_table(TABLES).during(operation)?;
-            for (index, table) in self.schema.iter() {
-                let record = write_table(table).ok_or_else(|| {
-                    let message = format!(
-                        "table {}: in an embedded store the store itself keeps the owner; \
-                         declare it native, shared or excluded",
-                        table.name
-                    );
-                    StoreError::new(ErrorKind::Usage, message)
-                })?;
+            for ((index, _), record) in self.schema.iter().zip(records) {
                 tables
                     .insert(index.0, record.as_slice())
                     .during(operation)?;
@@ -183,14 +252,14 @@ impl EmbeddedStore {
         transaction.commit().during(operation)
     }
 
-    fn read_facts(database: Database, operation: &str) -> Result<Self, StoreError> {
+    fn read_facts(opened: Opened, operation: &str) -> Result<Self, StoreError> {
         let damaged = |what: &str| {
             StoreError::new(
                 ErrorKind::Corrupt,
                 format!("{operation}: its {what} is damaged"),
             )
         };
-        let transaction = database.begin_read().during(operation)?;
+        let transaction = opened.database.begin_read().during(operation)?;
         let facts = transaction.open_table(FACTS).map_err(|error| {
             let message = format!("{operation}: it is a redb file, but not a store of reinstate");
             StoreError::new(ErrorKind::Usage, message).because(error)
@@ -222,12 +291,56 @@ impl EmbeddedStore {
             id: StoreId::from_bytes(id),
             name,
         };
-        Ok(Self::new(database, identity, tenant_kind, schema))
+        Ok(Self::new(opened, identity, tenant_kind, schema))
     }
 }
 
-fn builder(options: &EmbeddedOptions) -> Builder {
-    let mut builder = Builder::new();
-    builder.set_cache_size(options.cache_bytes);
-    builder
+/// A database and how it is to be used.
+struct Opened {
+    database: Database,
+    syncs: Syncs,
+    in_place_rows_max: u64,
+}
+
+impl Opened {
+    fn new(
+        backend: impl StorageBackend,
+        options: &EmbeddedOptions,
+        operation: &str,
+    ) -> Result<Self, StoreError> {
+        let (backend, syncs) = CountedBackend::new(backend);
+        let mut builder = Builder::new();
+        builder.set_cache_size(options.cache_bytes);
+        let database = builder.create_with_backend(backend).during(operation)?;
+        Ok(Self {
+            database,
+            syncs,
+            in_place_rows_max: options.in_place_rows_max,
+        })
+    }
+}
+
+/// What is kept of each table.
+fn table_records(schema: &StoreSchema) -> Result<Vec<Vec<u8>>, StoreError> {
+    let tables = schema.tables().iter();
+    tables
+        .map(|table| {
+            write_table(table).ok_or_else(|| {
+                let message = format!(
+                    "table {}: in an embedded store the store itself keeps the owner; \
+                     declare it native, shared or excluded",
+                    table.name
+                );
+                StoreError::new(ErrorKind::Usage, message)
+            })
+        })
+        .collect()
+}
+
+/// An error of the file itself; of this kind it is the caller's mistake.
+fn file_error(operation: &str, error: io::Error, mistake: io::ErrorKind) -> StoreError {
+    if error.kind() == mistake {
+        return StoreError::new(ErrorKind::Usage, operation).because(error);
+    }
+    store_error(operation, redb::Error::Io(error))
 }

@@ -33,10 +33,6 @@ use crate::view::{PlaceRows, fingerprint, version};
 
 use aside::Aside;
 
-/// The most changed rows that are written in place. Below it the transaction is shorter than a
-/// few chunks of a generation would be.
-const IN_PLACE_ROWS_MAX: u64 = 4096;
-
 /// One tenant, open for a merge.
 pub(crate) struct EmbeddedWriter<'s> {
     state: State<'s>,
@@ -151,7 +147,7 @@ impl<'s> EmbeddedWriter<'s> {
                 .during(operation)?;
         }
         let commit = stamp(&transaction, std::iter::once(self.tenant.as_bytes()))?;
-        transaction.commit().during(operation)?;
+        self.store.commit(transaction, operation)?;
         self.store.backlog_bytes.store(0, Ordering::Relaxed);
         Ok(Committed {
             position: Position { commit, ordinal: 0 },
@@ -184,7 +180,7 @@ impl TenantWriter for EmbeddedWriter<'_> {
             }
             total += changes.counts(table).total();
         }
-        if total <= IN_PLACE_ROWS_MAX {
+        if total <= self.store.in_place_rows_max {
             self.apply_in_place(changes)
         } else {
             self.build(changes)
