@@ -1,7 +1,8 @@
-//! Storage that counts how often it was asked to sync.
+//! Storage that counts what can make a commit real.
 //!
-//! A commit that failed before anything was synced did not happen. After that nobody can know
-//! until the store is opened again: the bytes may have reached the disk, or not.
+//! redb commits by writing its header, at the very beginning of the file, and syncing. A commit
+//! that failed before either did not happen. After that nobody can know until the store is opened
+//! again: the bytes may have reached the disk, or not.
 
 use std::io;
 use std::ops::Bound;
@@ -10,30 +11,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{BackendError, StorageBackend};
 
-/// How many syncs were begun.
+/// How many headers were written and syncs begun.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Syncs(Arc<AtomicU64>);
+pub(crate) struct Decisions(Arc<AtomicU64>);
 
-impl Syncs {
+impl Decisions {
     pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
+    }
+
+    fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct CountedBackend<B> {
     inner: B,
-    syncs: Syncs,
+    decisions: Decisions,
 }
 
 impl<B: StorageBackend> CountedBackend<B> {
-    pub(crate) fn new(inner: B) -> (Self, Syncs) {
-        let syncs = Syncs::default();
+    pub(crate) fn new(inner: B) -> (Self, Decisions) {
+        let decisions = Decisions::default();
         let counted = Self {
             inner,
-            syncs: syncs.clone(),
+            decisions: decisions.clone(),
         };
-        (counted, syncs)
+        (counted, decisions)
     }
 }
 
@@ -53,11 +58,14 @@ impl<B: StorageBackend> StorageBackend for CountedBackend<B> {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.syncs.0.fetch_add(1, Ordering::SeqCst);
+        self.decisions.add_one();
         self.inner.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if offset == 0 {
+            self.decisions.add_one();
+        }
         self.inner.write(offset, data)
     }
 

@@ -13,7 +13,7 @@ use reinstate_core::{
     ErrorKind, StoreError, StoreId, StoreIdentity, StoreSchema, TableIndex, TenantKind,
 };
 
-use crate::backend::{CountedBackend, Syncs};
+use crate::backend::{CountedBackend, Decisions};
 use crate::error::{During, store_error};
 use crate::gate::Gate;
 use crate::key::{DataTable, FACTS, GARBAGE, GENERATIONS, JOURNAL, TABLES, VERSIONS};
@@ -54,7 +54,7 @@ pub struct EmbeddedStore {
     /// Bytes written that the next durable commit has to wait for. Changed by whose turn it is.
     pub(crate) backlog_bytes: AtomicUsize,
     pub(crate) in_place_rows_max: u64,
-    syncs: Syncs,
+    decisions: Decisions,
     pub(crate) identity: StoreIdentity,
     pub(crate) tenant_kind: TenantKind,
     pub(crate) schema: StoreSchema,
@@ -167,10 +167,10 @@ impl EmbeddedStore {
         transaction: redb::WriteTransaction,
         operation: &str,
     ) -> Result<(), StoreError> {
-        // Whoever commits has the turn, so nobody else syncs meanwhile.
-        let syncs = self.syncs.count();
+        // Whoever commits has the turn, so nobody else does either meanwhile.
+        let decisions = self.decisions.count();
         transaction.commit().map_err(|error| {
-            if self.syncs.count() == syncs {
+            if self.decisions.count() == decisions {
                 return store_error(operation, error);
             }
             let message = format!(
@@ -215,7 +215,7 @@ impl EmbeddedStore {
             leases,
             backlog_bytes,
             in_place_rows_max: opened.in_place_rows_max,
-            syncs: opened.syncs,
+            decisions: opened.decisions,
             identity,
             tenant_kind,
             schema,
@@ -298,7 +298,7 @@ impl EmbeddedStore {
 /// A database and how it is to be used.
 struct Opened {
     database: Database,
-    syncs: Syncs,
+    decisions: Decisions,
     in_place_rows_max: u64,
 }
 
@@ -308,13 +308,13 @@ impl Opened {
         options: &EmbeddedOptions,
         operation: &str,
     ) -> Result<Self, StoreError> {
-        let (backend, syncs) = CountedBackend::new(backend);
+        let (backend, decisions) = CountedBackend::new(backend);
         let mut builder = Builder::new();
         builder.set_cache_size(options.cache_bytes);
         let database = builder.create_with_backend(backend).during(operation)?;
         Ok(Self {
             database,
-            syncs,
+            decisions,
             in_place_rows_max: options.in_place_rows_max,
         })
     }

@@ -6,13 +6,16 @@ use reinstate_embedded::{EmbeddedOptions, EmbeddedStore};
 use reinstate_testkit::certification::{Fixture, Flavour, Profile, standard_schema};
 use reinstate_testkit::{ApplicationChange, KeySpace};
 
-/// A store in a file of its own, or in memory, where commits cost nothing.
-struct EmbeddedFixture<const IN_FILE: bool> {
+/// A store in a file of its own, or in memory, where commits cost nothing. It merges this many
+/// rows in place, and more by building them aside.
+struct EmbeddedFixture<const IN_FILE: bool, const IN_PLACE_ROWS_MAX: u64 = 4096> {
     store: EmbeddedStore,
     _directory: Option<tempfile::TempDir>,
 }
 
-impl<const IN_FILE: bool> Fixture for EmbeddedFixture<IN_FILE> {
+impl<const IN_FILE: bool, const IN_PLACE_ROWS_MAX: u64> Fixture
+    for EmbeddedFixture<IN_FILE, IN_PLACE_ROWS_MAX>
+{
     fn create() -> Self {
         let schema = standard_schema(Flavour::Native);
         let kind = TenantKind::parse("site").expect("a kind");
@@ -29,7 +32,8 @@ impl<const IN_FILE: bool> Fixture for EmbeddedFixture<IN_FILE> {
         }
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("store.redb");
-        let options = EmbeddedOptions::default();
+        let mut options = EmbeddedOptions::default();
+        options.in_place_rows_max = IN_PLACE_ROWS_MAX;
         let store = EmbeddedStore::create(path, &options, identity, kind, schema);
         Self {
             store: store.expect("a store in a file"),
@@ -75,6 +79,11 @@ impl<const IN_FILE: bool> Fixture for EmbeddedFixture<IN_FILE> {
 mod in_a_file {
     reinstate_testkit::certify_live_store!(super::EmbeddedFixture<true>);
     reinstate_testkit::certify_engine!(super::EmbeddedFixture<true>, cases = 10);
+}
+
+mod aside_in_a_file {
+    reinstate_testkit::certify_live_store!(super::EmbeddedFixture<true, 0>);
+    reinstate_testkit::certify_engine!(super::EmbeddedFixture<true, 0>, cases = 10);
 }
 
 mod in_memory {

@@ -1,0 +1,11 @@
+//! The store on redb against a model of it: histories, both ways of merging, kills at every
+//! operation, and storage that fails.
+
+mod capture;
+mod crash;
+mod failing;
+mod files;
+mod histories;
+mod merges;
+mod storage;
+mod support;
