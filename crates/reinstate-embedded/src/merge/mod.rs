@@ -10,6 +10,7 @@
 //! aside are removed when the store is opened again.
 
 mod aside;
+mod chunk;
 mod in_place;
 mod plan_rows;
 
