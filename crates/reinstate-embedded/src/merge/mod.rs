@@ -11,6 +11,7 @@
 
 mod aside;
 mod chunk;
+mod gathered;
 mod in_place;
 mod plan_rows;
 
@@ -33,6 +34,7 @@ use crate::scan::Scan;
 use crate::view::{PlaceRows, fingerprint, version};
 
 use aside::Aside;
+use gathered::Gathered;
 
 /// One tenant, open for a merge.
 pub(crate) struct EmbeddedWriter<'s> {
@@ -181,10 +183,14 @@ impl TenantWriter for EmbeddedWriter<'_> {
             }
             total += changes.counts(table).total();
         }
-        if total <= self.store.in_place_rows_max {
-            self.apply_in_place(changes)
+        let small = if total <= self.store.in_place_rows_max {
+            Gathered::read(changes)?
         } else {
-            self.build(changes)
+            None
+        };
+        match small {
+            Some(gathered) => self.apply_in_place(&gathered),
+            None => self.build(changes),
         }
     }
 

@@ -12,7 +12,8 @@ use reinstate_embedded::EmbeddedStore;
 use crate::merges::{keys, rows_in_file, rows_of};
 use crate::storage::Disk;
 use crate::support::{
-    State, Way, create, entry, identity, kind, many, merge, owner, read, schema, tenant,
+    EVENTS, Plan, State, Way, create, entry, fingerprint, identity, kind, many, merge, owner, read,
+    row, schema, tenant,
 };
 
 #[test]
@@ -51,6 +52,36 @@ fn whichever_operation_is_the_last_the_tenant_is_as_before_or_as_after() {
             "{merged:?}"
         );
     }
+}
+
+/// Another writer's commit takes along to the disk what is built aside: it is there after a crash.
+#[test]
+fn rows_aside_that_reached_the_disk_are_removed_when_the_store_is_opened() {
+    let (first, second, other) = (many(90, 1), many(120, 2), many(20, 3));
+    let disk = Disk::default();
+    let store = EmbeddedStore::create_on(disk.clone(), identity(), kind(), schema()).unwrap();
+    merge(&store, &tenant(b"a"), &State::new(), &first, 1).unwrap();
+    drop(store);
+    let options = Way::Aside.options();
+    let store = EmbeddedStore::open_on(disk.clone(), &options).unwrap();
+    let target = tenant(b"a");
+    let mut writer = store
+        .begin_merge(&target, &fingerprint(&store, &target), store.schema())
+        .unwrap();
+    writer.apply(&Plan::new(&first, &second)).unwrap();
+    let event = row(EVENTS, 1, None);
+    store
+        .write(|transaction| transaction.table(EVENTS)?.put(&owner(b"b"), event.row()))
+        .unwrap();
+    let found = disk.copy();
+    drop(writer);
+    let opened = EmbeddedStore::open_on(found.clone(), &options).unwrap();
+    assert!(read(&opened, &owner(b"a")) == first);
+    // Whoever is built aside next does not meet what was left.
+    merge(&opened, &target, &first, &other, 3).unwrap();
+    drop(opened);
+    let database = redb::Database::builder().create_with_backend(found);
+    assert_eq!(rows_of(&database.unwrap()), keys(&[&other]) + 1);
 }
 
 const CHILD: &str = "REINSTATE_TEST_KILLED_PROCESS";

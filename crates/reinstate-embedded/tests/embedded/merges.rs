@@ -9,8 +9,8 @@ use reinstate_core::{ErrorKind, LiveStore, StoreSchema};
 use reinstate_embedded::EmbeddedStore;
 
 use crate::support::{
-    ISSUES, Plan, State, Way, create, entry, fingerprint, many, merge, owner, read, row, schema,
-    tenant, without_nothing,
+    ISSUES, Plan, State, Way, create, entry, fingerprint, many, merge, owner, put, read, row,
+    schema, tenant, without_nothing,
 };
 
 const BOTH: [Way; 2] = [Way::InPlace, Way::Aside];
@@ -72,6 +72,31 @@ fn a_merge_leaves_nothing_in_the_file_but_the_rows() {
         drop(store);
         assert_eq!(rows_in_file(&path), keys(&[&second, &other]), "{way:?}");
     }
+}
+
+/// One row after the other in one transaction would keep every other writer waiting.
+#[test]
+fn few_rows_that_are_large_are_not_written_in_place() {
+    let mut after = State::new();
+    for number in 0..3 {
+        let text = "large ".repeat(300_000);
+        put(&mut after, ISSUES, row(ISSUES, number, Some(&text)).row());
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = store_with(&path, Way::InPlace, &[(b"a", &after), (b"b", &many(20, 1))]);
+    assert!(read(&store, &owner(b"a")) == after);
+    drop(store);
+    let database = redb::Database::open(&path).unwrap();
+    let generations: TableDefinition<'_, &[u8], u64> =
+        TableDefinition::new("reinstate/generations");
+    let transaction = database.begin_read().unwrap();
+    let built_aside = transaction.open_table(generations).unwrap();
+    assert_eq!(
+        built_aside.len().unwrap(),
+        1,
+        "only the tenant with large rows"
+    );
 }
 
 #[test]
@@ -144,7 +169,7 @@ fn a_tenant_that_was_written_to_is_not_merged_into() {
             };
             assert_eq!(refused.kind(), ErrorKind::Stale, "{way:?} {after_apply}");
             let mut expected = first.clone();
-            crate::support::put(&mut expected, ISSUES, row(ISSUES, 900, Some("new")).row());
+            put(&mut expected, ISSUES, row(ISSUES, 900, Some("new")).row());
             assert!(read(&store, &owner(b"a")) == expected);
             drop(store);
             assert_eq!(rows_in_file(&path), keys(&[&expected]));
