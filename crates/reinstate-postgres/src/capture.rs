@@ -73,7 +73,8 @@ impl PostgresCapture {
 impl fmt::Debug for PostgresCapture {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = formatter.debug_struct("PostgresCapture");
-        text.field("position", &self.moment.position).finish_non_exhaustive()
+        text.field("position", &self.moment.position)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,7 +105,12 @@ impl CaptureView for PostgresCapture {
         let place = loop {
             match idle.pop() {
                 Some(place) => break place,
-                None => idle = self.freed.wait(idle).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    idle = self
+                        .freed
+                        .wait(idle)
+                        .unwrap_or_else(PoisonError::into_inner)
+                }
             }
         };
         drop(idle);

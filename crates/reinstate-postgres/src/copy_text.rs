@@ -267,7 +267,9 @@ mod tests {
             let values: Vec<Option<Vec<u8>>> = (0..3)
                 .map(|_| {
                     let mut next = || {
-                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        state = state
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1);
                         (state >> 33) as usize
                     };
                     let alphabet = b"\\\t\n\rNtnab. ";

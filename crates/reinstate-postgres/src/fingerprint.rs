@@ -43,7 +43,9 @@ pub(crate) fn read_fingerprint(
         for row in session.rows(&operation, &sql, &[])? {
             let (table, count, sum): (i64, i64, String) =
                 (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-            hasher.update(&table.to_le_bytes()).update(&count.to_le_bytes());
+            hasher
+                .update(&table.to_le_bytes())
+                .update(&count.to_le_bytes());
             hasher.update(sum.as_bytes()).update(b";");
         }
     }

@@ -4,9 +4,7 @@
 //! rows, whose owner must be somebody else. Indexes on expressions and partial indexes are
 //! evaluated by the server, on both sides alike. Nothing of the rows found comes back.
 
-use reinstate_core::{
-    ColumnIndex, ErrorKind, HeldKey, RowBatch, StoreError, TableIndex, TenantId,
-};
+use reinstate_core::{ColumnIndex, ErrorKind, HeldKey, RowBatch, StoreError, TableIndex, TenantId};
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::catalog::{Catalog, UniqueIndex, get};
@@ -46,7 +44,10 @@ pub(crate) fn held_by_others(
             .map(|row| Ok(usize::try_from(get::<i64>(row, 0)?).unwrap_or(0)))
             .collect::<Result<_, StoreError>>()?;
         // Ordinals start at one.
-        let keys = rows.iter().zip(1..).filter(|(_, ordinal)| found.contains(ordinal));
+        let keys = rows
+            .iter()
+            .zip(1..)
+            .filter(|(_, ordinal)| found.contains(ordinal));
         held.extend(keys.map(|(row, _)| HeldKey {
             key: row.key().to_vec(),
             constraint: index.name.clone(),
@@ -84,8 +85,12 @@ fn question(
         return Ok(None);
     };
     let join = |parts: Vec<String>| parts.join(", ");
-    let lists = (1..=columns.len()).map(|place| format!("${place}::text[]")).collect();
-    let names = (1..=columns.len()).map(|place| format!("v{place}")).collect();
+    let lists = (1..=columns.len())
+        .map(|place| format!("${place}::text[]"))
+        .collect();
+    let names = (1..=columns.len())
+        .map(|place| format!("v{place}"))
+        .collect();
     let casts = columns.iter().zip(1..).map(|(column, place): (_, usize)| {
         let column = &relation.columns[column.get()];
         format!("u.v{place}::{} AS {}", column.type_sql, quote(&column.name))
@@ -99,16 +104,18 @@ fn question(
         Some(predicate) => format!(" WHERE {predicate}"),
         None => String::new(),
     };
-    let equal = index.operators.iter().zip(1..).map(|(operator, place): (_, usize)| {
-        let name = format!("\"reinstate {place}\"");
-        if index.nulls_are_equal {
-            format!(
-                "(w.{name} {operator} t.{name} OR (w.{name} IS NULL AND t.{name} IS NULL))"
-            )
-        } else {
-            format!("w.{name} {operator} t.{name}")
-        }
-    });
+    let equal = index
+        .operators
+        .iter()
+        .zip(1..)
+        .map(|(operator, place): (_, usize)| {
+            let name = format!("\"reinstate {place}\"");
+            if index.nulls_are_equal {
+                format!("(w.{name} {operator} t.{name} OR (w.{name} IS NULL AND t.{name} IS NULL))")
+            } else {
+                format!("w.{name} {operator} t.{name}")
+            }
+        });
     Ok(Some(format!(
         "SELECT DISTINCT w.{ORDINAL} FROM (
              SELECT s.*, {expressions} FROM (

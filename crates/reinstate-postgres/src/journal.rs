@@ -61,19 +61,20 @@ pub(crate) fn prepare(session: &Session) -> Result<(), StoreError> {
     }
 }
 
-/// Writes an entry in the session's transaction.
+/// Writes an entry in the session's transaction. Returns the transaction's number.
 ///
 /// # Errors
 /// As the server reports it; `Conflict` if the run is in the journal already.
-pub(crate) fn write(session: &Session, entry: &JournalEntry) -> Result<(), StoreError> {
+pub(crate) fn write(session: &Session, entry: &JournalEntry) -> Result<u64, StoreError> {
     let sql = "INSERT INTO reinstate.journal (job, tenant, plan, payload, transaction_id)
-               VALUES ($1, $2, $3, $4, pg_current_xact_id())";
+               VALUES ($1, $2, $3, $4, pg_current_xact_id())
+               RETURNING transaction_id::text::int8";
     let (job, plan) = (
         entry.job.as_bytes().as_slice(),
         entry.plan.as_bytes().as_slice(),
     );
     let (tenant, payload) = (entry.tenant.as_bytes(), entry.payload.as_slice());
-    session.execute(
+    let row = session.row(
         "write the journal",
         sql,
         &[
@@ -83,7 +84,7 @@ pub(crate) fn write(session: &Session, entry: &JournalEntry) -> Result<(), Store
             (&payload, Type::BYTEA),
         ],
     )?;
-    Ok(())
+    Ok(get::<i64>(&row, 0)?.cast_unsigned())
 }
 
 /// Reads an entry; none if that merge was not committed.

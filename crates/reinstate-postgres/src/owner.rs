@@ -66,11 +66,13 @@ fn joined(
     reference: &Reference,
 ) -> String {
     let pairs = reference.columns.iter().zip(&reference.parent_columns);
-    let equal = pairs.zip(&child.via_operators).map(|((column, parent_column), operator)| {
-        let column = quote(&child.columns[column.get()].name);
-        let parent_column = quote(&parent.columns[parent_column.get()].name);
-        format!("{there}.{parent_column} {operator} {here}.{column}")
-    });
+    let equal = pairs
+        .zip(&child.via_operators)
+        .map(|((column, parent_column), operator)| {
+            let column = quote(&child.columns[column.get()].name);
+            let parent_column = quote(&parent.columns[parent_column.get()].name);
+            format!("{there}.{parent_column} {operator} {here}.{column}")
+        });
     equal.collect::<Vec<_>>().join(" AND ")
 }
 
@@ -95,7 +97,10 @@ impl OwnerPath {
     pub(crate) fn conditions(&self, tenant: &TenantId) -> Result<String, StoreError> {
         let is_owner = self.is_owner(tenant)?;
         let hops = self.hops.iter().map(|hop| hop.condition.as_str());
-        Ok(hops.chain([is_owner.as_str()]).collect::<Vec<_>>().join(" AND "))
+        Ok(hops
+            .chain([is_owner.as_str()])
+            .collect::<Vec<_>>()
+            .join(" AND "))
     }
 
     /// That the row is the tenant's.

@@ -87,7 +87,9 @@ impl<'s> OwnedRows<'s> {
         let operation = format!("read table {}", schema.name);
         let path = owner_path(catalog, table, "t");
         let is_blank = |kind: &TenantType| *kind == TenantType::Blank;
-        let trims_owner = path.as_ref().is_some_and(|path| is_blank(&path.tenant_type));
+        let trims_owner = path
+            .as_ref()
+            .is_some_and(|path| is_blank(&path.tenant_type));
         let owner = match (&schema.tenancy, &path) {
             (reinstate_core::Tenancy::Direct { column }, _) => OwnerField::Column(column.get()),
             (_, Some(_)) => OwnerField::First,
@@ -107,9 +109,16 @@ impl<'s> OwnedRows<'s> {
             ),
             // Cheaper than a query: no executor, and inherited tables are left out as well.
             _ => {
-                let names = relation.columns.iter().map(|column| crate::sql::quote(&column.name));
+                let names = relation
+                    .columns
+                    .iter()
+                    .map(|column| crate::sql::quote(&column.name));
                 let names: Vec<String> = names.collect();
-                format!("COPY {} ({}) TO STDOUT", relation.sql_name(), names.join(", "))
+                format!(
+                    "COPY {} ({}) TO STDOUT",
+                    relation.sql_name(),
+                    names.join(", ")
+                )
             }
         };
         Ok(Self {
@@ -144,6 +153,10 @@ fn check_length(line: &[u8]) -> Result<(), StoreError> {
     if line.len() <= ROW_BYTES_MAX / 2 {
         return Ok(());
     }
-    let message = format!("a row of {} bytes of text: at most {}", line.len(), ROW_BYTES_MAX / 2);
+    let message = format!(
+        "a row of {} bytes of text: at most {}",
+        line.len(),
+        ROW_BYTES_MAX / 2
+    );
     Err(StoreError::new(ErrorKind::Refused, message))
 }

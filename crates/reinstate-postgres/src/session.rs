@@ -88,7 +88,9 @@ impl Session {
     }
 
     fn client(&self) -> &Client {
-        self.client.as_ref().expect("BUG: a session without a client")
+        self.client
+            .as_ref()
+            .expect("BUG: a session without a client")
     }
 
     fn wait<T>(&self, future: impl Future<Output = T>) -> T {
@@ -178,7 +180,13 @@ impl Session {
                 break;
             }
             size = size.max(buffer.len());
-            let sent = self.wait(sink.send(Bytes::from(buffer)));
+            let sent = self.wait(async {
+                sink.send(Bytes::from(buffer)).await?;
+                // Until the connection has its turn, the bytes are in a queue; the server is to
+                // work on them while the next ones are made.
+                tokio::task::yield_now().await;
+                Ok(())
+            });
             // What the server has against the rows says more than that it hung up.
             if let Err(error) = sent {
                 return Err(failed(error));
@@ -210,7 +218,9 @@ impl Session {
     /// Frees the locks that outlive transactions. What cannot be freed here is freed when the
     /// server notices that the connection is gone.
     pub(crate) fn unlock(&self) {
-        let unlock = self.client().batch_execute("SELECT pg_advisory_unlock_all()");
+        let unlock = self
+            .client()
+            .batch_execute("SELECT pg_advisory_unlock_all()");
         let _ = self.wait(async { tokio::time::timeout(ROLLBACK_MAX, unlock).await });
     }
 }

@@ -100,7 +100,7 @@ fn read_position(session: &Session) -> Result<(Position, Timestamp), StoreError>
                       current_setting('session_replication_role')";
     let operation = "read the position";
     let row = session.row(operation, sql, &[])?;
-        let role: String = get(&row, 2)?;
+    let role: String = get(&row, 2)?;
     if role != "origin" {
         let message = format!(
             "{operation}: session_replication_role is {role}, so that foreign keys and triggers \

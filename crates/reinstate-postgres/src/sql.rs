@@ -61,7 +61,10 @@ mod tests {
 
     #[test]
     fn names_and_texts_cannot_leave_their_quotes() {
-        assert_eq!(quote("a\"; DROP TABLE b; --"), "\"a\"\"; DROP TABLE b; --\"");
+        assert_eq!(
+            quote("a\"; DROP TABLE b; --"),
+            "\"a\"\"; DROP TABLE b; --\""
+        );
         assert_eq!(qualified("s", "Order"), "\"s\".\"Order\"");
         assert_eq!(columns_of("t", ["id", "a b"]), "t.\"id\", t.\"a b\"");
         assert_eq!(literal("o'clock"), "'o''clock'");

@@ -128,16 +128,23 @@ impl NamedReference {
         };
         let columns = list(columns);
         let targets = list(targets);
-        let split: Option<Vec<(&str, &str)>> =
-            targets.iter().map(|target| target.rsplit_once('.')).collect();
+        let split: Option<Vec<(&str, &str)>> = targets
+            .iter()
+            .map(|target| target.rsplit_once('.'))
+            .collect();
         let split = split?;
         let parent = split.first()?.0.to_owned();
-        let parent_columns: Vec<String> =
-            split.iter().map(|(_, column)| (*column).to_owned()).collect();
+        let parent_columns: Vec<String> = split
+            .iter()
+            .map(|(_, column)| (*column).to_owned())
+            .collect();
         let whole = columns.len() == parent_columns.len()
             && split.iter().all(|(table, _)| *table == parent)
             && !parent.is_empty()
-            && columns.iter().chain(&parent_columns).all(|name| !name.is_empty());
+            && columns
+                .iter()
+                .chain(&parent_columns)
+                .all(|name| !name.is_empty());
         whole.then_some(Self {
             columns,
             parent,
@@ -160,7 +167,15 @@ mod tests {
         let two = two.unwrap();
         assert_eq!(two.parent, "billing.orders");
         assert_eq!(two.parent_columns, ["r", "n"]);
-        for bad in ["", "a", "a ->", "-> b.c", "a -> b", "a, b -> c.d", "a,b -> c.d, e.f"] {
+        for bad in [
+            "",
+            "a",
+            "a ->",
+            "-> b.c",
+            "a -> b",
+            "a, b -> c.d",
+            "a,b -> c.d, e.f",
+        ] {
             let error = NamedReference::parse("items", bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage, "{bad}");
         }

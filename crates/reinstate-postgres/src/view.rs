@@ -35,7 +35,8 @@ impl PostgresView {
 impl fmt::Debug for PostgresView {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = formatter.debug_struct("PostgresView");
-        text.field("position", &self.moment.position).finish_non_exhaustive()
+        text.field("position", &self.moment.position)
+            .finish_non_exhaustive()
     }
 }
 

@@ -18,12 +18,15 @@ impl Fixture for PostgresFixture {
     fn create() -> Self {
         let cluster = shared_cluster().expect("a PostgreSQL server");
         let database = cluster.fresh_database().expect("a database");
-        database.psql(&standard_postgres_ddl()).expect("the standard tables");
+        database
+            .psql(&standard_postgres_ddl())
+            .expect("the standard tables");
         let mut map = TenancyMap::new(TenantKind::parse("account").expect("a kind"));
         map.column = Some("account_id".to_owned());
         map.shared.push("currencies".to_owned());
         let reference = "issue_id -> issues.id".to_owned();
-        map.tables.insert("comments".to_owned(), TableRule::Via { reference });
+        map.tables
+            .insert("comments".to_owned(), TableRule::Via { reference });
         let settings = ConnectionSettings::new(SecretUrl::new(database.url()), "certified");
         let store = PostgresStore::connect(settings, map).expect("a connection");
         Self { store, database }
@@ -58,12 +61,17 @@ impl Fixture for PostgresFixture {
 
 /// The change as an application would write it in SQL.
 fn statement(change: &ApplicationChange, table: &TableSchema) -> String {
-    let columns: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+    let columns: Vec<&str> = table
+        .columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .collect();
     let values: Vec<String> = change.row().values.iter().map(literal).collect();
     let is_key = |place: &usize| table.key.iter().any(|column| column.get() == *place);
     let name = &table.name;
     let matching = |places: &mut dyn Iterator<Item = usize>| {
-        let equal = |place: usize| format!("{} IS NOT DISTINCT FROM {}", columns[place], values[place]);
+        let equal =
+            |place: usize| format!("{} IS NOT DISTINCT FROM {}", columns[place], values[place]);
         places.map(equal).collect::<Vec<_>>().join(" AND ")
     };
     match change {
@@ -74,7 +82,11 @@ fn statement(change: &ApplicationChange, table: &TableSchema) -> String {
                 values.join(", ")
             );
             if table.has_key() {
-                let key: Vec<&str> = table.key.iter().map(|column| columns[column.get()]).collect();
+                let key: Vec<&str> = table
+                    .key
+                    .iter()
+                    .map(|column| columns[column.get()])
+                    .collect();
                 let rest = (0..columns.len()).filter(|place| !is_key(place));
                 let set = rest.map(|place| format!("{0} = EXCLUDED.{0}", columns[place]));
                 let set: Vec<String> = set.collect();

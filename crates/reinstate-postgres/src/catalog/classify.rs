@@ -127,7 +127,9 @@ fn via(
     let is_it = |key: &&ForeignKey| {
         let reference = &key.reference;
         let columns = reference.columns.iter().copied();
-        let mut found: Vec<_> = columns.zip(reference.parent_columns.iter().copied()).collect();
+        let mut found: Vec<_> = columns
+            .zip(reference.parent_columns.iter().copied())
+            .collect();
         found.sort();
         key.child == child && reference.parent == parent && found == pairs
     };
@@ -175,7 +177,10 @@ fn nobody_owns(drafts: &[Draft], keys: &[ForeignKey], tables: &[TableIndex]) -> 
     );
     for &index in tables {
         let name = drafts[index.get()].schema.name.as_str();
-        let header = match name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        let header = match name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        {
             true => format!("[tenancy.table.{name}]"),
             false => format!("[tenancy.table.{name:?}]"),
         };

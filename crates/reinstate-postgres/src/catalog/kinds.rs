@@ -56,7 +56,8 @@ impl TenantType {
 }
 
 fn is_canonical<T: std::str::FromStr + ToString>(text: &str) -> bool {
-    text.parse::<T>().is_ok_and(|value| value.to_string() == text)
+    text.parse::<T>()
+        .is_ok_and(|value| value.to_string() == text)
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -73,9 +74,8 @@ mod tests {
 
     #[test]
     fn only_the_text_that_the_server_writes_is_a_value() {
-        let value = |kind: &TenantType, text: &str| {
-            kind.sql_value(&TenantId::try_new(text).unwrap())
-        };
+        let value =
+            |kind: &TenantType, text: &str| kind.sql_value(&TenantId::try_new(text).unwrap());
         let uuid = "0f8fad5b-d9cb-469f-a165-70867728950e";
         let labels = TenantType::Enumeration("\"s\".\"e\"".to_owned(), vec!["a b".to_owned()]);
         for (kind, text) in [

@@ -153,7 +153,10 @@ impl CatalogTable {
 
     /// The columns as SQL, in the order of the schema.
     pub(crate) fn sql_columns(&self, alias: &str) -> String {
-        columns_of(alias, self.columns.iter().map(|column| column.name.as_str()))
+        columns_of(
+            alias,
+            self.columns.iter().map(|column| column.name.as_str()),
+        )
     }
 }
 

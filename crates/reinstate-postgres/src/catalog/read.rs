@@ -34,7 +34,11 @@ pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalo
     let mut partitions = HashMap::new();
     for (index, draft) in (0..).map(TableIndex).zip(&drafts) {
         let oids = &draft.catalog.partition_oids;
-        partitions.extend(oids.iter().chain([&draft.catalog.oid]).map(|&oid| (oid, index)));
+        partitions.extend(
+            oids.iter()
+                .chain([&draft.catalog.oid])
+                .map(|&oid| (oid, index)),
+        );
     }
     read_columns(session, &mut drafts, &partitions)?;
     read_indexes(session, &mut drafts, &partitions)?;
@@ -54,7 +58,10 @@ pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalo
         draft.schema.references.sort();
     }
     add_actions(&mut drafts, &keys);
-    let (schemas, tables) = drafts.into_iter().map(|draft| (draft.schema, draft.catalog)).unzip();
+    let (schemas, tables) = drafts
+        .into_iter()
+        .map(|draft| (draft.schema, draft.catalog))
+        .unzip();
     let schema = StoreSchema::try_new(schemas).map_err(|error| {
         StoreError::new(ErrorKind::Refused, format!("read the catalogue: {error}"))
     })?;
@@ -165,8 +172,10 @@ fn read_indexes(
         let numbers: Vec<i16> = get(&row, 6)?;
         let operators: Vec<String> = get(&row, 7)?;
         let predicate: Option<String> = get(&row, 4)?;
-        let columns: Option<Vec<ColumnIndex>> =
-            numbers.iter().map(|&number| column_at(draft, number)).collect();
+        let columns: Option<Vec<ColumnIndex>> = numbers
+            .iter()
+            .map(|&number| column_at(draft, number))
+            .collect();
         if is_primary {
             draft.catalog.key_operators.clone_from(&operators);
             draft.schema.key = columns.clone().ok_or_else(|| {

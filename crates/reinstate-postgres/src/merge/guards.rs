@@ -14,8 +14,10 @@ pub(super) fn check_session(
     settings: &ConnectionSettings,
 ) -> Result<(), StoreError> {
     let operation = "check what the role may do";
-    let timeout = settings.statement_timeout.as_millis();
-    session.run(operation, &format!("SET statement_timeout = {timeout}"))?;
+    if !settings.statement_timeout.is_zero() {
+        let timeout = settings.statement_timeout.as_millis();
+        session.run(operation, &format!("SET statement_timeout = {timeout}"))?;
+    }
     let sql = "SELECT current_setting('track_counts')::bool,
                       has_database_privilege(current_database(), 'TEMP'),
                       pg_is_in_recovery(),

@@ -113,14 +113,6 @@ impl<'s> PostgresWriter<'s> {
         Err(self.stale("somebody wrote to its rows at the same time; nothing was committed"))
     }
 
-    fn number(&self) -> Result<u64, StoreError> {
-        let operation = "read the number of the transaction";
-        let row = self
-            .session
-            .row(operation, "SELECT pg_current_xact_id()::text::int8", &[])?;
-        Ok(get::<i64>(&row, 0)?.cast_unsigned())
-    }
-
     fn position(&self) -> Result<Position, StoreError> {
         let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
         let row = self
@@ -164,8 +156,8 @@ impl TenantWriter for PostgresWriter<'_> {
     fn commit(mut self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError> {
         let operation = format!("commit the rows of {}", self.tenant);
         let sequences_raised = self.restored.raise(&self.session)?;
-        journal::write(&self.session, entry)?;
-        let mark = CommitMark::new(self.number()?, &self.written);
+        let transaction = journal::write(&self.session, entry)?;
+        let mark = CommitMark::new(transaction, &self.written);
         self.check_unchanged()?;
         let unknown = |cause: StoreError| {
             let message = format!("{operation}: no answer came; the journal knows");

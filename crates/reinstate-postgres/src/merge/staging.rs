@@ -16,6 +16,10 @@ use crate::sql::columns_of;
 /// From how many rows on a stage gets statistics of its own.
 const ANALYZED_ROWS_MIN: u64 = 2_000;
 
+/// About how much is sent at once. The server reads a message whole before it works on it: with
+/// messages larger than what a socket buffers, each side would wait for the other.
+const MESSAGE_BYTES: usize = 48 * 1024;
+
 /// Rows of one table and role, on the server.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -69,19 +73,25 @@ impl Staging<'_> {
         );
         self.session.run(&operation, &create)?;
         let mut rows = self.changes.rows(table, role)?;
-        let mut batch = RowBatch::new();
+        let (mut batch, mut next) = (RowBatch::new(), 0);
         let mut part = RowBuilder::new();
         let copy = format!("COPY {name} FROM STDIN");
         let row_count = self.session.copy_in(&operation, &copy, |buffer| {
-            while buffer.len() < RowBatch::TARGET_BYTES && rows.next_batch(&mut batch)? {
-                for row in batch.iter() {
-                    seen.note(row);
-                    if columns == StageColumns::All {
-                        write_line(row, buffer);
-                    } else {
-                        keep_columns(row, &is_staged, &mut part);
-                        write_line(part.row(), buffer);
+            while buffer.len() < MESSAGE_BYTES {
+                let Some((row, after)) = batch.row_at(next) else {
+                    next = 0;
+                    if rows.next_batch(&mut batch)? {
+                        continue;
                     }
+                    break;
+                };
+                next = after;
+                seen.note(row);
+                if columns == StageColumns::All {
+                    write_line(row, buffer);
+                } else {
+                    keep_columns(row, &is_staged, &mut part);
+                    write_line(part.row(), buffer);
                 }
             }
             Ok(!buffer.is_empty())
