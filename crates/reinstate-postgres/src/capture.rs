@@ -109,7 +109,7 @@ impl CaptureView for PostgresCapture {
                     idle = self
                         .freed
                         .wait(idle)
-                        .unwrap_or_else(PoisonError::into_inner)
+                        .unwrap_or_else(PoisonError::into_inner);
                 }
             }
         };
