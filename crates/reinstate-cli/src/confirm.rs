@@ -1,17 +1,21 @@
 //! Approval: nothing is written that nobody agreed to.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use reinstate::PlanDescription;
-use reinstate_core::{Digest, Tenant};
+use reinstate_core::{Cancellation, Digest, ErrorKind, Tenant};
 
 use crate::arguments::Approval;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::render::{Totals, count, tenant, totals};
+use crate::render::{Totals, counted, tenant, totals};
 
 /// The most rows that a plain yes approves.
 pub const PLAIN_ROWS_MAX: u64 = 1_000_000;
+/// How often a prompt looks whether it was interrupted.
+const PROMPT_POLL: Duration = Duration::from_millis(50);
 /// The fewest digits of a digest that stand for it.
 const DIGEST_DIGITS_MIN: usize = 12;
 
@@ -19,12 +23,13 @@ const DIGEST_DIGITS_MIN: usize = 12;
 ///
 /// # Errors
 /// `Stale` (not approved) if the flag names another plan or the person declines; usage if nobody
-/// can be asked.
+/// can be asked; `Cancelled` if the prompt is interrupted.
 pub fn approve(
     approval: &Approval,
     plan: &PlanDescription,
     digest: Digest,
     next: &str,
+    cancellation: &Cancellation,
 ) -> Result<(), Failure> {
     let only = match plan.tenants.as_slice() {
         [part] => Some(tenant(&plan.tenant_kind, &part.tenant)),
@@ -67,20 +72,23 @@ pub fn approve(
         let message = format!("{plan}, and {why}. Nothing was written");
         return Err(Failure::usage(message).next(next));
     }
-    ask(&word, &reasons)
+    ask(&word, &reasons, cancellation)
 }
 
 /// Why a plain yes is not enough; nothing if it is.
 fn reasons(totals: Totals, tenant_count: usize) -> Vec<String> {
     let mut reasons = Vec::new();
     if totals.delete > 0 {
-        reasons.push(format!("deletes {} rows", count(totals.delete)));
+        reasons.push(format!("deletes {}", counted(totals.delete, "row", "rows")));
     }
     if tenant_count > 1 {
         reasons.push(format!("is for {tenant_count} tenants"));
     }
     if totals.changed() > PLAIN_ROWS_MAX {
-        reasons.push(format!("changes {} rows", count(totals.changed())));
+        reasons.push(format!(
+            "changes {}",
+            counted(totals.changed(), "row", "rows")
+        ));
     }
     reasons
 }
@@ -122,7 +130,7 @@ fn check_tenant(given: &str, only: Option<&Tenant>) -> Result<(), Failure> {
     }
 }
 
-fn ask(word: &str, reasons: &[String]) -> Result<(), Failure> {
+fn ask(word: &str, reasons: &[String], cancellation: &Cancellation) -> Result<(), Failure> {
     let mut terminal = io::stderr();
     let asked = if reasons.is_empty() {
         write!(terminal, "Apply this plan? [y/N] ")
@@ -130,11 +138,10 @@ fn ask(word: &str, reasons: &[String]) -> Result<(), Failure> {
         let reasons = reasons.join(" and ");
         write!(terminal, "This plan {reasons}. Type {word} to apply it: ")
     };
-    let mut answer = String::new();
-    let heard = asked
+    asked
         .and_then(|()| terminal.flush())
-        .and_then(|()| io::stdin().lock().read_line(&mut answer));
-    heard.map_err(|error| Failure::usage("ask for approval").because(error))?;
+        .map_err(|error| Failure::usage("ask for approval").because(error))?;
+    let answer = read_answer(cancellation)?;
     let answer = answer.trim();
     let agreed = if reasons.is_empty() {
         matches!(answer, "y" | "Y" | "yes" | "Yes" | "YES")
@@ -146,6 +153,30 @@ fn ask(word: &str, reasons: &[String]) -> Result<(), Failure> {
     } else {
         let next = "nothing; or run the same command again to approve it";
         Err(not_approved("the plan was not approved").next(next))
+    }
+}
+
+/// Reads a line, or gives up when the person presses Ctrl-C: a read that waits for a terminal
+/// would not notice, so that a thread of its own does the waiting.
+fn read_answer(cancellation: &Cancellation) -> Result<String, Failure> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        // Nobody listens any more after an interruption.
+        let _ = sender.send(read.map(|_| answer));
+    });
+    loop {
+        match receiver.recv_timeout(PROMPT_POLL) {
+            Ok(answer) => {
+                return answer.map_err(|error| Failure::usage("read the answer").because(error));
+            }
+            Err(RecvTimeoutError::Timeout) if !cancellation.is_cancelled() => {}
+            Err(_) => {
+                let message = "stopped before the plan was approved. Nothing was written";
+                return Err(Failure::new(ErrorKind::Cancelled, message));
+            }
+        }
     }
 }
 
@@ -162,7 +193,7 @@ mod tests {
         assert_eq!(reasons(plain, 1), Vec::<String>::new());
         assert_eq!(reasons(plain, 2), ["is for 2 tenants"]);
         let deletes = Totals { delete: 1, ..plain };
-        let both = ["deletes 1 rows", "changes 1,000,001 rows"];
+        let both = ["deletes 1 row", "changes 1,000,001 rows"];
         assert_eq!(reasons(deletes, 1), both);
     }
 

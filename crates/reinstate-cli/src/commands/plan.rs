@@ -13,7 +13,7 @@ use crate::console::Console;
 use crate::exit::Exit;
 use crate::point::PointInTime;
 use crate::progress::Progress;
-use crate::render::{bytes, plan_head, plan_tables, record_plan, totals};
+use crate::render::{bytes, counted, plan_head, plan_tables, record_plan, totals};
 use crate::resolve::Match;
 use crate::session::{Session, new_job, now};
 
@@ -41,9 +41,9 @@ pub fn run(arguments: &Plan, session: &Session<'_>) -> anyhow::Result<Exit> {
     console.line(format_args!("saved    {file}  {}", written.digest));
     if all.conflict > 0 {
         console.note(format_args!(
-            "{} conflicts: plan again with --on-conflict keep-live, or look: reinstate show {file} \
+            "{}: plan again with --on-conflict keep-live, or look: reinstate show {file} \
              --rows",
-            all.conflict
+            counted(all.conflict, "conflict", "conflicts")
         ));
     } else if all.changed() > 0 {
         console.note(format_args!("next: reinstate apply {file}"));

@@ -20,7 +20,7 @@ use crate::confirm::approve;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::render::{count, totals};
+use crate::render::{counted, totals};
 use crate::session::{Session, now};
 
 /// How a plan is run.
@@ -54,7 +54,15 @@ impl Run<'_> {
         let (reader, plan) = adapters::open_plan_file(file)?;
         let description = plan.description();
         check_conflicts(description)?;
-        approve(self.approval, description, plan.digest(), self.approve_next)?;
+        let cancellation = self.session.interruption.cancellation();
+        let next = self.approve_next;
+        approve(
+            self.approval,
+            description,
+            plan.digest(),
+            next,
+            cancellation,
+        )?;
         let _lock = adapters::lock(self.repository)?;
         live.prepare()?;
         let stored = store_plan(self.repository, &reader)?;
@@ -101,9 +109,9 @@ fn check_conflicts(plan: &PlanDescription) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "the plan has {} conflicts, in {blocked} of {} tenants, and its policy is to fail on \
+        "the plan has {}, in {blocked} of {} tenants, and its policy is to fail on \
          them. Nothing was written",
-        count(totals(plan).conflict),
+        counted(totals(plan).conflict, "conflict", "conflicts"),
         plan.tenants.len()
     );
     Err(Failure::new(ErrorKind::Conflict, message))

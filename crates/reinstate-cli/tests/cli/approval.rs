@@ -25,7 +25,7 @@ fn yes_is_not_enough_to_delete_rows_or_for_several_tenants() {
     sandbox.run(&delete).refused(
         2,
         &[
-            "deletes 1 rows",
+            "deletes 1 row",
             "--yes is not enough",
             "--confirm account:2",
         ],

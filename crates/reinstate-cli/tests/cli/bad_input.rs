@@ -174,6 +174,7 @@ fn a_plan_that_was_edited_or_cut_short_is_refused() {
         fs::write(sandbox.path("edited"), edited).unwrap();
         let apply = sandbox.run(&["apply", "edited", "--yes"]);
         apply.refused(6, &["the plan"]);
+        sandbox.run(&["show", "edited"]).refused(6, &["the plan"]);
         assert_eq!(sandbox.contents(), before, "{message} byte");
     }
     for length in [0, 10, whole.len() / 2, whole.len() - 1] {

@@ -9,6 +9,7 @@ mod demo;
 mod help;
 mod json;
 mod looking;
+mod prompting;
 mod restoring;
 mod sandbox;
 mod stopping;

@@ -103,7 +103,7 @@ fn an_undo_leaves_rows_that_were_edited_since_unless_told_otherwise() {
     let undo = ["undo", &job, "--confirm", "account:3"];
     sandbox
         .run(&undo)
-        .refused(5, &["1 conflicts", "Nothing was written"]);
+        .refused(5, &["1 conflict", "Nothing was written"]);
     assert_eq!(sandbox.contents(), edited);
     let keep = sandbox.run(&[&undo[..], &["--on-conflict", "keep-live"]].concat());
     keep.refused(4, &["account:3 is not proven to be undone"]);

@@ -26,7 +26,8 @@ fn begin(sandbox: &Sandbox) -> Child {
     child
 }
 
-fn signal(child: &Child, name: &str) {
+/// Sends a signal to a process.
+pub fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill")
         .args(["-s", name, &child.id().to_string()])
         .status()
