@@ -208,10 +208,11 @@ mod tests {
 
     #[test]
     fn more_runs_than_are_merged_at_once_are_merged_in_steps() {
-        let rows: Vec<Plain> = (0..3 * FAN_IN_MAX as u32 + 7)
-            .rev()
+        let mut rows: Vec<Plain> = (0_u32..)
+            .take(3 * FAN_IN_MAX + 7)
             .map(|n| (vec![1], 0, n.to_be_bytes().to_vec(), vec![]))
             .collect();
+        rows.reverse();
         let sorted = sort(&rows, 1, 1);
         assert_eq!(sorted.len(), rows.len());
         assert!(sorted.is_sorted());
