@@ -12,7 +12,7 @@ use reinstate_core::{
 use crate::EmbeddedStore;
 use crate::error::During;
 use crate::gate::Turn;
-use crate::key::{Bytes, DataTable, FACTS, Place, VERSIONS};
+use crate::key::{Bytes, COMMITS, DataTable, FACTS, Place, VERSIONS, commit_key};
 use crate::scan::{Scan, read_count};
 
 /// A transaction of the application. It may touch several tenants.
@@ -34,7 +34,7 @@ impl std::fmt::Debug for WriteTransaction<'_> {
 
 impl EmbeddedStore {
     /// Runs `write` in a transaction and commits it, durably, when it returns `Ok`. Writers take
-    /// turns in the order in which they called.
+    /// turns in the order in which they called; a call from inside `write` would wait for itself.
     ///
     /// # Errors
     /// What `write` returns, or what the file's storage reports. Nothing was written then, unless
@@ -99,8 +99,15 @@ pub(crate) fn stamp<'o>(
         .insert("commit", commit.to_le_bytes().as_slice())
         .during(operation)?;
     let mut versions = transaction.open_table(VERSIONS).during(operation)?;
+    let mut commits = transaction.open_table(COMMITS).during(operation)?;
     for owner in owners {
-        versions.insert(owner, commit).during(operation)?;
+        let before = versions.insert(owner, commit).during(operation)?;
+        if let Some(before) = before {
+            let key = commit_key(before.value(), owner);
+            commits.remove(key.as_slice()).during(operation)?;
+        }
+        let key = commit_key(commit, owner);
+        commits.insert(key.as_slice(), ()).during(operation)?;
     }
     Ok(commit)
 }

@@ -21,6 +21,9 @@ pub(crate) const TABLES: TableDefinition<'_, u32, Bytes> = TableDefinition::new(
 /// Tenant's id: the commit that wrote to it last. The empty id stands for shared rows.
 pub(crate) const VERSIONS: TableDefinition<'_, Bytes, u64> =
     TableDefinition::new("reinstate/versions");
+/// Commit u64 BE, owner: the same the other way round.
+pub(crate) const COMMITS: TableDefinition<'_, Bytes, ()> =
+    TableDefinition::new("reinstate/commits");
 /// Table number u32 BE, owner: the generation in use, if it is not the first.
 pub(crate) const GENERATIONS: TableDefinition<'_, Bytes, u64> =
     TableDefinition::new("reinstate/generations");
@@ -93,6 +96,12 @@ pub(crate) fn split(key: &[u8]) -> Option<(&[u8], u64, &[u8])> {
     let (owner, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
     let (generation, row_key) = rest.split_first_chunk::<8>()?;
     Some((owner, u64::from_be_bytes(*generation), row_key))
+}
+
+pub(crate) fn commit_key(commit: u64, owner: &[u8]) -> Vec<u8> {
+    let mut key = commit.to_be_bytes().to_vec();
+    key.extend_from_slice(owner);
+    key
 }
 
 pub(crate) fn generation_key(table: TableIndex, owner: &[u8]) -> Vec<u8> {

@@ -16,7 +16,7 @@ use reinstate_core::{
 use crate::backend::{CountedBackend, Decisions};
 use crate::error::{During, store_error};
 use crate::gate::Gate;
-use crate::key::{DataTable, FACTS, GARBAGE, GENERATIONS, JOURNAL, TABLES, VERSIONS};
+use crate::key::{COMMITS, DataTable, FACTS, GARBAGE, GENERATIONS, JOURNAL, TABLES, VERSIONS};
 use crate::schema_record::{read_table, write_table};
 
 /// The layout of the file. Persisted: a newer one is refused.
@@ -245,6 +245,7 @@ impl EmbeddedStore {
                     .during(operation)?;
             }
             transaction.open_table(VERSIONS).during(operation)?;
+            transaction.open_table(COMMITS).during(operation)?;
             transaction.open_table(GENERATIONS).during(operation)?;
             transaction.open_table(GARBAGE).during(operation)?;
             transaction.open_table(JOURNAL).during(operation)?;

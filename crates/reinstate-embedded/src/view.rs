@@ -11,7 +11,7 @@ use crate::EmbeddedStore;
 use crate::application::ReadTransaction;
 use crate::capture::position;
 use crate::error::During;
-use crate::key::{Bytes, DataTable, JOURNAL, VERSIONS, journal_key};
+use crate::key::{Bytes, COMMITS, DataTable, JOURNAL, VERSIONS, commit_key, journal_key};
 use crate::merge::EmbeddedWriter;
 use crate::scan::Scan;
 
@@ -95,11 +95,15 @@ impl LiveStore for EmbeddedStore {
                 )
             })?;
         let transaction = self.database.begin_read().during(operation)?;
-        let versions = transaction.open_table(VERSIONS).during(operation)?;
+        let commits = transaction.open_table(COMMITS).during(operation)?;
+        let first = commit_key(mark, &[]);
         let mut count = 0;
-        for entry in versions.iter().during(operation)? {
-            let (owner, version) = entry.during(operation)?;
-            count += u64::from(version.value() == mark && owner.value() != tenant.as_bytes());
+        for entry in commits.range(first.as_slice()..).during(operation)? {
+            let (key, _) = entry.during(operation)?;
+            let Some(owner) = key.value().strip_prefix(first.as_slice()) else {
+                break;
+            };
+            count += u64::from(owner != tenant.as_bytes());
         }
         Ok(count)
     }

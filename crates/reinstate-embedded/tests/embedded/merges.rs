@@ -130,6 +130,10 @@ fn nobody_but_the_tenant_has_the_mark_of_a_merge() {
         let mark = committed.commit_mark;
         assert_eq!(store.foreign_rows_written(&tenant(b"a"), &mark).unwrap(), 0);
         assert_eq!(store.foreign_rows_written(&tenant(b"b"), &mark).unwrap(), 1);
+        write_one(&store, b"b", 900);
+        assert_eq!(store.foreign_rows_written(&tenant(b"a"), &mark).unwrap(), 0);
+        write_one(&store, b"a", 900);
+        assert_eq!(store.foreign_rows_written(&tenant(b"b"), &mark).unwrap(), 0);
         let journal = store.journal_entry(entry(&tenant(b"a"), 2).job, &tenant(b"a"));
         assert_eq!(journal.unwrap(), Some(entry(&tenant(b"a"), 2)));
     }
