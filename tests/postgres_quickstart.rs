@@ -119,6 +119,105 @@ fn a_branch_is_restored_while_the_others_keep_writing() {
     );
 }
 
+/// What would make a snapshot or a restore silently wrong is refused, and says what to do.
+#[test]
+fn what_cannot_be_captured_or_restored_whole_is_refused() {
+    let cluster = shared_cluster().expect("a PostgreSQL server");
+    let database = cluster.fresh_database().expect("a database");
+    let name = database.name();
+    let role = format!("reader_{name}");
+    let sql = format!(
+        "CREATE TABLE orders (id bigint PRIMARY KEY, account_id bigint NOT NULL, note text); \
+         INSERT INTO orders SELECT n, 1 + n % 3, 'x' FROM generate_series(1, 30) AS n; \
+         CREATE ROLE {role} LOGIN; GRANT SELECT ON orders TO {role}; \
+         ALTER TABLE orders ENABLE ROW LEVEL SECURITY; \
+         CREATE POLICY own ON orders USING (account_id = 1)"
+    );
+    cluster.psql(name, &sql).expect("make tables");
+    let shell = Shell::new(cluster).with_database(name);
+    let configuration = CONFIGURATION
+        .split_once("[tenancy.table")
+        .map_or(CONFIGURATION, |(head, _)| head)
+        .replace("[tenancy]", "[tenancy]\ncolumn = \"account_id\"");
+    fs::write(shell.directory().join("reinstate.toml"), configuration).expect("write a file");
+    shell.run("reinstate init && reinstate capture once");
+    let capture_as =
+        format!("DATABASE_URL=\"${{DATABASE_URL%user=*}}user={role}\" reinstate capture once");
+    for (script, code, words) in [
+        // Row-level security would hide rows of this role without a word.
+        (capture_as.as_str(), 1, ["row", "orders"]),
+        (
+            "reinstate plan site:1 --at latest --out a.plan",
+            2,
+            ["kind", "account"],
+        ),
+        (
+            "reinstate plan account:9 --at latest --out a.plan",
+            8,
+            ["account:9", "no row"],
+        ),
+        (
+            "reinstate plan account:x --at latest --out a.plan",
+            8,
+            ["account:x", "no row"],
+        ),
+        (
+            ": | reinstate plan --tenants-from - --at latest --out a.plan",
+            2,
+            ["empty", "tenant"],
+        ),
+        (
+            "reinstate plan account:1 --at 2020-01-01T00:00Z --out a.plan",
+            7,
+            ["2020", "snap"],
+        ),
+    ] {
+        let (found, text) = shell.fail(script);
+        assert_eq!(found, Some(code), "{script}\n{text}");
+        for word in words {
+            assert!(text.contains(word), "{script}: no {word:?} in\n{text}");
+        }
+        assert!(
+            !shell.directory().join("a.plan").exists(),
+            "{script} left a plan"
+        );
+    }
+    cluster
+        .psql(name, "CREATE TABLE surprise (id bigint PRIMARY KEY)")
+        .expect("make a table");
+    let (code, text) = shell.fail("reinstate capture once");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("surprise"), "{text}");
+    cluster
+        .psql(name, "DROP TABLE surprise")
+        .expect("drop a table");
+
+    // A plan whose tenant moved since is refused, and nothing of it is written.
+    cluster
+        .psql(name, "DELETE FROM orders WHERE account_id = 2")
+        .expect("delete");
+    shell.run("reinstate plan account:2 --at latest --out moved.plan");
+    cluster
+        .psql(name, "INSERT INTO orders VALUES (100, 2, 'new')")
+        .expect("insert");
+    let (code, text) = shell.fail("reinstate apply moved.plan --yes");
+    assert_eq!(code, Some(6), "{text}");
+    let rows = cluster.psql(name, "SELECT count(*) FROM orders WHERE account_id = 2");
+    assert_eq!(rows.expect("count").trim(), "1");
+    // An id that somebody else has taken meanwhile is a conflict, and never overwritten.
+    cluster
+        .psql(
+            name,
+            "DELETE FROM orders WHERE id = 100; INSERT INTO orders VALUES (1, 3, 'theirs')",
+        )
+        .expect("take an id");
+    let (code, text) = shell.fail("reinstate restore account:2 --at latest --confirm account:2");
+    assert_eq!(code, Some(5), "{text}");
+    assert!(!text.contains("theirs"), "{text}");
+    let rows = cluster.psql(name, "SELECT note FROM orders WHERE id = 1");
+    assert_eq!(rows.expect("read").trim(), "theirs");
+}
+
 const CONFIGURATION: &str = r#"
 version = 1
 [repository]

@@ -78,6 +78,17 @@ impl Shell {
         text
     }
 
+    /// Runs a script that is to fail; returns its exit code and all that it printed.
+    pub fn fail(&self, script: &str) -> (Option<i32>, String) {
+        let output = self.command(script).output().expect("run a shell");
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        (output.status.code(), text)
+    }
+
     /// Starts a script.
     pub fn spawn(&self, script: &str) -> Running {
         let mut command = self.command(script);
