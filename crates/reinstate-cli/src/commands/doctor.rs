@@ -76,7 +76,11 @@ impl Checks<'_> {
         if exit_of(error) == Exit::Usage {
             self.exit = Exit::Usage;
         }
-        self.fail(name, &message, &shown.next);
+        let next = match shown.next.as_str() {
+            "reinstate doctor" => "see to what is named, then run this again",
+            next => next,
+        };
+        self.fail(name, &message, next);
     }
 
     fn add(&mut self, name: &str, status: Status, message: &str, remedy: Option<&str>) {

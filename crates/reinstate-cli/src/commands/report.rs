@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::console::Console;
 use crate::exit::{Exit, kind_name, next_step};
 use crate::failure::{Failure, one_line};
-use crate::render::{count, counted, outcome_line, outcome_record, tenant};
+use crate::render::{count, counted, findings, outcome_line, outcome_record, tenant};
 
 /// How many changed owners are named.
 const NAMED_MAX: usize = 20;
@@ -269,7 +269,11 @@ fn failure(report: &Report<'_>, exit: Exit, is_isolated: bool) -> Failure {
         (Some(_), [only]) => {
             let name = tenant(&report.plan.tenant_kind, &only.tenant);
             match &only.result {
-                Ok(_) => format!("{name} is not proven to be {}", report.done),
+                Ok(restored) => format!(
+                    "{name} is not proven to be {}: {}",
+                    report.done,
+                    findings(&restored.verdict).join("; ")
+                ),
                 Err(error) => format!("{name} is not {}: {}", report.done, one_line(error)),
             }
         }

@@ -9,8 +9,8 @@ use crate::arguments::{Global, Show};
 use crate::console::Console;
 use crate::exit::Exit;
 use crate::render::{
-    ChangeRecord, key_parts, key_text, plan_head, plan_tables, record_plan, row_text, row_value,
-    tenant,
+    ChangeRecord, LISTED_CONFLICTS_MAX, key_parts, key_text, plan_head, plan_tables, record_plan,
+    row_text, row_value, tenant,
 };
 use crate::session::Engine;
 use crate::signals::Interruption;
@@ -107,7 +107,10 @@ pub fn show_rows(
             return Err(error.into());
         }
     }
-    show_conflicts(console, description, part, &name);
+    if part.conflicts.len() > LISTED_CONFLICTS_MAX {
+        // Fewer are listed with the counts already.
+        show_conflicts(console, description, part, &name);
+    }
     Ok(())
 }
 

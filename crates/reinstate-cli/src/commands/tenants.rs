@@ -73,6 +73,10 @@ pub fn extract_all(
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 missing.push(tenant.to_string());
             }
+            Err(error) if error.kind() == ErrorKind::Usage => {
+                let next = "see which tenants there are: reinstate tenants";
+                return Err(Failure::usage(error.to_string()).next(next).into());
+            }
             Err(error) => return Err(error.into()),
         }
     }

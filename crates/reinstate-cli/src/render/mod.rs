@@ -9,8 +9,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{BinaryBytes, HumanCount};
 use reinstate_core::{Tenant, TenantId, TenantKind};
 
-pub use outcome::{outcome_line, outcome_record};
-pub use plan::{Totals, plan_head, plan_tables, record_plan, totals};
+pub use outcome::{findings, outcome_line, outcome_record};
+pub use plan::{LISTED_CONFLICTS_MAX, Totals, plan_head, plan_tables, record_plan, totals};
 pub use row::{ChangeRecord, ExportedRow, key_parts, key_text, row_text, row_value};
 pub use snapshot::{TenantRecord, snapshot_record};
 

@@ -11,7 +11,7 @@ use crate::render::row::{ChangeRecord, key_parts};
 /// How many tenants are shown table by table; with more, one line each.
 const DETAILED_TENANTS_MAX: usize = 3;
 /// How many conflicts are listed for people.
-const LISTED_CONFLICTS_MAX: usize = 20;
+pub const LISTED_CONFLICTS_MAX: usize = 20;
 
 /// What a plan comes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
