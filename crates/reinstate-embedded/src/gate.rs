@@ -37,6 +37,12 @@ impl Gate {
         Turn(self)
     }
 
+    /// How many turns were asked for so far.
+    #[cfg(test)]
+    pub(crate) fn drawn(&self) -> u64 {
+        self.lock().drawn
+    }
+
     fn lock(&self) -> MutexGuard<'_, Turns> {
         // The counters are whole at every moment, so a panic elsewhere leaves them usable.
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
