@@ -3,7 +3,8 @@
 //! `cargo run --release -p reinstate-postgres --example merge_speed -- [rows] [rounds]`
 //!
 //! Starts a server of its own. Each round copies the rows in with `psql`, deletes them, merges
-//! them, and deletes them again; medians of the rounds are printed.
+//! them, and deletes them again; medians of the rounds are printed. With `REINSTATE_LOG=1`, how
+//! long the server says that each statement of the last merge took.
 
 #![expect(
     clippy::unwrap_used,
@@ -82,6 +83,17 @@ impl RowStream for Batches<'_> {
     }
 }
 
+fn print_log(log: &str) {
+    let lines: Vec<&str> = log.lines().collect();
+    let starts = |line: &&&str| line.contains("pg_try_advisory_lock");
+    let after_last = lines.iter().rev().take_while(|line| !starts(line)).count();
+    for line in &lines[lines.len() - after_last..] {
+        if let Some(text) = line.strip_prefix("reinstate LOG:  duration: ") {
+            println!("{}", text.chars().take(110).collect::<String>());
+        }
+    }
+}
+
 fn select(account: u32, first: u32, rows: u32) -> String {
     format!(
         "SELECT n, {account}, n % 40, n % 90, 'Issue ' || n || ': the printer is on fire',
@@ -98,8 +110,14 @@ fn main() {
         .map(|text| text.parse::<u32>().unwrap());
     let rows = arguments.next().unwrap_or(100_000);
     let rounds = arguments.next().unwrap_or(5);
-    let options = ClusterOptions::default().with("shared_buffers", "512MB");
-    let cluster = PostgresCluster::start(&options.with("max_wal_size", "4GB")).unwrap();
+    let is_logged = std::env::var_os("REINSTATE_LOG").is_some();
+    let limit = if is_logged { "0" } else { "-1" };
+    let options = ClusterOptions::default()
+        .with("shared_buffers", "512MB")
+        .with("max_wal_size", "4GB")
+        .with("log_min_duration_statement", limit)
+        .with("log_line_prefix", "%a ");
+    let cluster = PostgresCluster::start(&options).unwrap();
     let psql = |sql: &str| cluster.psql("postgres", sql).unwrap();
     let file = cluster.socket_dir().join("rows.copy").display().to_string();
     psql(TABLE);
@@ -148,6 +166,9 @@ fn main() {
         for (place, time) in merge(&store, &plan, round).into_iter().enumerate() {
             times[place + 1].push(time);
         }
+    }
+    if is_logged {
+        print_log(&cluster.log().unwrap());
     }
     let median = |times: &[Duration]| {
         let mut times = times.to_vec();
