@@ -270,7 +270,10 @@ fn a_trigger_or_rule_that_keeps_rows_from_being_written_is_noticed() {
 /// Plans that name rows of others, as a damaged or forged one could.
 #[test]
 fn rows_of_others_cannot_be_written_by_any_role_of_a_row() {
-    let ground = documents("");
+    let ground = documents(
+        "CREATE TABLE bags (account_id text, what text);
+         INSERT INTO bags VALUES ('acme', 'x'), ('beta', 'y')",
+    );
     let id = tenant("acme");
     let (fingerprint, schema) = bind(&ground.store, &id);
     let (mine, theirs) = (ground.image("acme"), ground.image("beta"));
@@ -299,9 +302,27 @@ fn rows_of_others_cannot_be_written_by_any_role_of_a_row() {
         let row = batch.iter().next().unwrap();
         (row.key().to_vec(), row.columns().to_vec())
     };
+    let bags = schema.find("bags").unwrap().0;
+    let only = |image: &crate::ground::Image, table| {
+        crate::ground::Image::from([(table, image[&table].clone())])
+    };
     let before = everything(&ground);
     for (what, live, wanted) in [
-        ("delete", theirs.clone(), crate::ground::Image::new()),
+        (
+            "delete",
+            only(&theirs, documents),
+            crate::ground::Image::new(),
+        ),
+        (
+            "delete below",
+            only(&theirs, pages),
+            crate::ground::Image::new(),
+        ),
+        (
+            "delete copies",
+            only(&theirs, bags),
+            crate::ground::Image::new(),
+        ),
         (
             "create",
             mine.clone(),
@@ -386,6 +407,12 @@ fn a_deferred_constraint_is_checked_before_the_commit() {
     );
     ground.restore("acme", &image).unwrap();
     ground.psql("DELETE FROM nodes WHERE account_id = 'acme'");
+    ground.restore("acme", &image).unwrap();
+    // A row that is created has the place of one that is put back later.
+    ground.psql(
+        "BEGIN; UPDATE nodes SET next = NULL WHERE id = 2; DELETE FROM nodes WHERE id = 1;
+         UPDATE nodes SET place = 1 WHERE id = 2; COMMIT",
+    );
     ground.restore("acme", &image).unwrap();
     assert_eq!(ground.image("acme"), image);
     ground

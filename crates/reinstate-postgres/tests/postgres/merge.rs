@@ -98,6 +98,13 @@ fn an_issue_moves_back_from_a_project_that_goes() {
          UPDATE projects SET parent_id = currval('projects_id_seq')
           WHERE account_id = 1 AND slug IN ('p4', 'p7')",
     );
+    // A row that is put back refers to one that is created.
+    comes_back(
+        &ground,
+        "UPDATE projects SET parent_id = NULL WHERE account_id = 1;
+         UPDATE issues SET project_id = 28 WHERE account_id = 1;
+         DELETE FROM projects WHERE account_id = 1 AND id < 20",
+    );
 }
 
 #[test]
