@@ -6,11 +6,13 @@
 mod embedded;
 mod limit;
 mod measure;
+mod postgres;
 mod site;
 mod writers;
 
 pub use embedded::{RestoreTimes, merge_once, plan_again, restore_once};
 pub use limit::{RawStore, StoredBlocks};
 pub use measure::{Paired, Spread, Summary, pairs, peak_memory_bytes, time};
+pub use postgres::{PostgresSite, PostgresWriters, RawClient, TenantText, copy_tables_out};
 pub use site::{Site, SiteOptions};
 pub use writers::{Waits, Writers};

@@ -1,28 +1,39 @@
 //! Measures reinstate beside its limits and prints a table; `--write` puts it into
 //! `docs/benchmarks.md`.
 //!
-//! `cargo run --release -p reinstate-benches -- [--write] [--full]`
+//! `cargo run --release -p reinstate-benches -- [--write] [--full]`, or `-- --postgres` for the
+//! chapter on PostgreSQL alone, which is printed and not written.
 
 mod chapters;
 mod page;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 fn main() -> Result<()> {
     let mut write = false;
     let mut full = false;
+    let mut postgres_only = false;
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--write" => write = true,
             "--full" => full = true,
+            "--postgres" => postgres_only = true,
             "--large" => {
                 // Run by this program itself, in a process of its own, to see its peak memory.
                 return chapters::memory::child(full);
             }
-            _ => bail!("unknown argument {argument}: there are --write and --full"),
+            _ => bail!("unknown argument {argument}: there are --write, --full, --postgres"),
         }
     }
-    let rows = chapters::all(full)?;
+    ensure!(
+        !(write && postgres_only),
+        "--write puts down every chapter: leave --postgres out"
+    );
+    let rows = if postgres_only {
+        chapters::postgres::measure()?
+    } else {
+        chapters::all(full)?
+    };
     let page = page::render(&rows)?;
     println!("{page}");
     if write {

@@ -17,6 +17,19 @@ pub struct Waits {
 }
 
 impl Waits {
+    /// These times.
+    #[must_use]
+    pub fn of(mut times: Vec<Duration>) -> Self {
+        times.sort();
+        Self { sorted: times }
+    }
+
+    /// Adds those of another round.
+    pub fn extend(&mut self, other: Self) {
+        self.sorted.extend(other.sorted);
+        self.sorted.sort();
+    }
+
     /// How many transactions there were.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -37,6 +50,19 @@ impl Waits {
         self.sorted
             .get(index)
             .map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3)
+    }
+}
+
+impl std::fmt::Display for Waits {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "p50 {:.1}, p99 {:.1}, max {:.1} ms of {}",
+            self.quantile_ms(0.5),
+            self.quantile_ms(0.99),
+            self.quantile_ms(1.0),
+            self.count()
+        )
     }
 }
 
@@ -86,9 +112,8 @@ impl Writers {
             result
         })?;
         ensure!(failed.load(Ordering::Relaxed) == 0, "writers met errors");
-        let mut sorted = waits.into_inner().unwrap_or_else(PoisonError::into_inner);
-        sorted.sort();
-        Ok((result, Waits { sorted }))
+        let waits = waits.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((result, Waits::of(waits)))
     }
 }
 

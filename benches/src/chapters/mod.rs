@@ -3,6 +3,7 @@
 pub mod extract;
 pub mod memory;
 pub mod merge;
+pub mod postgres;
 pub mod restore;
 
 use anyhow::Result;
@@ -32,5 +33,6 @@ pub fn all(full: bool) -> Result<Vec<Row>> {
     rows.extend(merge::measure()?);
     rows.extend(restore::measure()?);
     rows.extend(memory::measure(full)?);
+    rows.extend(postgres::measure()?);
     Ok(rows)
 }
