@@ -9,12 +9,11 @@ fn merge(criterion: &mut Criterion) {
     let site = Site::create(&SiteOptions::default()).expect("make a site");
     for rows in [1_000, 10_000, 100_000] {
         let tenant = site.tenant_of_about(rows);
-        let image = site.image(&tenant).expect("find the tenant");
         let path = site.directory().join(format!("raw-{rows}.redb"));
-        let mut raw = RawStore::create(&site, &image, &path).expect("make a plain store");
+        let raw = RawStore::create(&site, &tenant, &path).expect("make a plain store");
         let mut group = criterion.benchmark_group("merge");
         group.sample_size(10);
-        group.throughput(Throughput::Elements(raw.row_count()));
+        group.throughput(Throughput::Elements(site.row_count(&tenant)));
         group.bench_function(BenchmarkId::new("merge", rows), |bencher| {
             bencher.iter_custom(|count| {
                 (0..count).fold(Duration::ZERO, |sum, _| {
@@ -28,9 +27,9 @@ fn merge(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("raw bulk insert", rows), |bencher| {
             bencher.iter_custom(|count| {
                 (0..count).fold(Duration::ZERO, |sum, _| {
-                    raw.delete(b"tenant ").expect("delete");
+                    raw.delete().expect("delete");
                     let start = Instant::now();
-                    raw.insert(b"tenant ").expect("insert");
+                    raw.insert().expect("insert");
                     sum + start.elapsed()
                 })
             });

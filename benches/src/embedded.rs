@@ -66,12 +66,20 @@ pub fn merge_once(site: &Site, plan: &StoredPlan, tenant: &Tenant) -> Result<u64
     Ok(receipt.changed_rows())
 }
 
-/// Deletes a tenant, then restores it with all four steps.
+/// Deletes a tenant, then restores it.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_once(site: &Site, tenant: &Tenant) -> Result<RestoreTimes> {
+    site.delete(&tenant.id)?;
+    restore(site, tenant)
+}
+
+/// Restores a tenant that was deleted, with all four steps.
 ///
 /// # Errors
 /// As the engine reports it; or if the tenant is not proven to be restored.
-pub fn restore_once(site: &Site, tenant: &Tenant) -> Result<RestoreTimes> {
-    site.delete(&tenant.id)?;
+pub fn restore(site: &Site, tenant: &Tenant) -> Result<RestoreTimes> {
     let start = Instant::now();
     let image = site.image(tenant)?;
     let extracted = Instant::now();

@@ -10,7 +10,7 @@ mod postgres;
 mod site;
 mod writers;
 
-pub use embedded::{RestoreTimes, merge_once, plan_again, restore_once};
+pub use embedded::{RestoreTimes, merge_once, plan_again, restore, restore_once};
 pub use limit::{RawStore, StoredBlocks};
 pub use measure::{Paired, Spread, Summary, pairs, peak_memory_bytes, time};
 pub use postgres::{PostgresSite, PostgresWriters, RawClient, TenantText, copy_tables_out};

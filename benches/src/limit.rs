@@ -4,9 +4,9 @@ use std::ops::Bound;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use redb::{Database, ReadableTableMetadata, TableDefinition};
-use reinstate::TenantImage;
-use reinstate_core::{ObjectReader, Owner, Repository, RowBatch, RowStream, Tenant};
+use redb::{Database, ReadableDatabase, TableDefinition, TableHandle};
+use reinstate_core::{ObjectReader, Owner, Repository, Tenant};
+use reinstate_embedded::EmbeddedOptions;
 use reinstate_format::{SegmentIdentity, SegmentReader};
 
 use crate::Site;
@@ -89,92 +89,107 @@ impl StoredBlocks {
     }
 }
 
-/// A plain redb file that already holds other rows, and one tenant's rows to insert into it.
+/// A copy of the live store's file, opened with redb alone, and one tenant's entries of it.
+///
+/// The same tables, tree and free pages, so that what is left is what the merge does beside
+/// inserting. The layout of the file is the documented one: `data/N` with keys that begin with the
+/// owner.
 #[derive(Debug)]
 pub struct RawStore {
     database: Database,
-    rows: Vec<(String, Vec<RowBatch>)>,
-    row_count: u64,
+    tables: Vec<RawTable>,
+}
+
+/// The tenant's entries in one table.
+#[derive(Debug)]
+struct RawTable {
+    name: String,
+    entries: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl RawStore {
-    /// Takes the tenant's rows into memory, and fills a file with the rows of as many others.
+    /// Copies the site's file, while nobody writes to it, and takes the tenant's entries into
+    /// memory.
     ///
     /// # Errors
-    /// As redb or the repository reports it.
-    pub fn create(site: &Site, image: &TenantImage, path: &Path) -> Result<Self> {
+    /// As redb or the system reports it.
+    pub fn create(site: &Site, tenant: &Tenant, path: &Path) -> Result<Self> {
+        std::fs::copy(site.copy_path(), path).context("copy the live store")?;
         let mut builder = Database::builder();
-        builder.set_cache_size(64 << 20);
-        let database = builder.create(path).context("create the plain store")?;
-        let mut store = Self {
-            database,
-            rows: Vec::new(),
-            row_count: 0,
-        };
-        for table in image.tables() {
-            let mut batches = Vec::new();
-            let mut stream = image.rows(site.context(), table);
-            let mut batch = RowBatch::new();
-            while stream.next_batch(&mut batch)? {
-                batches.push(batch.clone());
+        builder.set_cache_size(EmbeddedOptions::default().cache_bytes);
+        let database = builder.open(path).context("open the plain store")?;
+        let mut prefix = u16::try_from(tenant.id.as_bytes().len())?
+            .to_be_bytes()
+            .to_vec();
+        prefix.extend_from_slice(tenant.id.as_bytes());
+        let transaction = database.begin_read()?;
+        let mut tables = Vec::new();
+        for handle in transaction.list_tables()? {
+            let name = handle.name().to_owned();
+            if !name.starts_with("data/") {
+                continue;
             }
-            store.rows.push((format!("table {}", table.0), batches));
+            let table = transaction.open_table(definition(&name))?;
+            let mut entries = Vec::new();
+            for entry in table.range(prefix.as_slice()..)? {
+                let (key, value) = entry?;
+                if !key.value().starts_with(&prefix) {
+                    break;
+                }
+                entries.push((key.value().to_vec(), value.value().to_vec()));
+            }
+            if !entries.is_empty() {
+                tables.push(RawTable { name, entries });
+            }
         }
-        store.insert(b"before ")?;
-        store.insert(b"zz after ")?;
-        Ok(store)
+        drop(transaction);
+        Ok(Self { database, tables })
     }
 
-    /// How many rows [`insert`](Self::insert) inserts.
+    /// How many entries [`insert`](Self::insert) inserts.
     #[must_use]
-    pub fn row_count(&self) -> u64 {
-        self.row_count
+    pub fn entry_count(&self) -> usize {
+        self.tables.iter().map(|table| table.entries.len()).sum()
     }
 
-    /// Removes what a tenant has, if anything.
+    /// Removes what the tenant has, in one durable transaction.
     ///
     /// # Errors
     /// As redb reports it.
-    pub fn delete(&self, tenant: &[u8]) -> Result<()> {
+    pub fn delete(&self) -> Result<()> {
         let transaction = self.database.begin_write()?;
-        for (name, _) in &self.rows {
-            let definition: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(name);
-            let mut table = transaction.open_table(definition)?;
-            table.retain(|key, _| !key.starts_with(tenant))?;
+        for RawTable { name, entries } in &self.tables {
+            let mut table = transaction.open_table(definition(name))?;
+            if let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) {
+                table.retain_in(first.as_slice()..=last.as_slice(), |_, _| false)?;
+            }
         }
         transaction.commit()?;
         Ok(())
     }
 
-    /// Inserts the rows under this prefix, sorted, in one durable transaction.
+    /// Inserts the tenant's entries, sorted, in one durable transaction.
     ///
     /// # Errors
     /// As redb reports it.
-    pub fn insert(&mut self, tenant: &[u8]) -> Result<()> {
+    pub fn insert(&self) -> Result<()> {
         let transaction = self.database.begin_write()?;
-        let mut row_count = 0_u64;
-        let mut key = Vec::new();
-        for (name, batches) in &self.rows {
-            let definition: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(name);
-            let mut table = transaction.open_table(definition)?;
-            let mut cursor = table.upper_bound_mut(Bound::Included(tenant))?;
-            for row in batches.iter().flat_map(RowBatch::iter) {
-                key.clear();
-                key.extend_from_slice(tenant);
-                if row.key().is_empty() {
-                    // Equal rows of a table without a key get a number, in order.
-                    key.extend_from_slice(&row_count.to_be_bytes());
-                } else {
-                    key.extend_from_slice(row.key());
-                }
-                cursor.insert_before(key.as_slice(), row.columns())?;
-                row_count += 1;
+        for RawTable { name, entries } in &self.tables {
+            let mut table = transaction.open_table(definition(name))?;
+            let Some((first, _)) = entries.first() else {
+                continue;
+            };
+            let mut cursor = table.upper_bound_mut(Bound::Excluded(first.as_slice()))?;
+            for (key, value) in entries {
+                cursor.insert_before(key.as_slice(), value.as_slice())?;
             }
             cursor.close()?;
-            table.len()?;
         }
         transaction.commit()?;
-        self.row_count = row_count;
         Ok(())
     }
+}
+
+fn definition(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
+    TableDefinition::new(name)
 }

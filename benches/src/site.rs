@@ -1,7 +1,7 @@
 //! A store full of tenants, captured once, to measure on.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -75,13 +75,18 @@ impl Site {
             name: "benchmark".to_owned(),
         };
         let store = EmbeddedStore::create(
-            directory.path().join("live.redb"),
+            store_path(directory.path()),
             &EmbeddedOptions::default(),
             identity,
             synthetic.tenant_kind(),
             synthetic.schema().clone(),
         )?;
         store.load(synthetic.begin_capture()?.as_ref())?;
+        drop(store);
+        // Loaded, closed and opened again, as a store is that has been in use for a while.
+        let path = store_path(directory.path());
+        std::fs::copy(&path, copy_path(directory.path())).context("copy the store")?;
+        let store = EmbeddedStore::open(&path, &EmbeddedOptions::default())?;
         let repository = LocalRepository::init(
             directory.path().join("repository"),
             RepositoryId::from_bytes([2; 16]),
@@ -130,6 +135,12 @@ impl Site {
         };
         self.resources = resources(&options, self.directory.path())?;
         Ok(())
+    }
+
+    /// A copy of the live store's file as it was before anybody wrote to it.
+    #[must_use]
+    pub fn copy_path(&self) -> PathBuf {
+        copy_path(self.directory.path())
     }
 
     /// A place for files that go with the site.
@@ -207,6 +218,14 @@ impl Site {
             id: self.synthetic.tenant(index),
         }
     }
+}
+
+fn store_path(directory: &Path) -> PathBuf {
+    directory.join("live.redb")
+}
+
+fn copy_path(directory: &Path) -> PathBuf {
+    directory.join("copy.redb")
 }
 
 fn spec(options: &SiteOptions) -> SyntheticSpec {

@@ -5,7 +5,7 @@ use reinstate_benches::{Site, SiteOptions, StoredBlocks, pairs, time};
 
 use super::Row;
 
-const PAIRS: usize = 15;
+const PAIRS: usize = 21;
 
 pub fn measure() -> Result<Vec<Row>> {
     let mut site = Site::create(&SiteOptions::default())?;

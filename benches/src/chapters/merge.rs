@@ -1,17 +1,21 @@
 //! Merge beside redb's own bulk insert; other tenants' writers beside their idle waits.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use reinstate_benches::{
-    RawStore, Site, SiteOptions, Writers, merge_once, pairs, plan_again, restore_once, time,
+    RawStore, Site, SiteOptions, Waits, Writers, merge_once, pairs, plan_again, restore, time,
 };
 
 use super::Row;
 
-const PAIRS: usize = 9;
+const PAIRS: usize = 11;
 const WRITERS: usize = 4;
+/// Longer than the store takes to call itself quiet.
+const QUIET: Duration = Duration::from_millis(1_200);
 const PAUSE: Duration = Duration::from_millis(20);
+const WRITER_ROUNDS: u32 = 5;
 const RESTORED_TENANTS: usize = 60;
 
 pub fn measure() -> Result<Vec<Row>> {
@@ -19,27 +23,28 @@ pub fn measure() -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for row_count in [1_000, 10_000, 100_000] {
         let tenant = site.tenant_of_about(row_count);
-        let image = site.image(&tenant)?;
         let path = site.directory().join(format!("raw-{row_count}.redb"));
-        let mut raw = RawStore::create(&site, &image, &path)?;
+        let raw = RawStore::create(&site, &tenant, &path)?;
         let summary = pairs(
             PAIRS,
             || {
                 let plan = plan_again(&site, &tenant)?;
+                // The incident is over when a restore begins: nobody has just written.
+                thread::sleep(QUIET);
                 let start = Instant::now();
                 merge_once(&site, &plan, &tenant)?;
                 Ok(start.elapsed())
             },
             || {
-                raw.delete(b"tenant ")?;
-                time(|| raw.insert(b"tenant "))
+                raw.delete()?;
+                time(|| raw.insert())
             },
         )?
         .summary();
         rows.push(Row {
             what: format!(
                 "merge, journal and read-back included, {} rows",
-                raw.row_count()
+                site.row_count(&tenant)
             ),
             figure: format!("{} of the limit", summary.ratio),
             beside: format!("redb bulk insert, {:.1} ms", summary.limit_ms.median),
@@ -56,20 +61,30 @@ fn writers(site: &Site) -> Result<Vec<Row>> {
     let (restored, others) = by_size.split_at(RESTORED_TENANTS);
     let writers = Writers::new(others.iter().take(WRITERS).cloned().collect(), PAUSE);
     let ((), idle) = writers.during(site, || {
-        std::thread::sleep(Duration::from_secs(5));
+        thread::sleep(Duration::from_secs(5));
         Ok(())
     })?;
-    let (elapsed, busy) = writers.during(site, || {
-        let start = Instant::now();
+    let mut busy = Waits::default();
+    let mut elapsed = Duration::ZERO;
+    for _ in 0..WRITER_ROUNDS {
         for tenant in restored {
-            restore_once(site, tenant)?;
+            site.delete(&tenant.id)?;
         }
-        Ok(start.elapsed())
-    })?;
+        let (took, waits) = writers.during(site, || {
+            let start = Instant::now();
+            for tenant in restored {
+                restore(site, tenant)?;
+            }
+            Ok(start.elapsed())
+        })?;
+        elapsed += took;
+        busy.extend(waits);
+    }
+    let elapsed = elapsed.as_secs_f64() / f64::from(WRITER_ROUNDS);
     Ok(vec![Row {
         what: format!("waits of {WRITERS} other writers, {RESTORED_TENANTS} tenants restored"),
         figure: busy.to_string(),
-        beside: format!("idle: {idle}; restores took {:.1} s", elapsed.as_secs_f64()),
+        beside: format!("idle: {idle}; restores took {elapsed:.1} s"),
         target: "p99 at most 10 ms",
         reached: Some(busy.quantile_ms(0.99) <= 10.0),
     }])

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 
 use redb::{Durability, ReadableDatabase, ReadableTable};
 use reinstate_core::{
@@ -69,7 +68,7 @@ impl EmbeddedStore {
         }
         self.commit(transaction.transaction, "commit a transaction")?;
         if matches!(durability, Durability::Immediate) {
-            self.backlog_bytes.store(0, Ordering::Relaxed);
+            self.backlog.application_committed();
         }
         Ok(result)
     }

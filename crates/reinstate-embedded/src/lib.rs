@@ -46,6 +46,7 @@
 
 mod application;
 mod backend;
+mod backlog;
 mod capture;
 mod error;
 mod gate;

@@ -5,7 +5,6 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend};
@@ -14,6 +13,7 @@ use reinstate_core::{
 };
 
 use crate::backend::{CountedBackend, Decisions};
+use crate::backlog::Backlog;
 use crate::error::{During, store_error};
 use crate::gate::Gate;
 use crate::key::{COMMITS, DataTable, FACTS, GARBAGE, GENERATIONS, JOURNAL, TABLES, VERSIONS};
@@ -51,8 +51,7 @@ pub struct EmbeddedStore {
     pub(crate) database: Database,
     pub(crate) gate: Gate,
     pub(crate) leases: Mutex<HashSet<Vec<u8>>>,
-    /// Bytes written that the next durable commit has to wait for. Changed by whose turn it is.
-    pub(crate) backlog_bytes: AtomicUsize,
+    pub(crate) backlog: Backlog,
     pub(crate) in_place_rows_max: u64,
     decisions: Decisions,
     pub(crate) identity: StoreIdentity,
@@ -140,13 +139,6 @@ impl EmbeddedStore {
         operation: &str,
     ) -> Result<Self, StoreError> {
         // redb would make a database of an empty file, whoever it belongs to.
-        let length = backend
-            .len()
-            .map_err(|error| store_error(operation, redb::Error::Io(error)))?;
-        if length == 0 {
-            let message = format!("{operation}: the file is empty");
-            return Err(StoreError::new(ErrorKind::Usage, message));
-        }
         let mut magic = [0; REDB_MAGIC.len()];
         if backend.read(0, &mut magic).is_err() || magic != REDB_MAGIC {
             let message = format!("{operation}: it is not a redb file");
@@ -208,12 +200,11 @@ impl EmbeddedStore {
         schema: StoreSchema,
     ) -> Self {
         let (gate, leases) = (Gate::default(), Mutex::default());
-        let backlog_bytes = AtomicUsize::new(0);
         Self {
             database: opened.database,
             gate,
             leases,
-            backlog_bytes,
+            backlog: Backlog::new(),
             in_place_rows_max: opened.in_place_rows_max,
             decisions: opened.decisions,
             identity,

@@ -4,7 +4,6 @@
 //! much was written that is not on disk yet: nobody else's commit has to wait for a long backlog.
 
 use std::ops::Bound;
-use std::sync::atomic::Ordering;
 
 use redb::{Durability, ReadableTableMetadata};
 use reinstate_core::{RowBatch, RowRef, StoreError, TableIndex};
@@ -19,9 +18,6 @@ const CHUNK_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes that are written even when somebody waits, so that a restore gets on beside writers that
 /// are always there.
 const TURN_BYTES_MIN: usize = 128 * 1024;
-/// Bytes that may not be on disk yet. Whoever commits durably next waits for them, so from here on
-/// the restore does so itself.
-const BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many bytes are written before it is looked again whether somebody waits.
 const LOOK_BYTES: usize = 16 * 1024;
 
@@ -145,16 +141,18 @@ impl<'w, 's> Chunk<'w, 's> {
             self.surplus += added.abs_diff(written);
             bytes
         };
-        let backlog_bytes = store.backlog_bytes.load(Ordering::Relaxed) + bytes;
-        let (durability, backlog_bytes) = if backlog_bytes < BACKLOG_BYTES_MAX {
-            // Made durable by the switch; lost before it, the rows are of no use to anybody.
-            (Durability::None, backlog_bytes)
+        let must_be_durable = store.backlog.add(bytes);
+        let durability = if must_be_durable {
+            Durability::Immediate
         } else {
-            (Durability::Immediate, 0)
+            // Made durable by the switch; lost before it, the rows are of no use to anybody.
+            Durability::None
         };
         transaction.set_durability(durability).during(operation)?;
         transaction.commit().during(operation)?;
-        store.backlog_bytes.store(backlog_bytes, Ordering::Relaxed);
+        if must_be_durable {
+            store.backlog.committed();
+        }
         Ok(())
     }
 
@@ -237,7 +235,7 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
     use redb::backends::InMemoryBackend;

@@ -16,7 +16,6 @@ mod in_place;
 mod plan_rows;
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use redb::ReadableDatabase;
@@ -151,7 +150,7 @@ impl<'s> EmbeddedWriter<'s> {
         }
         let commit = stamp(&transaction, std::iter::once(self.tenant.as_bytes()))?;
         self.store.commit(transaction, operation)?;
-        self.store.backlog_bytes.store(0, Ordering::Relaxed);
+        self.store.backlog.committed();
         Ok(Committed {
             position: Position { commit, ordinal: 0 },
             commit_mark: commit.to_le_bytes().to_vec(),
