@@ -152,6 +152,9 @@ pub enum Capture {
         #[arg(long, value_name = "1-19", default_value_t = 3)]
         #[arg(value_parser = clap::value_parser!(i32).range(1..=19))]
         level: i32,
+        /// Learn a dictionary for each of the largest tables: smaller where tenants are small.
+        #[arg(long)]
+        dictionaries: bool,
     },
 }
 

@@ -15,8 +15,11 @@ use reinstate_core::{
     Phase, Repository, RowRole, SegmentDescription, SnapshotDescription, SnapshotId, TableIndex,
     TableTotals, Tenancy, Timestamp,
 };
-use reinstate_format::{RunKey, SegmentEnd, SegmentIdentity, encode_snapshot, schema_digest};
+use reinstate_format::{
+    Dictionary, RunKey, SegmentEnd, SegmentIdentity, encode_snapshot, schema_digest,
+};
 
+use crate::dictionaries::{RowSample, sample_bytes_max, train};
 use crate::segment_writer::{FinishedSegment, OpenRun, SegmentWriter};
 use crate::sort::{Cursor, SortBudget, Sorted, SortedRows, Sorter};
 use crate::{Context, Error};
@@ -36,10 +39,13 @@ pub struct CaptureOptions {
     pub compression_level: i32,
     /// A segment is ended at the next tenant after this many stored bytes.
     pub segment_bytes_target: u64,
+    /// The most bytes of a dictionary for a table's small blocks; 0 for no dictionaries. They make
+    /// snapshots of many small tenants smaller, and whoever restores a small tenant reads them.
+    pub dictionary_bytes_max: usize,
 }
 
 impl CaptureOptions {
-    /// Level 3, segments of about 1 GiB.
+    /// Level 3, segments of about 1 GiB, no dictionaries.
     #[must_use]
     pub const fn new(snapshot: SnapshotId, taken_at: Timestamp) -> Self {
         Self {
@@ -47,6 +53,7 @@ impl CaptureOptions {
             taken_at,
             compression_level: 3,
             segment_bytes_target: 1 << 30,
+            dictionary_bytes_max: 0,
         }
     }
 }
@@ -68,7 +75,7 @@ pub fn capture(
     let view = live
         .begin_capture()
         .map_err(Error::store("open the store for capture"))?;
-    let rows = read_tables(context, view.as_ref())?;
+    let (rows, samples) = read_tables(context, view.as_ref(), options)?;
     let schema = view.schema().clone();
     let mut description = SnapshotDescription {
         id: options.snapshot,
@@ -86,7 +93,15 @@ pub fn capture(
     };
     // The rows are all here: let go of the store's old versions before the slow part.
     drop(view);
-    write_segments(context, rows, repository, options, &mut description)?;
+    let dictionaries = train(context.resources, samples, options.dictionary_bytes_max);
+    let segments = Segments {
+        context,
+        repository,
+        options,
+        dictionaries,
+        open: None,
+    };
+    write_segments(context, rows, segments, &mut description)?;
     let bytes = encode_snapshot(repository.id(), &description);
     repository
         .publish(SNAPSHOT_RECORD, *options.snapshot.as_bytes(), &bytes)
@@ -97,7 +112,11 @@ pub fn capture(
     Ok(description)
 }
 
-fn read_tables(context: Context<'_>, view: &dyn CaptureView) -> Result<SortedRows, Error> {
+fn read_tables(
+    context: Context<'_>,
+    view: &dyn CaptureView,
+    options: &CaptureOptions,
+) -> Result<(SortedRows, Vec<RowSample>), Error> {
     context.observer.observe(Event::Started {
         phase: Phase::Capture,
         tenant: None,
@@ -115,42 +134,69 @@ fn read_tables(context: Context<'_>, view: &dyn CaptureView) -> Result<SortedRow
         memory_bytes_max: memory / 2 / lanes,
         directory: context.resources.spill_directory().to_owned(),
     };
-    let next = AtomicUsize::new(0);
+    let tables = Tables {
+        next: AtomicUsize::new(0),
+        sample_bytes_max: sample_bytes_max(
+            context.resources,
+            tables.len(),
+            options.dictionary_bytes_max,
+        ),
+        indexes: tables,
+    };
     // Plain threads, not the pool's: a lane waits for the store's socket.
-    let parts: Vec<Result<Sorted, Error>> = std::thread::scope(|scope| {
+    let parts: Vec<Result<Lane, Error>> = std::thread::scope(|scope| {
         let lanes: Vec<_> = (0..lanes)
-            .map(|_| scope.spawn(|| read_lane(context, view, &tables, &next, budget.clone())))
+            .map(|_| scope.spawn(|| read_lane(context, view, &tables, budget.clone())))
             .collect();
         lanes
             .into_iter()
             .map(|lane| lane.join().expect("BUG: a lane panicked"))
             .collect()
     });
-    let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let lanes = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
     context.observer.observe(Event::Finished {
         phase: Phase::Capture,
         tenant: None,
     });
-    Sorted::merge(parts, memory / 8)
+    let (parts, samples): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
+    let rows = Sorted::merge(parts, memory / 8)?;
+    Ok((rows, samples.into_iter().flatten().collect()))
 }
+
+/// The tables that the lanes take one after the other.
+struct Tables {
+    indexes: Vec<TableIndex>,
+    next: AtomicUsize,
+    sample_bytes_max: usize,
+}
+
+/// What one lane read.
+type Lane = (Sorted, Vec<RowSample>);
 
 fn read_lane(
     context: Context<'_>,
     view: &dyn CaptureView,
-    tables: &[TableIndex],
-    next: &AtomicUsize,
+    tables: &Tables,
     budget: SortBudget,
-) -> Result<Sorted, Error> {
+) -> Result<Lane, Error> {
     let mut sorter = Sorter::new(context.resources.pool(), budget);
     let mut batch = OwnedRowBatch::new();
-    while let Some(&table) = tables.get(next.fetch_add(1, Ordering::Relaxed)) {
+    let mut samples = Vec::new();
+    while let Some(&table) = tables
+        .indexes
+        .get(tables.next.fetch_add(1, Ordering::Relaxed))
+    {
         let name = &view.schema().table(table).name;
         let reading = || Error::store(format!("read table {name}"));
+        let mut sample = RowSample::new(table, tables.sample_bytes_max);
         let mut rows = view.table_rows(table).map_err(reading())?;
         while rows.next_batch(&mut batch).map_err(reading())? {
             context.check()?;
             for (owner, row) in batch.iter() {
                 sorter.push(owner, table, row)?;
+                if tables.sample_bytes_max > 0 {
+                    sample.offer(row);
+                }
             }
             context.observer.observe(Event::Advanced {
                 phase: Phase::Capture,
@@ -158,15 +204,15 @@ fn read_lane(
                 bytes: batch.byte_count() as u64,
             });
         }
+        samples.push(sample);
     }
-    sorter.finish()
+    Ok((sorter.finish()?, samples))
 }
 
 fn write_segments(
     context: Context<'_>,
     mut rows: SortedRows,
-    repository: &dyn Repository,
-    options: &CaptureOptions,
+    mut segments: Segments<'_>,
     description: &mut SnapshotDescription,
 ) -> Result<(), Error> {
     context.observer.observe(Event::Started {
@@ -174,12 +220,6 @@ fn write_segments(
         tenant: None,
         rows_expected: None,
     });
-    let mut segments = Segments {
-        context,
-        repository,
-        options,
-        open: None,
-    };
     let mut run: Option<OpenRun> = None;
     let mut progress = Progress::default();
     while rows.advance()? {
@@ -260,6 +300,7 @@ struct Segments<'a> {
     context: Context<'a>,
     repository: &'a dyn Repository,
     options: &'a CaptureOptions,
+    dictionaries: Vec<Dictionary>,
     open: Option<SegmentWriter<'a>>,
 }
 
@@ -275,7 +316,9 @@ impl<'a> Segments<'a> {
                 .create_object()
                 .map_err(Error::repository("create a segment"))?;
             let level = self.options.compression_level;
-            self.open = Some(SegmentWriter::start(self.context, identity, object, level)?);
+            let mut writer = SegmentWriter::start(self.context, identity, object, level)?;
+            writer.use_dictionaries(&self.dictionaries)?;
+            self.open = Some(writer);
         }
         Ok(self.open.as_mut().expect("BUG: opened just now"))
     }

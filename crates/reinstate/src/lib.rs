@@ -14,6 +14,7 @@
 mod capture;
 mod catalogue;
 mod context;
+mod dictionaries;
 mod error;
 mod image;
 mod isolation;

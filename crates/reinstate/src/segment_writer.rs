@@ -4,8 +4,8 @@ use rayon::iter::IndexedParallelIterator;
 use rayon::iter::{IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use reinstate_core::{ContentDigest, ErrorKind, ObjectId, ObjectWriter, RowBatch, RowRef};
 use reinstate_format::{
-    BLOCK_PLAIN_BYTES_TARGET, BlockSealer, FormatError, IndexBuilder, RunKey, SealedBlock,
-    SegmentEnd, SegmentIdentity, segment_header,
+    BLOCK_PLAIN_BYTES_TARGET, BlockSealer, Dictionary, FormatError, IndexBuilder, RunKey,
+    SealedBlock, SegmentEnd, SegmentIdentity, segment_header,
 };
 
 use crate::{Context, Error};
@@ -81,6 +81,23 @@ impl<'a> SegmentWriter<'a> {
             spare: Vec::new(),
             block_count: 0,
         })
+    }
+
+    /// Places dictionaries, each of which is used from now on for the small blocks of its table.
+    pub(crate) fn use_dictionaries(&mut self, dictionaries: &[Dictionary]) -> Result<(), Error> {
+        for dictionary in dictionaries {
+            self.index.place_dictionary(dictionary);
+            self.object
+                .write(dictionary.bytes())
+                .map_err(Error::repository("write a dictionary of a segment"))?;
+            self.stored_bytes += dictionary.bytes().len() as u64;
+            for sealer in &mut self.sealers {
+                sealer
+                    .use_dictionary(dictionary)
+                    .map_err(Error::format("prepare compression"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Appends a row to an open run.

@@ -13,14 +13,23 @@ use crate::render::{bytes, count, snapshot_record};
 use crate::resolve::describe;
 use crate::session::{Session, new_snapshot, now};
 
+/// As much as a restore of a small tenant may read more for each table.
+const DICTIONARY_BYTES_MAX: usize = 32 * 1024;
+
 /// `capture once`.
 pub fn run(arguments: &Capture, session: &Session<'_>) -> anyhow::Result<Exit> {
-    let Capture::Once { level } = arguments;
+    let Capture::Once {
+        level,
+        dictionaries,
+    } = arguments;
     let repository = session.repository()?;
     let _lock = adapters::lock(&repository)?;
     let store = session.store()?;
     let mut options = CaptureOptions::new(new_snapshot()?, now());
     options.compression_level = *level;
+    if *dictionaries {
+        options.dictionary_bytes_max = DICTIONARY_BYTES_MAX;
+    }
     let progress = Progress::new(&[Phase::Capture, Phase::Write], 0);
     let started = Instant::now();
     let context = session.context(&progress);

@@ -26,7 +26,8 @@ fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_thre
     let store = SyntheticStore::try_new(spec, Flavour::Columns).expect("a spec in bounds");
     let live = SyntheticLive::new(store);
     let mut plans = Vec::new();
-    for threads in [1, 3] {
+    let mut stored_bytes = Vec::new();
+    for (threads, dictionary_bytes_max) in [(1, 0), (3, 0), (3, 8 * 1024)] {
         let resources = ResourceOptions {
             threads: NonZeroUsize::new(threads).expect("not zero"),
             memory_bytes_max: reinstate::MEMORY_BYTES_MIN,
@@ -40,10 +41,13 @@ fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_thre
         };
         let repository = MemoryRepository::default();
         let now = Timestamp::from_micros(0);
-        let options = CaptureOptions::new(SnapshotId::from_bytes([1; 16]), now);
+        let mut options = CaptureOptions::new(SnapshotId::from_bytes([1; 16]), now);
+        options.dictionary_bytes_max = dictionary_bytes_max;
         let snapshot = reinstate::capture(context, &live, &repository, &options);
         let snapshot = Arc::new(snapshot.expect("a capture"));
         assert_eq!(snapshot.tenant_count, 40);
+        let totals = snapshot.totals.iter();
+        stored_bytes.push(totals.map(|table| table.stored_bytes).sum::<u64>());
         let images = expect_known_answer(&live, &repository, &snapshot);
         expect_known_blocks(context, &live, &images[6]);
         let request = PlanRequest {
@@ -67,8 +71,10 @@ fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_thre
     }
     assert!(
         plans.windows(2).all(|pair| pair[0] == pair[1]),
-        "threads change the result"
+        "threads or dictionaries change the result"
     );
+    assert_eq!(stored_bytes[0], stored_bytes[1]);
+    assert!(stored_bytes[2] < stored_bytes[1], "{stored_bytes:?}");
 }
 
 /// Finds every tenant, with the contents it must have.
