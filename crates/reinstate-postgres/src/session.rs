@@ -21,7 +21,7 @@ use tokio_postgres::{Client, Config, CopyOutStream, Error, NoTls, Row, Socket};
 
 use crate::error::{is_without_answer, store_error};
 use crate::settings::{ConnectionSettings, Protection};
-use crate::sql::PINNED_SETTINGS;
+use crate::sql::{PINNED_SETTINGS, TENANT_SETTINGS};
 
 /// How long a session that ends waits for the server to take note.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
@@ -54,6 +54,18 @@ impl Session {
     /// `Unavailable` if the server does not answer; `Usage` if the URL is malformed; `Refused` if
     /// the server does not let the role in.
     pub(crate) fn connect(settings: &ConnectionSettings) -> Result<Self, StoreError> {
+        Self::connect_with(settings, "")
+    }
+
+    /// Connects to look at one tenant: with [`TENANT_SETTINGS`] besides the pinned ones.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub(crate) fn connect_for_tenant(settings: &ConnectionSettings) -> Result<Self, StoreError> {
+        Self::connect_with(settings, TENANT_SETTINGS)
+    }
+
+    fn connect_with(settings: &ConnectionSettings, further: &str) -> Result<Self, StoreError> {
         let operation = format!("connect to store {}", settings.name);
         let (config, protection) = settings.driver_config()?;
         let runtime = Builder::new_current_thread()
@@ -81,9 +93,9 @@ impl Session {
             connection: Some(connection),
             runtime,
         };
-        session.run(&operation, PINNED_SETTINGS)?;
-        let lock_timeout = format!("SET lock_timeout = {}", settings.lock_timeout.as_millis());
-        session.run(&operation, &lock_timeout)?;
+        let lock_timeout = settings.lock_timeout.as_millis();
+        let all = format!("{PINNED_SETTINGS}{further}SET lock_timeout = {lock_timeout};");
+        session.run(&operation, &all)?;
         Ok(session)
     }
 

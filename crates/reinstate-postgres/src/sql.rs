@@ -55,6 +55,17 @@ SET idle_session_timeout = 0;
 SET temp_buffers = '64MB';
 ";
 
+/// Settings for statements about one tenant: its rows are few among many, and found by indexes.
+///
+/// With the server's usual notion of a disk, a hash join that reads a whole table of everybody's
+/// looks cheaper than a few thousand look-ups, for as long as the table is small; and starting
+/// other processes for such a query takes longer than the query.
+pub(crate) const TENANT_SETTINGS: &str = "\
+SET max_parallel_workers_per_gather = 0;
+SELECT set_config('random_page_cost',
+    least(current_setting('random_page_cost')::float8, 1.1)::text, false);
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;

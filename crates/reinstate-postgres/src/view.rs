@@ -26,7 +26,7 @@ impl PostgresView {
         settings: &ConnectionSettings,
         map: &TenancyMap,
     ) -> Result<Self, StoreError> {
-        let session = Session::connect(settings)?;
+        let session = Session::connect_for_tenant(settings)?;
         let moment = begin(&session, map, Access::ReadOnly)?;
         Ok(Self { session, moment })
     }

@@ -160,6 +160,13 @@ impl<'a> Apply<'a> {
         }
         let target = self.target(table);
         let operation = format!("create rows of {}", target.schema().name);
+        if let Some(copy) = target.copy()? {
+            let mut seen = self.restored.of(target.relation());
+            let created = self
+                .staging
+                .send_created(table, &copy, expected, &mut seen)?;
+            return check_changed(&operation, expected, created);
+        }
         let stage = self.stage_whole(table, RowRole::Created, expected)?;
         let created = self
             .staging
@@ -182,14 +189,18 @@ impl<'a> Apply<'a> {
 
     /// Lets go of a stage whose rows were all taken over.
     fn settle(&self, operation: &str, stage: &Stage, changed: u64) -> Result<(), StoreError> {
-        if changed == stage.row_count {
-            return self.staging.discard(stage);
-        }
-        let message = format!(
-            "{operation}: the server changed {changed} of {} rows: the others are not the \
-             tenant's, or a trigger or rule kept them. Nothing was committed",
-            stage.row_count
-        );
-        Err(StoreError::new(ErrorKind::Refused, message))
+        check_changed(operation, stage.row_count, changed)?;
+        self.staging.discard(stage)
     }
+}
+
+fn check_changed(operation: &str, sent: u64, changed: u64) -> Result<(), StoreError> {
+    if changed == sent {
+        return Ok(());
+    }
+    let message = format!(
+        "{operation}: the server changed {changed} of {sent} rows: the others are not the tenant's, \
+         or a trigger or rule kept them. Nothing was committed"
+    );
+    Err(StoreError::new(ErrorKind::Refused, message))
 }

@@ -66,7 +66,7 @@ pub(crate) fn count_foreign_rows(
         let message = "count rows of others: the mark of the commit is damaged";
         StoreError::new(ErrorKind::Corrupt, message)
     })?;
-    let session = Session::connect(settings)?;
+    let session = Session::connect_for_tenant(settings)?;
     let catalog = begin(&session, map, Access::ReadOnly)?.catalog;
     let mut foreign = 0;
     for &(oid, expected) in &mark.tables {

@@ -1,8 +1,10 @@
 //! Merge: one tenant's changes in one transaction.
 //!
-//! Rows are never copied into a live table. They go into temporary tables first, and from there
-//! by statements that name the tenant: a row of somebody else is neither deleted nor updated nor
-//! created, and the number of rows that each statement touched must be the number that was sent.
+//! Every statement that writes into a live table names the tenant: a row of somebody else is
+//! neither deleted nor updated nor created, and the number of rows that each statement touched must
+//! be the number that was sent. Rows go into temporary tables first and are taken over from there;
+//! only rows to create, in a table that holds the tenant itself and has no triggers, are copied
+//! straight into it, by a COPY whose condition lets the tenant's rows in and nobody else's.
 //! The second line is the server's own count of what the transaction changed, cascades and
 //! triggers included, which [`TenantWriter::apply`] returns. See decision record 0004.
 //!
@@ -25,6 +27,7 @@ mod staging;
 mod statements;
 
 use std::fmt;
+use std::thread::{self, JoinHandle};
 
 use reinstate_core::{
     ChangeCounts, ChangeSource, Committed, ErrorKind, Fingerprint, JournalEntry, Position,
@@ -57,6 +60,8 @@ pub(crate) struct PostgresWriter<'s> {
     /// What sequences must have handed out at least.
     restored: RestoredValues,
     written: Written,
+    /// The connection for the look before the commit, made while the rows are sent.
+    other: Option<JoinHandle<Result<Session, StoreError>>>,
     is_open: bool,
 }
 
@@ -73,7 +78,7 @@ impl<'s> PostgresWriter<'s> {
         expected: &Fingerprint,
         schema: &StoreSchema,
     ) -> Result<Self, StoreError> {
-        let session = Session::connect(settings)?;
+        let session = Session::connect_for_tenant(settings)?;
         guards::check_session(&session, settings)?;
         // Before the transaction takes its snapshot: whoever held the lock until now may have
         // committed after a snapshot taken earlier.
@@ -88,6 +93,7 @@ impl<'s> PostgresWriter<'s> {
             fingerprint: expected.clone(),
             restored: RestoredValues::default(),
             written: Written::default(),
+            other: None,
             is_open: true,
         };
         if writer.catalog.schema != *schema {
@@ -104,9 +110,22 @@ impl<'s> PostgresWriter<'s> {
         StoreError::new(ErrorKind::Stale, message)
     }
 
+    /// Starts to connect for [`check_unchanged`](Self::check_unchanged).
+    fn connect_other(&mut self) {
+        let settings = self.settings.clone();
+        let connect = move || Session::connect_for_tenant(&settings);
+        // Without a thread the connection is made when it is needed.
+        self.other = thread::Builder::new().spawn(connect).ok();
+    }
+
     /// Whether everybody else still sees the tenant as the plan expects it.
-    fn check_unchanged(&self) -> Result<(), StoreError> {
-        let other = Session::connect(self.settings)?;
+    fn check_unchanged(&mut self) -> Result<(), StoreError> {
+        let connected = self.other.take().and_then(|other| other.join().ok());
+        let other = match connected {
+            Some(Ok(session)) => session,
+            // It may have been a moment without a free connection.
+            _ => Session::connect_for_tenant(self.settings)?,
+        };
         if read_fingerprint(&other, &self.catalog, &self.tenant)? == self.fingerprint {
             return Ok(());
         }
@@ -138,6 +157,7 @@ impl TenantWriter for PostgresWriter<'_> {
         changes: &dyn ChangeSource,
     ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
         guards::check_changes(&self.session, self.map, &self.catalog, changes)?;
+        self.connect_other();
         self.written = apply::apply(
             &self.session,
             &self.catalog,

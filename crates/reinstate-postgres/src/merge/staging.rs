@@ -72,11 +72,55 @@ impl Staging<'_> {
             relation.sql_name()
         );
         self.session.run(&operation, &create)?;
-        let mut rows = self.changes.rows(table, role)?;
-        let (mut batch, mut next) = (RowBatch::new(), 0);
-        let mut part = RowBuilder::new();
         let copy = format!("COPY {name} FROM STDIN");
-        let row_count = self.session.copy_in(&operation, &copy, |buffer| {
+        let kept = (columns == StageColumns::Key).then_some(is_staged.as_slice());
+        let (_, row_count) = self.send(&operation, &copy, (table, role), kept, seen)?;
+        if row_count != expected {
+            let message = format!("{operation}: {row_count} rows instead of {expected}");
+            return Err(StoreError::new(ErrorKind::Corrupt, message));
+        }
+        if row_count >= ANALYZED_ROWS_MIN && columns == StageColumns::Key {
+            self.session.run(&operation, &format!("ANALYZE {name}"))?;
+        }
+        Ok(Stage { name, row_count })
+    }
+
+    /// Sends rows straight into a live table, by a COPY that lets only the tenant's in. Returns
+    /// how many it let in. `seen` gets every row's values.
+    ///
+    /// # Errors
+    /// `Corrupt` if there are more or fewer rows than `expected`.
+    pub(super) fn send_created(
+        &self,
+        table: TableIndex,
+        copy: &str,
+        expected: u64,
+        seen: &mut SequenceColumns<'_>,
+    ) -> Result<u64, StoreError> {
+        let operation = format!("create rows of {}", self.catalog.schema.table(table).name);
+        let rows = (table, RowRole::Created);
+        let (sent, taken) = self.send(&operation, copy, rows, None, seen)?;
+        if sent == expected {
+            return Ok(taken);
+        }
+        let message = format!("{operation}: {sent} rows instead of {expected}");
+        Err(StoreError::new(ErrorKind::Corrupt, message))
+    }
+
+    /// Sends rows, of each only the columns in `kept` if given. Returns how many were sent and
+    /// how many the server took.
+    fn send(
+        &self,
+        operation: &str,
+        copy: &str,
+        (table, role): (TableIndex, RowRole),
+        kept: Option<&[bool]>,
+        seen: &mut SequenceColumns<'_>,
+    ) -> Result<(u64, u64), StoreError> {
+        let mut rows = self.changes.rows(table, role)?;
+        let (mut batch, mut next, mut sent) = (RowBatch::new(), 0, 0);
+        let mut part = RowBuilder::new();
+        let taken = self.session.copy_in(operation, copy, |buffer| {
             while buffer.len() < MESSAGE_BYTES {
                 let Some((row, after)) = batch.row_at(next) else {
                     next = 0;
@@ -86,24 +130,18 @@ impl Staging<'_> {
                     break;
                 };
                 next = after;
+                sent += 1;
                 seen.note(row);
-                if columns == StageColumns::All {
-                    write_line(row, buffer);
-                } else {
-                    keep_columns(row, &is_staged, &mut part);
+                if let Some(is_kept) = kept {
+                    keep_columns(row, is_kept, &mut part);
                     write_line(part.row(), buffer);
+                } else {
+                    write_line(row, buffer);
                 }
             }
             Ok(!buffer.is_empty())
         })?;
-        if row_count != expected {
-            let message = format!("{operation}: {row_count} rows instead of {expected}");
-            return Err(StoreError::new(ErrorKind::Corrupt, message));
-        }
-        if row_count >= ANALYZED_ROWS_MIN && columns == StageColumns::Key {
-            self.session.run(&operation, &format!("ANALYZE {name}"))?;
-        }
-        Ok(Stage { name, row_count })
+        Ok((sent, taken))
     }
 
     /// Gives the space of a stage back that nobody reads any more.

@@ -1,4 +1,4 @@
-//! The statements that take staged rows over into a live table. All of them name the tenant.
+//! The statements that write rows into a live table. All of them name the tenant.
 //!
 //! Aliases: `t` is the live table, `s` the stage.
 
@@ -161,6 +161,27 @@ impl<'a> Target<'a> {
             path.joins("JOIN"),
             path.is_owner(self.tenant)?,
         ))
+    }
+
+    /// Takes rows from the connection straight into the table, but only the tenant's. None where
+    /// that cannot be said of a row alone: the tenant is another table's, or something fires that
+    /// COPY treats otherwise than INSERT.
+    ///
+    /// # Errors
+    /// As [`OwnerPath::is_owner`].
+    pub(super) fn copy(&self) -> Result<Option<String>, StoreError> {
+        let relation = self.relation();
+        let path = self.path(&quote(&relation.relation))?;
+        if !path.hops.is_empty() || !relation.triggers.is_empty() {
+            return Ok(None);
+        }
+        let names = relation.columns.iter().map(|column| quote(&column.name));
+        Ok(Some(format!(
+            "COPY {} ({}) FROM STDIN WHERE {}",
+            relation.sql_name(),
+            names.collect::<Vec<_>>().join(", "),
+            path.is_owner(self.tenant)?,
+        )))
     }
 
     /// That two aliases have the same primary key.
