@@ -9,6 +9,7 @@
 
 mod capture;
 mod catalog;
+mod connections;
 mod copy_text;
 mod error;
 mod fingerprint;

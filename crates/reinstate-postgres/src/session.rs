@@ -8,6 +8,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,10 @@ pub(crate) struct Session {
     client: Option<Client>,
     connection: Option<JoinHandle<()>>,
     runtime: Runtime,
+    /// Whether the server may be in a transaction.
+    in_transaction: AtomicBool,
+    /// Whether somebody stopped listening in the middle of an answer.
+    is_cut_off: AtomicBool,
 }
 
 /// What became of a commit.
@@ -92,6 +97,8 @@ impl Session {
             client: Some(client),
             connection: Some(connection),
             runtime,
+            in_transaction: AtomicBool::new(false),
+            is_cut_off: AtomicBool::new(false),
         };
         let lock_timeout = settings.lock_timeout.as_millis();
         let all = format!("{PINNED_SETTINGS}{further}SET lock_timeout = {lock_timeout};");
@@ -107,6 +114,12 @@ impl Session {
 
     fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
+    }
+
+    /// Begins a transaction.
+    pub(crate) fn begin(&self, operation: &str, sql: &str) -> Result<(), StoreError> {
+        self.in_transaction.store(true, Ordering::Relaxed);
+        self.run(operation, sql)
     }
 
     /// Runs statements that return nothing.
@@ -166,6 +179,7 @@ impl Session {
                 session: self,
                 stream: Box::pin(stream),
                 operation,
+                is_read: false,
             }),
             Err(error) => Err(store_error(&operation, &error)),
         }
@@ -221,8 +235,26 @@ impl Session {
     /// Gives up the transaction, and waits until its locks are free again. A session that cannot
     /// do that has lost its connection, and the server rolls back by itself.
     pub(crate) fn roll_back(&self) {
-        let rollback = self.client().batch_execute("ROLLBACK");
-        let _ = self.wait(async { tokio::time::timeout(ROLLBACK_MAX, rollback).await });
+        self.ends_in_time(ROLLBACK_MAX, "ROLLBACK");
+        self.in_transaction.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends the transaction, if there is one. Whether somebody else may use the session then.
+    pub(crate) fn is_reusable(&self) -> bool {
+        !self.is_cut_off.load(Ordering::Relaxed)
+            && (!self.in_transaction.swap(false, Ordering::Relaxed)
+                || self.ends_in_time(ROLLBACK_MAX, "ROLLBACK"))
+    }
+
+    /// Whether the server is still there.
+    pub(crate) fn answers(&self, timeout: Duration) -> bool {
+        self.ends_in_time(timeout, "")
+    }
+
+    fn ends_in_time(&self, timeout: Duration, sql: &str) -> bool {
+        let statement = self.client().batch_execute(sql);
+        let ended = self.wait(async { tokio::time::timeout(timeout, statement).await });
+        matches!(ended, Ok(Ok(())))
     }
 }
 
@@ -230,10 +262,7 @@ impl Session {
     /// Frees the locks that outlive transactions. What cannot be freed here is freed when the
     /// server notices that the connection is gone.
     pub(crate) fn unlock(&self) {
-        let unlock = self
-            .client()
-            .batch_execute("SELECT pg_advisory_unlock_all()");
-        let _ = self.wait(async { tokio::time::timeout(ROLLBACK_MAX, unlock).await });
+        self.ends_in_time(ROLLBACK_MAX, "SELECT pg_advisory_unlock_all()");
     }
 }
 
@@ -273,6 +302,7 @@ pub(crate) struct CopyOut<'s> {
     session: &'s Session,
     stream: Pin<Box<CopyOutStream>>,
     operation: String,
+    is_read: bool,
 }
 
 impl CopyOut<'_> {
@@ -283,11 +313,15 @@ impl CopyOut<'_> {
         mut take: impl FnMut(&[u8]) -> Result<bool, StoreError>,
     ) -> Result<bool, StoreError> {
         let (stream, operation) = (&mut self.stream, &self.operation);
+        let is_read = &mut self.is_read;
         self.session.wait(async {
             loop {
                 let line = stream.try_next().await;
                 match line.map_err(|error| store_error(operation, &error))? {
-                    None => return Ok(false),
+                    None => {
+                        *is_read = true;
+                        return Ok(false);
+                    }
                     Some(line) => {
                         if !take(&line)? {
                             return Ok(true);
@@ -296,5 +330,13 @@ impl CopyOut<'_> {
                 }
             }
         })
+    }
+}
+
+impl Drop for CopyOut<'_> {
+    fn drop(&mut self) {
+        if !self.is_read {
+            self.session.is_cut_off.store(true, Ordering::Relaxed);
+        }
     }
 }

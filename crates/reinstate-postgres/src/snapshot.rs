@@ -52,7 +52,7 @@ pub(crate) fn begin(
             Access::ReadWrite => "READ WRITE",
         };
         let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ {mode}, NOT DEFERRABLE");
-        session.run("begin a transaction", &begin)?;
+        session.begin("begin a transaction", &begin)?;
         if !tables.is_empty() {
             let names: Vec<&str> = tables.iter().map(|(_, sql)| sql.as_str()).collect();
             let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));

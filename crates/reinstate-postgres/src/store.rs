@@ -1,6 +1,7 @@
 //! The store itself.
 
 use std::fmt;
+use std::sync::Arc;
 
 use reinstate_core::{
     CaptureView, ErrorKind, Fingerprint, JobId, JournalEntry, LiveStore, LiveView,
@@ -10,6 +11,7 @@ use reinstate_core::{
 
 use crate::capture::PostgresCapture;
 use crate::catalog::get;
+use crate::connections::Connections;
 use crate::journal;
 use crate::merge::PostgresWriter;
 use crate::session::Session;
@@ -22,10 +24,11 @@ const VERSION_MIN: i32 = 150_000;
 
 /// A PostgreSQL database that is captured from and restored into.
 ///
-/// Holds no connection: each view, capture and writer opens its own.
+/// Each view, capture and writer has a connection of its own. What read only leaves its connection
+/// to the next: up to two are kept open until the last clone of the store is dropped.
 #[derive(Clone)]
 pub struct PostgresStore {
-    settings: ConnectionSettings,
+    connections: Arc<Connections>,
     map: TenancyMap,
     id: StoreId,
 }
@@ -56,10 +59,16 @@ impl PostgresStore {
         id[..8].copy_from_slice(&system.to_be_bytes());
         id[12..].copy_from_slice(&database.to_be_bytes());
         Ok(Self {
-            settings,
+            connections: Arc::new(Connections::new(settings)),
             map,
             id: StoreId::from_bytes(id),
         })
+    }
+}
+
+impl PostgresStore {
+    fn settings(&self) -> &ConnectionSettings {
+        self.connections.settings()
     }
 }
 
@@ -67,7 +76,7 @@ impl fmt::Debug for PostgresStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("PostgresStore")
-            .field("name", &self.settings.name)
+            .field("name", &self.settings().name)
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
@@ -75,7 +84,7 @@ impl fmt::Debug for PostgresStore {
 
 impl SnapshotSource for PostgresStore {
     fn begin_capture(&self) -> Result<Box<dyn CaptureView + '_>, StoreError> {
-        Ok(Box::new(PostgresCapture::open(&self.settings, &self.map)?))
+        Ok(Box::new(PostgresCapture::open(self.settings(), &self.map)?))
     }
 }
 
@@ -83,7 +92,7 @@ impl LiveStore for PostgresStore {
     fn identity(&self) -> StoreIdentity {
         StoreIdentity {
             id: self.id,
-            name: self.settings.name.clone(),
+            name: self.settings().name.clone(),
         }
     }
 
@@ -96,11 +105,11 @@ impl LiveStore for PostgresStore {
     }
 
     fn prepare(&self) -> Result<(), StoreError> {
-        journal::prepare(&Session::connect(&self.settings)?)
+        journal::prepare(&Session::connect(self.settings())?)
     }
 
     fn read_view(&self) -> Result<Box<dyn LiveView + '_>, StoreError> {
-        Ok(Box::new(PostgresView::open(&self.settings, &self.map)?))
+        Ok(Box::new(PostgresView::open(&self.connections, &self.map)?))
     }
 
     fn begin_merge(
@@ -109,7 +118,7 @@ impl LiveStore for PostgresStore {
         expected: &Fingerprint,
         schema: &StoreSchema,
     ) -> Result<Box<dyn TenantWriter + '_>, StoreError> {
-        let writer = PostgresWriter::open(&self.settings, &self.map, tenant, expected, schema)?;
+        let writer = PostgresWriter::open(&self.connections, &self.map, tenant, expected, schema)?;
         Ok(Box::new(writer))
     }
 
@@ -118,7 +127,7 @@ impl LiveStore for PostgresStore {
         job: JobId,
         tenant: &TenantId,
     ) -> Result<Option<JournalEntry>, StoreError> {
-        journal::read(&Session::connect(&self.settings)?, job, tenant)
+        journal::read(&*self.connections.reader()?, job, tenant)
     }
 
     fn foreign_rows_written(
@@ -126,6 +135,6 @@ impl LiveStore for PostgresStore {
         tenant: &TenantId,
         commit_mark: &[u8],
     ) -> Result<u64, StoreError> {
-        crate::merge::count_foreign_rows(&self.settings, &self.map, tenant, commit_mark)
+        crate::merge::count_foreign_rows(&self.connections, &self.map, tenant, commit_mark)
     }
 }

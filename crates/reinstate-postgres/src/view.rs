@@ -1,32 +1,32 @@
 //! The live store at one position.
 
 use std::fmt;
+use std::sync::Arc;
 
 use reinstate_core::{
     Fingerprint, HeldKey, LiveView, Position, RowBatch, RowOrder, RowStream, StoreError,
     StoreSchema, TableIndex, TenantId, Timestamp,
 };
 
+use crate::connections::{Connections, Reader};
 use crate::fingerprint::read_fingerprint;
 use crate::held::held_by_others;
 use crate::rows::TenantRows;
-use crate::session::Session;
-use crate::settings::ConnectionSettings;
 use crate::snapshot::{Access, Moment, begin};
 use crate::tenancy::TenancyMap;
 
 /// A read-only transaction on a connection of its own.
 pub(crate) struct PostgresView {
-    session: Session,
+    session: Reader,
     moment: Moment,
 }
 
 impl PostgresView {
     pub(crate) fn open(
-        settings: &ConnectionSettings,
+        connections: &Arc<Connections>,
         map: &TenancyMap,
     ) -> Result<Self, StoreError> {
-        let session = Session::connect_for_tenant(settings)?;
+        let session = connections.reader()?;
         let moment = begin(&session, map, Access::ReadOnly)?;
         Ok(Self { session, moment })
     }

@@ -4,13 +4,15 @@
 //! table, as the server counted them: if that many rows of the *tenant* have the number, which
 //! its own index finds, then none of anybody else has. Only otherwise is a table read whole.
 
+use std::sync::Arc;
+
 use reinstate_core::{ErrorKind, StoreError, TableIndex, Tenancy, TenantId};
 
 use super::counts::Written;
 use crate::catalog::{Catalog, get};
+use crate::connections::Connections;
 use crate::owner::owner_path;
 use crate::session::Session;
-use crate::settings::ConnectionSettings;
 use crate::snapshot::{Access, begin};
 use crate::tenancy::TenancyMap;
 
@@ -57,7 +59,7 @@ impl CommitMark {
 /// # Errors
 /// `Corrupt` if the mark is not one.
 pub(crate) fn count_foreign_rows(
-    settings: &ConnectionSettings,
+    connections: &Arc<Connections>,
     map: &TenancyMap,
     tenant: &TenantId,
     mark: &[u8],
@@ -66,7 +68,7 @@ pub(crate) fn count_foreign_rows(
         let message = "count rows of others: the mark of the commit is damaged";
         StoreError::new(ErrorKind::Corrupt, message)
     })?;
-    let session = Session::connect_for_tenant(settings)?;
+    let session = connections.reader()?;
     let catalog = begin(&session, map, Access::ReadOnly)?.catalog;
     let mut foreign = 0;
     for &(oid, expected) in &mark.tables {

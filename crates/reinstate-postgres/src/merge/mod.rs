@@ -27,6 +27,7 @@ mod staging;
 mod statements;
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use reinstate_core::{
@@ -35,11 +36,11 @@ use reinstate_core::{
 };
 
 use crate::catalog::{Catalog, get};
+use crate::connections::{Connections, Reader};
 use crate::fingerprint::read_fingerprint;
 use crate::journal;
 use crate::rows::TenantRows;
 use crate::session::{CommitOutcome, Session};
-use crate::settings::ConnectionSettings;
 use crate::snapshot::{Access, begin};
 use crate::tenancy::TenancyMap;
 
@@ -52,7 +53,7 @@ pub(crate) use mark::count_foreign_rows;
 /// One open transaction on one tenant.
 pub(crate) struct PostgresWriter<'s> {
     session: Session,
-    settings: &'s ConnectionSettings,
+    connections: &'s Arc<Connections>,
     map: &'s TenancyMap,
     catalog: Catalog,
     tenant: TenantId,
@@ -61,7 +62,7 @@ pub(crate) struct PostgresWriter<'s> {
     restored: RestoredValues,
     written: Written,
     /// The connection for the look before the commit, made while the rows are sent.
-    other: Option<JoinHandle<Result<Session, StoreError>>>,
+    other: Option<JoinHandle<Result<Reader, StoreError>>>,
     is_open: bool,
 }
 
@@ -72,21 +73,22 @@ impl<'s> PostgresWriter<'s> {
     /// `Locked` if another run holds the tenant; `Stale` if the tenant or the tables are not as
     /// expected; `Refused` if the server cannot count changes or the role may not write.
     pub(crate) fn open(
-        settings: &'s ConnectionSettings,
+        connections: &'s Arc<Connections>,
         map: &'s TenancyMap,
         tenant: &TenantId,
         expected: &Fingerprint,
         schema: &StoreSchema,
     ) -> Result<Self, StoreError> {
-        let session = Session::connect_for_tenant(settings)?;
-        guards::check_session(&session, settings)?;
+        // New, so that it obeys whatever was set for the role or the database by now.
+        let session = Session::connect_for_tenant(connections.settings())?;
+        guards::check_session(&session, connections.settings())?;
         // Before the transaction takes its snapshot: whoever held the lock until now may have
         // committed after a snapshot taken earlier.
         guards::lock_tenant(&session, tenant)?;
         let moment = begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
         let writer = Self {
             session,
-            settings,
+            connections,
             map,
             catalog: moment.catalog,
             tenant: tenant.clone(),
@@ -112,8 +114,8 @@ impl<'s> PostgresWriter<'s> {
 
     /// Starts to connect for [`check_unchanged`](Self::check_unchanged).
     fn connect_other(&mut self) {
-        let settings = self.settings.clone();
-        let connect = move || Session::connect_for_tenant(&settings);
+        let connections = Arc::clone(self.connections);
+        let connect = move || connections.reader();
         // Without a thread the connection is made when it is needed.
         self.other = thread::Builder::new().spawn(connect).ok();
     }
@@ -122,9 +124,9 @@ impl<'s> PostgresWriter<'s> {
     fn check_unchanged(&mut self) -> Result<(), StoreError> {
         let connected = self.other.take().and_then(|other| other.join().ok());
         let other = match connected {
-            Some(Ok(session)) => session,
+            Some(Ok(reader)) => reader,
             // It may have been a moment without a free connection.
-            _ => Session::connect_for_tenant(self.settings)?,
+            _ => self.connections.reader()?,
         };
         if read_fingerprint(&other, &self.catalog, &self.tenant)? == self.fingerprint {
             return Ok(());

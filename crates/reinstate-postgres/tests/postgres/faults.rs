@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use reinstate_core::{ErrorKind, JobId, LiveStore, StoreError};
+use reinstate_core::{ErrorKind, JobId, LiveStore, RowBatch, RowStream, StoreError};
 use reinstate_testkit::cluster::{ClusterOptions, PostgresCluster, shared_cluster};
 
 use crate::ground::{
@@ -342,4 +342,42 @@ fn other_tenants_write_on_during_merges_without_errors_or_long_waits() {
         "{report}"
     );
     assert!(report.contains("latency limit: 0/"), "{report}");
+}
+
+#[test]
+fn a_connection_that_is_left_to_the_next_reader_may_be_gone_or_cut_off() {
+    let ground = Ground::new(
+        "CREATE TABLE notes (id bigint PRIMARY KEY, account_id bigint NOT NULL, body text);
+         INSERT INTO notes SELECT n, 1, repeat('x', 2000) FROM generate_series(1, 2000) n",
+    );
+    let read = || ground.image("1").values().map(Vec::len).sum::<usize>();
+    let processes = || {
+        ground.psql(
+            "SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity
+              WHERE datname = current_database() AND application_name = 'reinstate'",
+        )
+    };
+    assert_eq!(read(), 2000);
+    let first = processes();
+    assert_eq!(read(), 2000);
+    assert_eq!(processes(), first, "the second reader has a new connection");
+    ground.psql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE datname = current_database() AND application_name = 'reinstate'",
+    );
+    assert_eq!(read(), 2000);
+    // Somebody stops in the middle of a table: what is still to come is nobody's answer.
+    let view = ground.store.read_view().unwrap();
+    let table = view.schema().find("notes").unwrap().0;
+    let mut rows = view.tenant_rows(&tenant("1"), table).unwrap();
+    rows.next_batch(&mut RowBatch::new()).unwrap();
+    drop(rows);
+    drop(view);
+    assert_eq!(read(), 2000);
+    // No transaction is left open on a connection that waits.
+    let open = ground.psql(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND application_name = 'reinstate' AND state <> 'idle'",
+    );
+    assert_eq!(open, "0");
 }

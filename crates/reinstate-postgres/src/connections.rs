@@ -1,0 +1,104 @@
+//! Connections that one look at a tenant leaves to the next.
+//!
+//! A new connection costs the server a process that knows nothing of the catalogue yet, which for
+//! a small tenant takes longer than its rows. So a session that only read goes back to the store,
+//! and the next one that only reads takes it. A merge always makes a new one.
+//!
+//! **Invariant:** no session that ever wrote, locked a tenant or was left in the middle of an
+//! answer comes back.
+
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use reinstate_core::StoreError;
+
+use crate::session::Session;
+use crate::settings::ConnectionSettings;
+
+/// How many sessions wait for the next one to use them.
+const IDLE_MAX: usize = 2;
+
+/// How long a session may have waited. Later, something between here and the server may have
+/// forgotten the connection without a word to either.
+const IDLE_AGE_MAX: Duration = Duration::from_secs(20);
+
+/// How a store reaches its database.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    settings: ConnectionSettings,
+    idle: Mutex<Vec<(Session, Instant)>>,
+}
+
+impl Connections {
+    pub(crate) fn new(settings: ConnectionSettings) -> Self {
+        Self {
+            settings,
+            idle: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &ConnectionSettings {
+        &self.settings
+    }
+
+    /// A session outside of any transaction.
+    fn session(&self) -> Result<Session, StoreError> {
+        loop {
+            // The lock is not held while the server is asked.
+            let Some((session, since)) = self.idle().pop() else {
+                return Session::connect_for_tenant(&self.settings);
+            };
+            if since.elapsed() < IDLE_AGE_MAX && session.answers(self.settings.connect_timeout) {
+                return Ok(session);
+            }
+        }
+    }
+
+    /// A session that will only read, and then be left to the next one.
+    ///
+    /// # Errors
+    /// As [`Session::connect`].
+    pub(crate) fn reader(self: &Arc<Self>) -> Result<Reader, StoreError> {
+        Ok(Reader {
+            session: Some(self.session()?),
+            connections: Arc::clone(self),
+        })
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Session, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session that only reads. Dropping it ends its transaction and leaves it to the next one.
+pub(crate) struct Reader {
+    // None only while it is being dropped.
+    session: Option<Session>,
+    connections: Arc<Connections>,
+}
+
+impl Deref for Reader {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        self.session
+            .as_ref()
+            .expect("BUG: a reader without a session")
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        if !session.is_reusable() {
+            return;
+        }
+        let mut idle = self.connections.idle();
+        if idle.len() < IDLE_MAX {
+            idle.push((session, Instant::now()));
+        }
+    }
+}
