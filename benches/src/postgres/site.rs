@@ -363,7 +363,7 @@ fn tenancy(synthetic: &SyntheticStore) -> TenancyMap {
     map.shared = vec!["currencies".to_owned(), "plans".to_owned()];
     let reference = "issue_id -> issues.id".to_owned();
     map.tables
-        .insert("comments".to_owned(), TableRule::Via { reference });
+        .insert("comments".to_owned(), TableRule::via(reference));
     map
 }
 

@@ -37,8 +37,8 @@ pub use row::{
     OwnedRowBatch, ROW_BYTES_MAX, RowBatch, RowBuilder, RowError, RowRef, Values, compare_rows,
 };
 pub use schema::{
-    ColumnIndex, ColumnSchema, Reference, SchemaError, StoreSchema, TableIndex, TableName,
-    TableSchema, Tenancy,
+    ColumnIndex, ColumnSchema, Reference, Route, RouteCondition, SchemaError, StoreSchema,
+    TableIndex, TableName, TableSchema, Tenancy,
 };
 pub use snapshot::{
     Encryption, SegmentDescription, SequenceValue, SnapshotDescription, StoreIdentity, TableTotals,

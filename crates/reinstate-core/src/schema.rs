@@ -5,6 +5,8 @@ use std::fmt;
 
 use crate::{KeyForm, KeyWriter, RowBuilder, RowError};
 
+mod order;
+
 /// A table's name as its users write it: `orders`, or `billing.invoices` outside the store's
 /// default schema.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,6 +95,12 @@ pub enum Tenancy {
         /// That foreign key; none of its columns may be NULL.
         reference: Reference,
     },
+    /// The row goes the first of these ways that is open to it, and has the owner of the row that
+    /// it finds there. A row to which none is open, or that finds nobody, is shared.
+    OneOf {
+        /// The ways, at least one.
+        routes: Vec<Route>,
+    },
     /// Rows of everybody: captured, never written, never deleted.
     Shared,
     /// Left out, by name: not captured, not written.
@@ -103,8 +111,41 @@ impl Tenancy {
     /// Whether rows of such a table can belong to a tenant.
     #[must_use]
     pub const fn is_tenant_owned(&self) -> bool {
-        matches!(self, Self::Native | Self::Direct { .. } | Self::Via { .. })
+        match self {
+            Self::Native | Self::Direct { .. } | Self::Via { .. } | Self::OneOf { .. } => true,
+            Self::Shared | Self::Excluded => false,
+        }
     }
+
+    /// The references that lead towards the tenant.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        let (via, routes) = match self {
+            Self::Via { reference } => (Some(reference), [].as_slice()),
+            Self::OneOf { routes } => (None, routes.as_slice()),
+            _ => (None, [].as_slice()),
+        };
+        via.into_iter()
+            .chain(routes.iter().map(|route| &route.reference))
+    }
+}
+
+/// One way from a row towards its tenant. Open to rows in which none of the reference's columns
+/// is NULL and the condition holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What the row must say, as in `subject_type = 'Order'`.
+    pub condition: Option<RouteCondition>,
+    /// Which row it names; declared as a foreign key or not.
+    pub reference: Reference,
+}
+
+/// That a column has a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteCondition {
+    /// The column.
+    pub column: ColumnIndex,
+    /// Its value as rows carry it.
+    pub value: String,
 }
 
 /// One table.
@@ -173,26 +214,15 @@ pub enum SchemaError {
     /// A column or table index points nowhere, or a foreign key has unequal sides.
     #[error("table {0}: {1}")]
     Malformed(TableName, &'static str),
-    /// The chain of `Via` tables never reaches one that has the tenant.
+    /// The chain of tables towards the tenant never reaches one that has it.
     #[error("table {0}: its path to the tenant ends at {1}, which no tenant owns")]
     PathUnowned(TableName, TableName),
-    /// The chain of `Via` tables comes back to itself.
+    /// The chain of tables towards the tenant comes back to itself.
     #[error("table {0}: its path to the tenant is a circle")]
     PathCircular(TableName),
     /// A tenant's path leads through a column that may be NULL: its rows could belong to nobody.
-    #[error("table {0}: its path to the tenant leads through {1}, which may be NULL")]
+    #[error("table {0}: its path to the tenant leads through its column {1}, which may be NULL")]
     PathNullable(TableName, String),
-    /// Foreign keys among these tables form a cycle, so that no order of writing satisfies them.
-    #[error("foreign keys form a cycle through {}", list(.0))]
-    Cycle(Vec<TableName>),
-}
-
-fn list(names: &[TableName]) -> String {
-    names
-        .iter()
-        .map(TableName::as_str)
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 /// The tables of a store. Every reference in it points at something that exists, and every
@@ -206,7 +236,7 @@ impl StoreSchema {
     /// Checks the tables against each other.
     ///
     /// # Errors
-    /// Any [`SchemaError`] except `Cycle`, which only writing minds.
+    /// Any [`SchemaError`].
     pub fn try_new(tables: Vec<TableSchema>) -> Result<Self, SchemaError> {
         let schema = Self { tables };
         let mut seen = HashMap::new();
@@ -219,6 +249,7 @@ impl StoreSchema {
         for table in &schema.tables {
             schema.check_path(table)?;
         }
+        schema.check_circles()?;
         Ok(schema)
     }
 
@@ -255,39 +286,15 @@ impl StoreSchema {
     }
 
     /// The tenant-owned tables, parents before children: the order in which rows can be
-    /// inserted. Deletes go the other way. Tables that no foreign key orders keep the order of
-    /// their indexes. A table that refers to itself is no obstacle: a single statement inserts it.
+    /// inserted. Deletes go the other way. Tables that nothing orders keep the order of their
+    /// indexes.
     ///
-    /// # Errors
-    /// `Cycle` with the tables that cannot be ordered.
-    pub fn write_order(&self) -> Result<Vec<TableIndex>, SchemaError> {
-        let owned: Vec<TableIndex> = self
-            .iter()
-            .filter(|(_, table)| table.tenancy.is_tenant_owned())
-            .map(|(index, _)| index)
-            .collect();
-        let mut order = Vec::with_capacity(owned.len());
-        let mut waiting = owned;
-        while !waiting.is_empty() {
-            let ready = waiting.iter().position(|&index| {
-                let parents = self
-                    .table(index)
-                    .references
-                    .iter()
-                    .map(|reference| reference.parent);
-                parents
-                    .into_iter()
-                    .all(|parent| parent == index || !waiting.contains(&parent))
-            });
-            match ready {
-                Some(place) => order.push(waiting.remove(place)),
-                None => {
-                    let names = waiting.iter().map(|&index| self.table(index).name.clone());
-                    return Err(SchemaError::Cycle(names.collect()));
-                }
-            }
-        }
-        Ok(order)
+    /// The tables of a cycle of foreign keys stand together, ordered by their paths to the tenant,
+    /// which have no cycles; whoever writes must defer or break the other references. A table that
+    /// refers to itself is no cycle: a single statement inserts its rows.
+    #[must_use]
+    pub fn write_order(&self) -> Vec<TableIndex> {
+        order::write_order(self)
     }
 
     fn check_indexes(&self, table: &TableSchema) -> Result<(), SchemaError> {
@@ -296,14 +303,22 @@ impl StoreSchema {
         if table.key.iter().any(|column| column.get() >= width) {
             return malformed("its key names a column that it does not have");
         }
-        let via = match &table.tenancy {
+        match &table.tenancy {
             Tenancy::Direct { column } if column.get() >= width => {
                 return malformed("its tenant column does not exist");
             }
-            Tenancy::Via { reference } => Some(reference),
-            _ => None,
-        };
-        for reference in table.references.iter().chain(via) {
+            Tenancy::OneOf { routes } if routes.is_empty() => {
+                return malformed("it has no way to the tenant");
+            }
+            Tenancy::OneOf { routes } => {
+                let mut conditions = routes.iter().filter_map(|route| route.condition.as_ref());
+                if conditions.any(|condition| condition.column.get() >= width) {
+                    return malformed("the condition of a way names a column that does not exist");
+                }
+            }
+            _ => {}
+        }
+        for reference in table.references.iter().chain(table.tenancy.references()) {
             let Some(parent) = self.get(reference.parent) else {
                 return malformed("a foreign key names a table that does not exist");
             };
@@ -324,30 +339,52 @@ impl StoreSchema {
         Ok(())
     }
 
-    fn check_path(&self, start: &TableSchema) -> Result<(), SchemaError> {
-        let mut table = start;
-        for _ in 0..=self.tables.len() {
-            let Tenancy::Via { reference } = &table.tenancy else {
-                return if table.tenancy.is_tenant_owned() || std::ptr::eq(table, start) {
-                    Ok(())
-                } else {
-                    Err(SchemaError::PathUnowned(
-                        start.name.clone(),
-                        table.name.clone(),
-                    ))
-                };
-            };
-            let columns = reference
-                .columns
-                .iter()
-                .map(|column| &table.columns[column.get()]);
-            if let Some(column) = columns.into_iter().find(|column| column.nullable) {
-                let name = format!("{}.{}", table.name, column.name);
-                return Err(SchemaError::PathNullable(start.name.clone(), name));
+    /// What a table's ways lead to must belong to a tenant.
+    fn check_path(&self, table: &TableSchema) -> Result<(), SchemaError> {
+        if let Tenancy::Via { reference } = &table.tenancy {
+            let mut columns = reference.columns.iter();
+            let nullable = columns.find(|column| table.columns[column.get()].nullable);
+            if let Some(column) = nullable {
+                let column = table.columns[column.get()].name.clone();
+                return Err(SchemaError::PathNullable(table.name.clone(), column));
             }
-            table = self.table(reference.parent);
         }
-        Err(SchemaError::PathCircular(start.name.clone()))
+        for reference in table.tenancy.references() {
+            let parent = self.table(reference.parent);
+            if !parent.tenancy.is_tenant_owned() {
+                let (table, parent) = (table.name.clone(), parent.name.clone());
+                return Err(SchemaError::PathUnowned(table, parent));
+            }
+        }
+        Ok(())
+    }
+
+    /// No way may come back to where it started.
+    fn check_circles(&self) -> Result<(), SchemaError> {
+        let mut ends = vec![false; self.tables.len()];
+        loop {
+            let mut is_settled = true;
+            let mut open = None;
+            for (index, table) in self.iter() {
+                if ends[index.get()] {
+                    continue;
+                }
+                let mut parents = table.tenancy.references();
+                if parents.all(|reference| ends[reference.parent.get()]) {
+                    ends[index.get()] = true;
+                    is_settled = false;
+                } else {
+                    open.get_or_insert(table);
+                }
+            }
+            match open {
+                None => return Ok(()),
+                Some(table) if is_settled => {
+                    return Err(SchemaError::PathCircular(table.name.clone()));
+                }
+                Some(_) => {}
+            }
+        }
     }
 }
 
@@ -355,7 +392,7 @@ impl StoreSchema {
 mod tests {
     use super::*;
 
-    fn table(name: &str, tenancy: Tenancy, parents: &[u32]) -> TableSchema {
+    pub(super) fn table(name: &str, tenancy: Tenancy, parents: &[u32]) -> TableSchema {
         let column = |name: &str| ColumnSchema {
             name: name.to_owned(),
             type_name: "bigint".to_owned(),
@@ -379,15 +416,25 @@ mod tests {
         }
     }
 
-    fn direct() -> Tenancy {
+    pub(super) fn direct() -> Tenancy {
         Tenancy::Direct {
             column: ColumnIndex(1),
         }
     }
 
-    fn via(column: u32, parent: u32) -> Tenancy {
+    pub(super) fn via(column: u32, parent: u32) -> Tenancy {
         Tenancy::Via {
             reference: reference(column, parent),
+        }
+    }
+
+    pub(super) fn one_of(parents: &[u32]) -> Tenancy {
+        let routes = parents.iter().map(|&parent| Route {
+            condition: None,
+            reference: reference(2, parent),
+        });
+        Tenancy::OneOf {
+            routes: routes.collect(),
         }
     }
 
@@ -402,21 +449,10 @@ mod tests {
         .unwrap();
         let names: Vec<_> = schema
             .write_order()
-            .unwrap()
             .into_iter()
             .map(|index| schema.table(index).name.as_str())
             .collect();
         assert_eq!(names, ["customers", "orders", "items"]);
-    }
-
-    #[test]
-    fn a_cycle_of_foreign_keys_is_named() {
-        let tables = vec![table("a", direct(), &[1]), table("b", direct(), &[0])];
-        let error = StoreSchema::try_new(tables)
-            .unwrap()
-            .write_order()
-            .unwrap_err();
-        assert_eq!(error.to_string(), "foreign keys form a cycle through a, b");
     }
 
     #[test]
@@ -436,6 +472,26 @@ mod tests {
         assert!(matches!(
             check(vec![table("a", via(2, 1), &[]), table("b", direct(), &[])]),
             SchemaError::PathNullable(..)
+        ));
+        assert!(matches!(
+            check(vec![
+                table("a", direct(), &[]),
+                table("b", one_of(&[0, 2]), &[]),
+                table("c", one_of(&[0, 1]), &[])
+            ]),
+            SchemaError::PathCircular(_)
+        ));
+        assert!(matches!(
+            check(vec![
+                table("a", direct(), &[]),
+                table("b", one_of(&[0, 2]), &[]),
+                table("c", Tenancy::Shared, &[])
+            ]),
+            SchemaError::PathUnowned(..)
+        ));
+        assert!(matches!(
+            check(vec![table("a", one_of(&[]), &[])]),
+            SchemaError::Malformed(..)
         ));
     }
 

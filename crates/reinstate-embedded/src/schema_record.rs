@@ -21,7 +21,7 @@ pub(crate) fn write_table(table: &TableSchema) -> Option<Vec<u8>> {
         Tenancy::Native => 0,
         Tenancy::Shared => 1,
         Tenancy::Excluded => 2,
-        Tenancy::Direct { .. } | Tenancy::Via { .. } => return None,
+        Tenancy::Direct { .. } | Tenancy::Via { .. } | Tenancy::OneOf { .. } => return None,
     };
     let mut bytes = Vec::new();
     write_text(&mut bytes, table.name.as_str());

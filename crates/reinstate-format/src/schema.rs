@@ -1,8 +1,8 @@
 //! A store's tables, as manifests and plans contain them.
 
 use reinstate_core::{
-    ColumnIndex, ColumnSchema, Digest, KeyForm, Reference, StoreSchema, TableIndex, TableName,
-    TableSchema, Tenancy,
+    ColumnIndex, ColumnSchema, Digest, KeyForm, Reference, Route, RouteCondition, StoreSchema,
+    TableIndex, TableName, TableSchema, Tenancy,
 };
 use wincode::{SchemaRead, SchemaWrite};
 
@@ -56,6 +56,22 @@ enum WireTenancy {
     Shared,
     #[wincode(tag = 4)]
     Excluded,
+    #[wincode(tag = 5)]
+    OneOf { routes: Vec<WireRoute> },
+}
+
+#[derive(Clone, Debug, PartialEq, SchemaRead, SchemaWrite)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
+struct WireRoute {
+    condition: Option<WireCondition>,
+    reference: WireReference,
+}
+
+#[derive(Clone, Debug, PartialEq, SchemaRead, SchemaWrite)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
+struct WireCondition {
+    column: u32,
+    value: String,
 }
 
 #[derive(Clone, Debug, PartialEq, SchemaRead, SchemaWrite)]
@@ -184,6 +200,9 @@ impl From<&Tenancy> for WireTenancy {
             Tenancy::Via { reference } => Self::Via {
                 reference: reference.into(),
             },
+            Tenancy::OneOf { routes } => Self::OneOf {
+                routes: routes.iter().map(WireRoute::from).collect(),
+            },
             Tenancy::Shared => Self::Shared,
             Tenancy::Excluded => Self::Excluded,
         }
@@ -200,8 +219,35 @@ impl From<WireTenancy> for Tenancy {
             WireTenancy::Via { reference } => Self::Via {
                 reference: reference.into(),
             },
+            WireTenancy::OneOf { routes } => Self::OneOf {
+                routes: routes.into_iter().map(Route::from).collect(),
+            },
             WireTenancy::Shared => Self::Shared,
             WireTenancy::Excluded => Self::Excluded,
+        }
+    }
+}
+
+impl From<&Route> for WireRoute {
+    fn from(route: &Route) -> Self {
+        Self {
+            condition: route.condition.as_ref().map(|condition| WireCondition {
+                column: condition.column.0,
+                value: condition.value.clone(),
+            }),
+            reference: WireReference::from(&route.reference),
+        }
+    }
+}
+
+impl From<WireRoute> for Route {
+    fn from(route: WireRoute) -> Self {
+        Self {
+            condition: route.condition.map(|condition| RouteCondition {
+                column: ColumnIndex(condition.column),
+                value: condition.value,
+            }),
+            reference: route.reference.into(),
         }
     }
 }
@@ -254,6 +300,21 @@ mod tests {
             },
             WireTenancy::Shared,
             WireTenancy::Excluded,
+            WireTenancy::OneOf {
+                routes: vec![
+                    WireRoute {
+                        condition: Some(WireCondition {
+                            column: 1,
+                            value: "Order".to_owned(),
+                        }),
+                        reference: reference(),
+                    },
+                    WireRoute {
+                        condition: None,
+                        reference: reference(),
+                    },
+                ],
+            },
         ];
         for (number, tenancy) in (0u32..).zip(tenancies) {
             assert_eq!(codec::encode(&tenancy)[..4], number.to_le_bytes());

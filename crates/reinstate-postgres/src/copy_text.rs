@@ -32,6 +32,8 @@ pub(crate) struct LineReader {
 #[derive(Debug, Default)]
 struct LineParts {
     owner: Vec<u8>,
+    /// Whether the owner's own field is NULL.
+    is_unowned: bool,
     key: KeyWriter,
     /// Encoded as in a row.
     columns: Vec<u8>,
@@ -106,6 +108,11 @@ impl LineReader {
         &self.line.owner
     }
 
+    /// Whether the row read last reaches nobody who could be its owner.
+    pub(crate) fn is_unowned(&self) -> bool {
+        self.line.is_unowned
+    }
+
     /// The key of the row read last.
     pub(crate) fn key(&self) -> &[u8] {
         self.line.key.as_bytes()
@@ -119,7 +126,8 @@ impl LineReader {
 
 impl LineParts {
     fn push_owner(&mut self, field: &[u8]) -> Result<(), StoreError> {
-        if field != b"\\N" {
+        self.is_unowned = field == b"\\N";
+        if !self.is_unowned {
             unescape(field, &mut self.owner)?;
         }
         Ok(())

@@ -9,7 +9,7 @@
 use reinstate_core::{Fingerprint, StoreError, TenantId};
 
 use crate::catalog::{Catalog, get};
-use crate::owner::owner_path;
+use crate::owner::ownership;
 use crate::session::Session;
 
 /// Reads the tenant's fingerprint, by one query that the server aggregates.
@@ -24,17 +24,18 @@ pub(crate) fn read_fingerprint(
     let operation = format!("read the state of {tenant}");
     let mut parts = Vec::new();
     for (index, _, table) in catalog.iter() {
-        let Some(path) = owner_path(catalog, index, "t") else {
+        let Some(owned) = ownership(catalog, index, "t") else {
             continue;
         };
+        let own = owned.joined(tenant)?;
         parts.push(format!(
             "SELECT {}::int8, count(*), coalesce(sum(hash_record_extended(
                     ROW(t.tableoid, t.ctid, t.xmin), 0)), 0)::text
                FROM {} AS t{} WHERE {}",
             table.oid,
             table.sql_rows(),
-            path.joins("JOIN"),
-            path.is_owner(tenant)?
+            own.sources,
+            own.condition
         ));
     }
     let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres fingerprint v1");

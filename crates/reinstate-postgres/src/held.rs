@@ -8,7 +8,7 @@ use reinstate_core::{ColumnIndex, ErrorKind, HeldKey, RowBatch, StoreError, Tabl
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::catalog::{Catalog, UniqueIndex, get};
-use crate::owner::owner_path;
+use crate::owner::ownership;
 use crate::session::Session;
 use crate::sql::quote;
 
@@ -81,9 +81,10 @@ fn question(
     tenant: &TenantId,
 ) -> Result<Option<String>, StoreError> {
     let relation = &catalog.tables[table.get()];
-    let Some(path) = owner_path(catalog, table, "t") else {
+    let Some(owned) = ownership(catalog, table, "t") else {
         return Ok(None);
     };
+    let others = owned.of_others(tenant)?;
     let join = |parts: Vec<String>| parts.join(", ");
     let lists = (1..=columns.len())
         .map(|place| format!("${place}::text[]"))
@@ -127,7 +128,7 @@ fn question(
         join(names),
         relation.sql_rows(),
         equal.collect::<Vec<_>>().join(" AND "),
-        path.joins("JOIN"),
-        path.is_not_owner(tenant)?
+        others.sources,
+        others.condition
     )))
 }

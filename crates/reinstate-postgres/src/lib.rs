@@ -29,4 +29,4 @@ mod view;
 
 pub use settings::{ConnectionSettings, SecretUrl};
 pub use store::PostgresStore;
-pub use tenancy::{TableRule, TenancyMap};
+pub use tenancy::{RouteRule, TableRule, TenancyMap, Unowned};

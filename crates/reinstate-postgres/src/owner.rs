@@ -1,134 +1,302 @@
 //! SQL that finds the owner of a row.
 //!
 //! A table has the tenant in a column of its own or reaches it over foreign keys, parent by
-//! parent. [`OwnerPath`] is that way as SQL, from a row that is called by an alias.
+//! parent. [`Ownership`] is that way as SQL, from a row that is called by an alias. Where a table
+//! has several ways, each row is open to one of them at most, so that no row is found twice.
 
-use reinstate_core::{ErrorKind, Reference, StoreError, TableIndex, Tenancy, TenantId};
+use reinstate_core::{ErrorKind, Reference, Route, StoreError, TableIndex, Tenancy, TenantId};
 
 use crate::catalog::{Catalog, CatalogTable, TenantType};
-use crate::sql::quote;
+use crate::sql::{literal, quote};
 
-/// The way from a row to its tenant.
+/// How the owner of a row is found.
 #[derive(Clone, Debug)]
-pub(crate) struct OwnerPath {
-    /// Parents on the way, nearest first: what to read, under which alias, and what joins it to
-    /// the one before.
-    pub hops: Vec<Hop>,
-    /// The tenant column at the end, as SQL.
-    pub column: String,
-    pub tenant_type: TenantType,
-    /// What the column is called, for messages.
-    pub display_name: String,
+pub(crate) struct Ownership {
+    /// At least one. Where it is the only one, it is open to every row.
+    ways: Vec<Way>,
 }
 
+/// One way from a row to its tenant.
+#[derive(Clone, Debug, Default)]
+struct Way {
+    /// Parents on the way, nearest first.
+    hops: Vec<Hop>,
+    /// The tenant column at the end, as SQL.
+    column: String,
+    tenant_type: Option<TenantType>,
+    /// What the column is called, for messages.
+    display_name: String,
+}
+
+/// A parent: what to read, under which alias, and what joins it to the one before.
 #[derive(Clone, Debug)]
-pub(crate) struct Hop {
-    pub source: String,
+struct Hop {
+    source: String,
+    alias: String,
+    condition: String,
+}
+
+/// A part of a statement: what to read beside the row, and what says which rows are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Selection {
+    /// Joins, or further items of a FROM or USING list, each after a comma.
+    pub sources: String,
     pub condition: String,
 }
 
-/// The way to the owner of rows of `table` that go by `alias`; none for a table that no tenant
+/// The ways to the owner of rows of `table` that go by `alias`; none for a table that no tenant
 /// owns. Other aliases start with the same one.
-pub(crate) fn owner_path(catalog: &Catalog, table: TableIndex, alias: &str) -> Option<OwnerPath> {
-    let mut hops = Vec::new();
-    let (mut table, mut here) = (table, alias.to_owned());
-    loop {
-        let (schema, columns) = catalog.table(table);
+pub(crate) fn ownership(catalog: &Catalog, table: TableIndex, alias: &str) -> Option<Ownership> {
+    let mut ways = Vec::new();
+    let mut alias_count = 0;
+    let mut waiting = vec![(table, alias.to_owned(), Way::default())];
+    while let Some((table, here, mut way)) = waiting.pop() {
+        let (schema, relation) = catalog.table(table);
+        let mut extend = |reference: &Reference, operators: &[String], open: Vec<String>| {
+            alias_count += 1;
+            let there = format!("{alias}_{alias_count}");
+            let parent = &catalog.tables[reference.parent.get()];
+            let mut way = way.clone();
+            let equal = joined(relation, &here, parent, &there, reference, operators);
+            way.hops.push(Hop {
+                source: format!("{} AS {there}", parent.sql_rows()),
+                alias: there.clone(),
+                condition: equal
+                    .into_iter()
+                    .chain(open)
+                    .collect::<Vec<_>>()
+                    .join(" AND "),
+            });
+            (reference.parent, there, way)
+        };
         match &schema.tenancy {
             Tenancy::Direct { column } => {
-                let column = &columns.columns[column.get()];
-                return Some(OwnerPath {
-                    hops,
-                    column: format!("{here}.{}", quote(&column.name)),
-                    tenant_type: column.tenant_type.clone()?,
-                    display_name: format!("{}.{}", schema.name, column.name),
-                });
+                let column = &relation.columns[column.get()];
+                way.column = format!("{here}.{}", quote(&column.name));
+                way.tenant_type = Some(column.tenant_type.clone()?);
+                way.display_name = format!("{}.{}", schema.name, column.name);
+                ways.push(way);
             }
             Tenancy::Via { reference } => {
-                let there = format!("{alias}_{}", hops.len() + 1);
-                let parent = &catalog.tables[reference.parent.get()];
-                hops.push(Hop {
-                    source: format!("{} AS {there}", parent.sql_rows()),
-                    condition: joined(columns, &here, parent, &there, reference),
-                });
-                (table, here) = (reference.parent, there);
+                let operators = relation
+                    .way_operators
+                    .first()
+                    .map_or(&[][..], Vec::as_slice);
+                let next = extend(reference, operators, Vec::new());
+                waiting.push(next);
             }
-            _ => return None,
+            Tenancy::OneOf { routes } => {
+                for (place, route) in routes.iter().enumerate() {
+                    let operators = relation.way_operators.get(place);
+                    let operators = operators.map_or(&[][..], Vec::as_slice);
+                    let open = opening(relation, &here, routes, place);
+                    let next = extend(&route.reference, operators, open);
+                    waiting.push(next);
+                }
+            }
+            Tenancy::Native | Tenancy::Shared | Tenancy::Excluded => return None,
         }
     }
+    (!ways.is_empty()).then_some(Ownership { ways })
 }
 
+/// That two rows are joined by a reference, column by column.
 fn joined(
     child: &CatalogTable,
     here: &str,
     parent: &CatalogTable,
     there: &str,
     reference: &Reference,
-) -> String {
+    operators: &[String],
+) -> Vec<String> {
     let pairs = reference.columns.iter().zip(&reference.parent_columns);
-    let equal = pairs
-        .zip(&child.via_operators)
+    pairs
+        .zip(operators)
         .map(|((column, parent_column), operator)| {
             let column = quote(&child.columns[column.get()].name);
             let parent_column = quote(&parent.columns[parent_column.get()].name);
             format!("{there}.{parent_column} {operator} {here}.{column}")
-        });
-    equal.collect::<Vec<_>>().join(" AND ")
+        })
+        .collect()
 }
 
-impl OwnerPath {
+/// That a row may go a way and none of those before. That its columns are not NULL goes without
+/// saying: they equal the parent's.
+fn opening(child: &CatalogTable, here: &str, routes: &[Route], place: usize) -> Vec<String> {
+    let holds = |route: &Route| {
+        route.condition.as_ref().map(|condition| {
+            let column = quote(&child.columns[condition.column.get()].name);
+            let value = literal(&condition.value);
+            format!("({here}.{column}::text COLLATE \"C\" = {value}) IS TRUE")
+        })
+    };
+    let own = &routes[place];
+    let excludes = |other: &&Route| match (&own.condition, &other.condition) {
+        // Not open to the same row anyway.
+        (Some(own), Some(other)) => own.column != other.column || own.value == other.value,
+        _ => true,
+    };
+    let earlier = routes[..place].iter().filter(excludes).map(|route| {
+        let columns = route.reference.columns.iter();
+        let filled = columns.map(|column| {
+            let column = quote(&child.columns[column.get()].name);
+            format!("{here}.{column} IS NOT NULL")
+        });
+        let open: Vec<String> = holds(route).into_iter().chain(filled).collect();
+        format!("NOT ({})", open.join(" AND "))
+    });
+    holds(own).into_iter().chain(earlier).collect()
+}
+
+impl Way {
     /// The parents as joins of the kind `JOIN` or `LEFT JOIN`.
-    pub(crate) fn joins(&self, kind: &str) -> String {
+    fn joins(&self, kind: &str) -> Vec<String> {
         let hops = self.hops.iter();
         hops.map(|hop| format!(" {kind} {} ON {}", hop.source, hop.condition))
             .collect()
     }
 
-    /// The parents as further items of a FROM or USING list, each after a comma.
-    pub(crate) fn further_sources(&self) -> String {
-        let hops = self.hops.iter();
-        hops.map(|hop| format!(", {}", hop.source)).collect()
+    /// That the end of the way is the tenant; none if it never can be.
+    fn is_owner(&self, tenant: &TenantId) -> Option<String> {
+        let value = self.tenant_type.as_ref()?.sql_value(tenant)?;
+        Some(format!("{} = {value}", self.column))
     }
 
-    /// What joins those items, and says that the row is the tenant's.
+    fn conditions(&self, is_owner: String) -> String {
+        let hops = self.hops.iter().map(|hop| hop.condition.clone());
+        hops.chain([is_owner]).collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn sources(&self) -> Vec<&str> {
+        self.hops.iter().map(|hop| hop.source.as_str()).collect()
+    }
+}
+
+impl Selection {
+    /// All rows.
+    pub(crate) fn everything() -> Self {
+        Self {
+            sources: String::new(),
+            condition: "true".to_owned(),
+        }
+    }
+}
+
+impl Ownership {
+    /// That the row is the tenant's, if its own columns say so.
     ///
     /// # Errors
-    /// As [`tenant_value`](Self::tenant_value).
-    pub(crate) fn conditions(&self, tenant: &TenantId) -> Result<String, StoreError> {
+    /// As [`joined`](Self::joined).
+    pub(crate) fn by_row_alone(&self, tenant: &TenantId) -> Result<Option<String>, StoreError> {
         let is_owner = self.is_owner(tenant)?;
-        let hops = self.hops.iter().map(|hop| hop.condition.as_str());
-        Ok(hops
-            .chain([is_owner.as_str()])
-            .collect::<Vec<_>>()
-            .join(" AND "))
+        Ok(self
+            .ways
+            .iter()
+            .all(|way| way.hops.is_empty())
+            .then_some(is_owner))
     }
 
-    /// That the row is the tenant's.
+    /// The tenant's rows, by joins.
     ///
     /// # Errors
-    /// As [`tenant_value`](Self::tenant_value).
-    pub(crate) fn is_owner(&self, tenant: &TenantId) -> Result<String, StoreError> {
-        Ok(format!("{} = {}", self.column, self.tenant_value(tenant)?))
-    }
-
-    /// That the row is somebody else's, or nobody's.
-    ///
-    /// # Errors
-    /// As [`tenant_value`](Self::tenant_value).
-    pub(crate) fn is_not_owner(&self, tenant: &TenantId) -> Result<String, StoreError> {
-        let value = self.tenant_value(tenant)?;
-        Ok(format!("{} IS DISTINCT FROM {value}", self.column))
-    }
-
-    /// # Errors
-    /// `NotFound` if the tenant's id is not a value of the column's type.
-    fn tenant_value(&self, tenant: &TenantId) -> Result<String, StoreError> {
-        self.tenant_type.sql_value(tenant).ok_or_else(|| {
-            let message = format!(
-                "there is no tenant {tenant}: column {} cannot hold that id",
-                self.display_name
-            );
-            StoreError::new(ErrorKind::NotFound, message)
+    /// `NotFound` if the tenant's id is not a value of the tenant's column.
+    pub(crate) fn joined(&self, tenant: &TenantId) -> Result<Selection, StoreError> {
+        let condition = self.is_owner(tenant)?;
+        Ok(Selection {
+            sources: match self.ways.as_slice() {
+                [way] => way.joins("JOIN").concat(),
+                _ => String::new(),
+            },
+            condition,
         })
+    }
+
+    /// The tenant's rows, by further items of a FROM or USING list.
+    ///
+    /// # Errors
+    /// As [`joined`](Self::joined).
+    pub(crate) fn listed(&self, tenant: &TenantId) -> Result<Selection, StoreError> {
+        let is_owner = self.is_owner(tenant)?;
+        Ok(match self.ways.as_slice() {
+            [way] => Selection {
+                sources: way
+                    .sources()
+                    .iter()
+                    .map(|source| format!(", {source}"))
+                    .collect(),
+                condition: way.conditions(is_owner),
+            },
+            _ => Selection {
+                sources: String::new(),
+                condition: is_owner,
+            },
+        })
+    }
+
+    /// Everybody else's rows, and nobody's, by joins.
+    ///
+    /// # Errors
+    /// As [`joined`](Self::joined).
+    pub(crate) fn of_others(&self, tenant: &TenantId) -> Result<Selection, StoreError> {
+        let is_owner = self.is_owner(tenant)?;
+        Ok(Selection {
+            sources: match self.ways.as_slice() {
+                [way] => way.joins("LEFT JOIN").concat(),
+                _ => String::new(),
+            },
+            condition: format!("({is_owner}) IS NOT TRUE"),
+        })
+    }
+
+    /// Every row with its owner, as SQL: the empty text if it reaches a row that is everybody's,
+    /// NULL if it reaches none.
+    pub(crate) fn captured(&self) -> (String, String) {
+        let mut joins = Vec::new();
+        for join in self.ways.iter().flat_map(|way| way.joins("LEFT JOIN")) {
+            // Ways that part later have their first steps in common.
+            if !joins.contains(&join) {
+                joins.push(join);
+            }
+        }
+        let cases = self.ways.iter().map(|way| {
+            let Way { column, hops, .. } = way;
+            match hops.last() {
+                Some(Hop { alias, .. }) => {
+                    format!("WHEN {alias}.tableoid IS NOT NULL THEN coalesce({column}::text, '')")
+                }
+                None => format!("WHEN true THEN coalesce({column}::text, '')"),
+            }
+        });
+        let owner = format!("CASE {} END", cases.collect::<Vec<_>>().join(" "));
+        (joins.concat(), owner)
+    }
+
+    /// That the row is the tenant's. With one way, its joins must be there.
+    fn is_owner(&self, tenant: &TenantId) -> Result<String, StoreError> {
+        let found = self.ways.iter().map(|way| (way, way.is_owner(tenant)));
+        let found: Vec<(&Way, String)> = found
+            .filter_map(|(way, is_owner)| Some((way, is_owner?)))
+            .collect();
+        match found.as_slice() {
+            [] => {
+                let names = self.ways.iter().map(|way| way.display_name.as_str());
+                let message = format!(
+                    "there is no tenant {tenant}: column {} cannot hold that id",
+                    names.collect::<Vec<_>>().join(" or ")
+                );
+                Err(StoreError::new(ErrorKind::NotFound, message))
+            }
+            [(_, is_owner)] if self.ways.len() == 1 => Ok(is_owner.clone()),
+            found => {
+                let exists = found.iter().map(|(way, is_owner)| {
+                    format!(
+                        "EXISTS (SELECT FROM {} WHERE {})",
+                        way.sources().join(", "),
+                        way.conditions(is_owner.clone())
+                    )
+                });
+                Ok(format!("({})", exists.collect::<Vec<_>>().join(" OR ")))
+            }
+        }
     }
 }

@@ -2,12 +2,12 @@
 
 use reinstate_core::{
     ErrorKind, OwnedRowBatch, OwnedRowStream, ROW_BYTES_MAX, RowBatch, RowBuilder, RowStream,
-    StoreError, TableIndex, TenantId,
+    StoreError, TableIndex, TableName, Tenancy, TenantId,
 };
 
 use crate::catalog::{Catalog, TenantType};
 use crate::copy_text::{LineReader, OwnerField};
-use crate::owner::owner_path;
+use crate::owner::ownership;
 use crate::session::{CopyOut, Session};
 
 /// The rows of one tenant in one table.
@@ -30,16 +30,17 @@ impl<'s> TenantRows<'s> {
     ) -> Result<Self, StoreError> {
         let (schema, relation) = catalog.table(table);
         let operation = format!("read the rows of {tenant} in table {}", schema.name);
-        let Some(path) = owner_path(catalog, table, "t") else {
+        let Some(owned) = ownership(catalog, table, "t") else {
             let message = format!("{operation}: no tenant owns the table");
             return Err(StoreError::new(ErrorKind::Usage, message));
         };
+        let own = owned.joined(tenant)?;
         let sql = format!(
             "COPY (SELECT {} FROM {} AS t{} WHERE {}) TO STDOUT",
             relation.sql_columns("t"),
             relation.sql_rows(),
-            path.joins("JOIN"),
-            path.is_owner(tenant)?
+            own.sources,
+            own.condition
         );
         Ok(Self {
             lines: session.copy_out(operation, &sql)?,
@@ -70,14 +71,17 @@ pub(crate) struct OwnedRows<'s> {
     lines: CopyOut<'s>,
     reader: LineReader,
     builder: RowBuilder,
+    table: TableName,
+    refuses_unowned: bool,
     has_more: bool,
 }
 
 impl<'s> OwnedRows<'s> {
     /// Starts to read them.
     ///
-    /// A row that names a parent which does not exist, as only a database whose foreign keys
-    /// were switched off can have it, is shared: it is never lost.
+    /// A row that reaches nobody, such as one that names a parent which does not exist in a
+    /// database whose foreign keys were switched off, is shared: it is never lost. Where the map
+    /// does not expect such rows it is an error, of kind `Unclassified`, that comes with the rows.
     pub(crate) fn open(
         session: &'s Session,
         catalog: &Catalog,
@@ -85,24 +89,25 @@ impl<'s> OwnedRows<'s> {
     ) -> Result<Self, StoreError> {
         let (schema, relation) = catalog.table(table);
         let operation = format!("read table {}", schema.name);
-        let path = owner_path(catalog, table, "t");
-        let is_blank = |kind: &TenantType| *kind == TenantType::Blank;
-        let trims_owner = path
-            .as_ref()
-            .is_some_and(|path| is_blank(&path.tenant_type));
-        let owner = match (&schema.tenancy, &path) {
-            (reinstate_core::Tenancy::Direct { column }, _) => OwnerField::Column(column.get()),
+        let owned = ownership(catalog, table, "t");
+        // Where the owner is a field of its own, the server trimmed it already.
+        let mut trims_owner = false;
+        let owner = match (&schema.tenancy, &owned) {
+            (Tenancy::Direct { column }, _) => {
+                let kind = &relation.columns[column.get()].tenant_type;
+                trims_owner = *kind == Some(TenantType::Blank);
+                OwnerField::Column(column.get())
+            }
             (_, Some(_)) => OwnerField::First,
             (_, None) => OwnerField::None,
         };
         let columns = relation.sql_columns("t");
-        let sql = match (owner, &path) {
-            (OwnerField::First, Some(path)) => format!(
-                "COPY (SELECT {}, {columns} FROM {} AS t{}) TO STDOUT",
-                path.column,
-                relation.sql_rows(),
-                path.joins("LEFT JOIN"),
-            ),
+        let sql = match (owner, &owned) {
+            (OwnerField::First, Some(owned)) => {
+                let (joins, owner) = owned.captured();
+                let rows = relation.sql_rows();
+                format!("COPY (SELECT {owner}, {columns} FROM {rows} AS t{joins}) TO STDOUT")
+            }
             _ if relation.is_partitioned || relation.columns.is_empty() => format!(
                 "COPY (SELECT {columns} FROM {} AS t) TO STDOUT",
                 relation.sql_rows()
@@ -125,6 +130,8 @@ impl<'s> OwnedRows<'s> {
             lines: session.copy_out(operation, &sql)?,
             reader: LineReader::new(schema, owner, trims_owner),
             builder: RowBuilder::new(),
+            table: schema.name.clone(),
+            refuses_unowned: relation.refuses_unowned,
             has_more: true,
         })
     }
@@ -135,9 +142,13 @@ impl OwnedRowStream for OwnedRows<'_> {
         batch.clear();
         if self.has_more {
             let (reader, builder) = (&mut self.reader, &mut self.builder);
+            let refuses_unowned = self.refuses_unowned;
             self.has_more = self.lines.pull(|line| {
                 check_length(line)?;
                 reader.read(line)?;
+                if refuses_unowned && reader.is_unowned() {
+                    return Err(unowned(&self.table));
+                }
                 builder.start(reader.key());
                 builder.push_columns(reader.columns());
                 batch.push_row(reader.owner(), builder.row());
@@ -146,6 +157,14 @@ impl OwnedRowStream for OwnedRows<'_> {
         }
         Ok(!batch.is_empty())
     }
+}
+
+fn unowned(table: &TableName) -> StoreError {
+    let message = format!(
+        "table {table} has a row that none of the ways of its rule leads to an owner. See which: \
+         reinstate tenancy check. If such rows are everybody's, add unowned = \"shared\""
+    );
+    StoreError::new(ErrorKind::Unclassified, message)
 }
 
 fn check_length(line: &[u8]) -> Result<(), StoreError> {

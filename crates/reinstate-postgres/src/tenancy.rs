@@ -37,11 +37,51 @@ pub enum TableRule {
         /// The key, as `order_id -> orders.id`; several columns are separated by commas, as
         /// `region, number -> orders.region, orders.number`.
         reference: String,
+        /// What rows are that reach nobody this way.
+        unowned: Unowned,
+    },
+    /// The first of several ways that is open to a row.
+    OneOf {
+        /// The ways.
+        routes: Vec<RouteRule>,
+        /// What rows are that reach nobody by any of them.
+        unowned: Unowned,
     },
     /// Rows of everybody.
     Shared,
     /// Left out.
     Excluded,
+}
+
+impl TableRule {
+    /// The rule that a foreign key, written as in [`TableRule::Via`], leads every row to its owner.
+    #[must_use]
+    pub fn via(reference: impl Into<String>) -> Self {
+        Self::Via {
+            reference: reference.into(),
+            unowned: Unowned::Refused,
+        }
+    }
+}
+
+/// What a row is that reaches no row with an owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unowned {
+    /// A reason to refuse: the declared foreign keys or the map are wrong.
+    #[default]
+    Refused,
+    /// Everybody's. Then the way may be one that the database does not guard: a key that may be
+    /// NULL, or a reference that is not declared.
+    Shared,
+}
+
+/// One way from a table to the tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRule {
+    /// What a row must say to go this way, as `subject_type = Order`; none: nothing.
+    pub when: Option<String>,
+    /// The reference, written as in [`TableRule::Via`]; declared as a foreign key or not.
+    pub via: String,
 }
 
 /// A foreign key as a rule names it.
@@ -103,6 +143,32 @@ impl TenancyMap {
     pub(crate) fn allows_trigger(&self, table: &str, trigger: &str) -> bool {
         let name = format!("{table}.{trigger}");
         self.allowed_triggers.contains(&name)
+    }
+}
+
+impl RouteRule {
+    /// The column and the value of the condition.
+    ///
+    /// # Errors
+    /// `Usage` if it is anything but `column = value`.
+    pub(crate) fn condition(&self, table: &str) -> Result<Option<(&str, &str)>, StoreError> {
+        let Some(text) = &self.when else {
+            return Ok(None);
+        };
+        let sides = text.split_once('=');
+        let sides = sides.map(|(column, value)| (column.trim(), value.trim()));
+        match sides {
+            Some((column, value)) if !column.is_empty() && !value.is_empty() => {
+                Ok(Some((column, value)))
+            }
+            _ => {
+                let message = format!(
+                    "tenancy: table {table}: when = {text:?}: expected \"column = value\", as in \
+                     \"subject_type = Order\""
+                );
+                Err(StoreError::new(ErrorKind::Usage, message))
+            }
+        }
     }
 }
 

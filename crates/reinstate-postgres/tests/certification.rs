@@ -26,7 +26,7 @@ impl Fixture for PostgresFixture {
         map.shared.push("currencies".to_owned());
         let reference = "issue_id -> issues.id".to_owned();
         map.tables
-            .insert("comments".to_owned(), TableRule::Via { reference });
+            .insert("comments".to_owned(), TableRule::via(reference));
         let settings = ConnectionSettings::new(SecretUrl::new(database.url()), "certified");
         let store = PostgresStore::connect(settings, map).expect("a connection");
         Self { store, database }

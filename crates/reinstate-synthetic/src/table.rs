@@ -268,7 +268,7 @@ mod tests {
                 assert_eq!(table.has_key(), kind.key_column().is_some());
                 assert_eq!(table.references.len(), kind.parents().len());
             }
-            let order = schema.write_order().unwrap();
+            let order = schema.write_order();
             assert_eq!(order, Table::OWNED.map(Table::index));
         }
     }

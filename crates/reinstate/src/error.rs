@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use reinstate_core::{ErrorKind, RepositoryError, SchemaError, StoreError};
+use reinstate_core::{ErrorKind, RepositoryError, StoreError};
 use reinstate_format::FormatError;
 
 /// An error of the engine. Nothing was half-written to any store.
@@ -57,15 +57,6 @@ impl Error {
         let message = operation.into();
         move |source| Self {
             kind: source.kind(),
-            message,
-            source: Some(Box::new(source)),
-        }
-    }
-
-    pub(crate) fn schema(operation: impl Into<String>) -> impl FnOnce(SchemaError) -> Self {
-        let message = operation.into();
-        move |source| Self {
-            kind: ErrorKind::Refused,
             message,
             source: Some(Box::new(source)),
         }

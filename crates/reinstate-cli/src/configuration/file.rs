@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use reinstate_core::TenantKind;
-use reinstate_postgres::{TableRule, TenancyMap};
+use reinstate_postgres::{RouteRule, TableRule, TenancyMap, Unowned};
 use serde::Deserialize;
 
 use super::{Configuration, StoreConfiguration, UrlSource, directory_of};
@@ -56,8 +56,23 @@ struct Tenancy {
 struct Table {
     column: Option<String>,
     via: Option<String>,
+    one_of: Option<Vec<Way>>,
+    unowned: Option<UnownedText>,
     shared: Option<bool>,
     excluded: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Way {
+    when: Option<String>,
+    via: String,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum UnownedText {
+    Shared,
 }
 
 impl File {
@@ -204,16 +219,36 @@ impl Table {
         if self.shared == Some(false) || self.excluded == Some(false) {
             return Err("shared and excluded can only be true".to_owned());
         }
+        let unowned = match self.unowned {
+            Some(UnownedText::Shared) => Unowned::Shared,
+            None => Unowned::Refused,
+        };
+        let is_way = self.via.is_some() || self.one_of.is_some();
+        if self.unowned.is_some() && !is_way {
+            return Err("unowned goes with via and one_of".to_owned());
+        }
         let said = [
             self.column.map(|column| TableRule::Direct { column }),
-            self.via.map(|reference| TableRule::Via { reference }),
+            self.via
+                .map(|reference| TableRule::Via { reference, unowned }),
+            self.one_of.map(|ways| TableRule::OneOf {
+                routes: ways.into_iter().map(Way::into_rule).collect(),
+                unowned,
+            }),
             self.shared.map(|_| TableRule::Shared),
             self.excluded.map(|_| TableRule::Excluded),
         ];
         let mut said = said.into_iter().flatten();
         match (said.next(), said.next()) {
             (Some(tenancy), None) => Ok(tenancy),
-            _ => Err("expected exactly one of column, via, shared, excluded".to_owned()),
+            _ => Err("expected exactly one of column, via, one_of, shared, excluded".to_owned()),
         }
+    }
+}
+
+impl Way {
+    fn into_rule(self) -> RouteRule {
+        let Self { when, via } = self;
+        RouteRule { when, via }
     }
 }

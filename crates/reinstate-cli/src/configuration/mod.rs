@@ -91,7 +91,7 @@ fn directory_of(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reinstate_postgres::TableRule;
+    use reinstate_postgres::{TableRule, Unowned};
 
     const POSTGRES: &str = r#"
         version = 1
@@ -155,7 +155,13 @@ mod tests {
         let tables: Vec<_> = tenancy.tables.iter().collect();
         assert_eq!(tables.len(), 3);
         let reference = "order_id -> orders.id".to_owned();
-        assert_eq!(tables[0].1, &TableRule::Via { reference });
+        assert_eq!(
+            tables[0].1,
+            &TableRule::Via {
+                reference,
+                unowned: Unowned::Refused
+            }
+        );
         let column = "bid".to_owned();
         assert_eq!(tables[1].1, &TableRule::Direct { column });
         assert_eq!(tables[2].1, &TableRule::Shared);

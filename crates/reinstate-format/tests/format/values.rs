@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use reinstate_core::{
     ChangeCounts, ColumnIndex, ColumnSchema, ConflictPolicy, ContentDigest, Digest, Encryption,
     Fingerprint, JobId, KeyForm, ObjectId, Owner, Policy, Position, PositionNotation, Reference,
-    RepositoryId, SegmentDescription, SequenceRaise, SequenceValue, SnapshotDescription,
-    SnapshotId, StoreId, StoreIdentity, StoreSchema, Switch, TableIndex, TableName, TableSchema,
-    TableTotals, Tenancy, TenantId, TenantKind, Timestamp,
+    RepositoryId, Route, RouteCondition, SegmentDescription, SequenceRaise, SequenceValue,
+    SnapshotDescription, SnapshotId, StoreId, StoreIdentity, StoreSchema, Switch, TableIndex,
+    TableName, TableSchema, TableTotals, Tenancy, TenantId, TenantKind, Timestamp,
 };
 use reinstate_format::{
     Conflict, PlanDescription, PlanSegment, ReceiptDescription, TablePlan, TenantPlanDescription,
@@ -72,7 +72,7 @@ fn column() -> impl Strategy<Value = ColumnSchema> {
 /// One to three tables; the later ones may refer to the first.
 pub(crate) fn schema() -> impl Strategy<Value = StoreSchema> {
     let columns = proptest::collection::vec(column(), 1..4);
-    let table = (columns, any::<bool>(), 0..5u8, any::<bool>());
+    let table = (columns, any::<bool>(), 0..6u8, any::<bool>());
     proptest::collection::vec(table, 1..4).prop_map(|tables| {
         let to_first = || Reference {
             columns: vec![ColumnIndex(0)],
@@ -101,6 +101,17 @@ pub(crate) fn schema() -> impl Strategy<Value = StoreSchema> {
                         reference: to_first(),
                     },
                     3 => Tenancy::Shared,
+                    4 => Tenancy::OneOf {
+                        routes: [None, Some("Order")]
+                            .map(|value| Route {
+                                condition: value.map(|value: &str| RouteCondition {
+                                    column: ColumnIndex(0),
+                                    value: value.to_owned(),
+                                }),
+                                reference: to_first(),
+                            })
+                            .to_vec(),
+                    },
                     _ => Tenancy::Excluded,
                 },
                 references: if refers { vec![to_first()] } else { Vec::new() },

@@ -1,9 +1,10 @@
 //! Whose rows a table holds.
 
-use reinstate_core::{ColumnIndex, ErrorKind, Reference, StoreError, TableIndex, Tenancy};
+use reinstate_core::{ErrorKind, Reference, StoreError, TableIndex, Tenancy};
 
 use super::read::Draft;
-use crate::tenancy::{NamedReference, TableRule, TenancyMap};
+use super::ways::Ways;
+use crate::tenancy::{TableRule, TenancyMap};
 
 /// A declared foreign key.
 #[derive(Clone, Debug)]
@@ -21,14 +22,16 @@ pub(crate) struct ForeignKey {
 /// Whose rows a table holds, and how to get there.
 pub(super) struct Class {
     pub tenancy: Tenancy,
-    pub via_operators: Vec<String>,
+    pub way_operators: Vec<Vec<String>>,
+    pub refuses_unowned: bool,
 }
 
 impl From<Tenancy> for Class {
     fn from(tenancy: Tenancy) -> Self {
         Self {
             tenancy,
-            via_operators: Vec::new(),
+            way_operators: Vec::new(),
+            refuses_unowned: false,
         }
     }
 }
@@ -55,7 +58,18 @@ pub(super) fn classify(
             Some(TableRule::Shared) => Tenancy::Shared.into(),
             Some(TableRule::Excluded) => Tenancy::Excluded.into(),
             Some(TableRule::Direct { column }) => direct(draft, &column)?.into(),
-            Some(TableRule::Via { reference }) => via(drafts, keys, index, &reference)?,
+            Some(TableRule::Via { reference, unowned }) => Ways {
+                drafts,
+                keys,
+                child: index,
+            }
+            .via(&reference, unowned)?,
+            Some(TableRule::OneOf { routes, unowned }) => Ways {
+                drafts,
+                keys,
+                child: index,
+            }
+            .one_of(&routes, unowned)?,
             None => match &map.column {
                 Some(column) if draft.schema.column(column).is_some() => {
                     direct(draft, column)?.into()
@@ -75,7 +89,7 @@ pub(super) fn classify(
     }
 }
 
-fn find<'d>(drafts: &'d [Draft], name: &str) -> Option<(TableIndex, &'d Draft)> {
+pub(super) fn find<'d>(drafts: &'d [Draft], name: &str) -> Option<(TableIndex, &'d Draft)> {
     let mut drafts = (0..).map(TableIndex).zip(drafts);
     drafts.find(|(_, draft)| draft.schema.name.as_str() == name)
 }
@@ -102,70 +116,6 @@ fn direct(draft: &Draft, column: &str) -> Result<Tenancy, StoreError> {
         )));
     }
     Ok(Tenancy::Direct { column: index })
-}
-
-fn via(
-    drafts: &[Draft],
-    keys: &[ForeignKey],
-    child: TableIndex,
-    text: &str,
-) -> Result<Class, StoreError> {
-    let draft = &drafts[child.get()];
-    let table = &draft.schema.name;
-    let named = NamedReference::parse(table.as_str(), text)?;
-    let Some((parent, parent_draft)) = find(drafts, &named.parent) else {
-        return Err(usage(format!(
-            "tenancy: table {table}: via = {text:?}: there is no table {}",
-            named.parent
-        )));
-    };
-    let pairs = columns(draft, &named.columns)?
-        .into_iter()
-        .zip(columns(parent_draft, &named.parent_columns)?);
-    let mut pairs: Vec<(ColumnIndex, ColumnIndex)> = pairs.collect();
-    pairs.sort();
-    let is_it = |key: &&ForeignKey| {
-        let reference = &key.reference;
-        let columns = reference.columns.iter().copied();
-        let mut found: Vec<_> = columns
-            .zip(reference.parent_columns.iter().copied())
-            .collect();
-        found.sort();
-        key.child == child && reference.parent == parent && found == pairs
-    };
-    let Some(key) = keys.iter().find(is_it) else {
-        return Err(refused(format!(
-            "tenancy: table {table}: via = {text:?}: no foreign key is declared there, so that \
-             nothing keeps its rows from having no owner"
-        )));
-    };
-    if !key.is_validated {
-        return Err(refused(format!(
-            "tenancy: table {table}: foreign key {} is not validated: run ALTER TABLE {} \
-             VALIDATE CONSTRAINT {}",
-            key.name,
-            draft.catalog.sql_name(),
-            crate::sql::quote(&key.name)
-        )));
-    }
-    Ok(Class {
-        tenancy: Tenancy::Via {
-            reference: key.reference.clone(),
-        },
-        via_operators: key.operators.clone(),
-    })
-}
-
-fn columns(draft: &Draft, names: &[String]) -> Result<Vec<ColumnIndex>, StoreError> {
-    let find = |name: &String| {
-        draft.schema.column(name).ok_or_else(|| {
-            usage(format!(
-                "tenancy: table {} has no column {name}",
-                draft.schema.name
-            ))
-        })
-    };
-    names.iter().map(find).collect()
 }
 
 /// Names every table without an owner, with lines that would give it one.
@@ -232,10 +182,10 @@ fn suggestion(drafts: &[Draft], keys: &[ForeignKey], table: TableIndex) -> Optio
     Some(format!("{} -> {}", columns.join(", "), targets.join(", ")))
 }
 
-fn usage(message: String) -> StoreError {
+pub(super) fn usage(message: String) -> StoreError {
     StoreError::new(ErrorKind::Usage, message)
 }
 
-fn refused(message: String) -> StoreError {
+pub(super) fn refused(message: String) -> StoreError {
     StoreError::new(ErrorKind::Refused, message)
 }

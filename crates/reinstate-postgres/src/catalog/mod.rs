@@ -7,6 +7,7 @@ mod classify;
 mod kinds;
 mod query;
 mod read;
+mod ways;
 
 use std::collections::HashMap;
 
@@ -44,8 +45,11 @@ pub(crate) struct CatalogTable {
     pub columns: Vec<CatalogColumn>,
     /// What compares each column of the primary key, as SQL operators.
     pub key_operators: Vec<String>,
-    /// What compares each column of the foreign key that leads to the owner, the parent's first.
-    pub via_operators: Vec<String>,
+    /// For each reference that leads towards the owner, what compares its columns, the parent's
+    /// first.
+    pub way_operators: Vec<Vec<String>>,
+    /// Whether a row that reaches nobody is an error.
+    pub refuses_unowned: bool,
     pub unique_indexes: Vec<UniqueIndex>,
     pub triggers: Vec<Trigger>,
     pub sequences: Vec<OwnedSequence>,

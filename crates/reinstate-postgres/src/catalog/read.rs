@@ -54,7 +54,8 @@ pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalo
     let classes = classify(&drafts, &keys, map)?;
     for (draft, class) in drafts.iter_mut().zip(classes) {
         draft.schema.tenancy = class.tenancy;
-        draft.catalog.via_operators = class.via_operators;
+        draft.catalog.way_operators = class.way_operators;
+        draft.catalog.refuses_unowned = class.refuses_unowned;
         draft.schema.references.sort();
     }
     add_actions(&mut drafts, &keys);
@@ -94,7 +95,8 @@ fn read_tables(session: &Session) -> Result<Vec<Draft>, StoreError> {
                 partition_oids: get(&row, 6)?,
                 columns: Vec::new(),
                 key_operators: Vec::new(),
-                via_operators: Vec::new(),
+                way_operators: Vec::new(),
+                refuses_unowned: false,
                 unique_indexes: Vec::new(),
                 triggers: Vec::new(),
                 sequences: Vec::new(),

@@ -11,7 +11,7 @@ use reinstate_core::{ErrorKind, StoreError, TableIndex, Tenancy, TenantId};
 use super::counts::Written;
 use crate::catalog::{Catalog, get};
 use crate::connections::Connections;
-use crate::owner::owner_path;
+use crate::owner::{Selection, ownership};
 use crate::session::Session;
 use crate::snapshot::{Access, begin};
 use crate::tenancy::TenancyMap;
@@ -102,26 +102,28 @@ struct Counter<'a> {
 
 impl Counter<'_> {
     fn own(&self) -> Result<u64, StoreError> {
-        match owner_path(self.catalog, self.table, "t") {
-            Some(path) => self.count(&path.joins("JOIN"), &path.is_owner(self.tenant)?),
+        match ownership(self.catalog, self.table, "t") {
+            Some(owned) => self.count(&owned.joined(self.tenant)?),
             None => Ok(0),
         }
     }
 
     fn of_others(&self) -> Result<u64, StoreError> {
-        match owner_path(self.catalog, self.table, "t") {
-            Some(path) => self.count(&path.joins("LEFT JOIN"), &path.is_not_owner(self.tenant)?),
-            None => self.count("", "true"),
+        match ownership(self.catalog, self.table, "t") {
+            Some(owned) => self.count(&owned.of_others(self.tenant)?),
+            None => self.count(&Selection::everything()),
         }
     }
 
-    fn count(&self, joins: &str, condition: &str) -> Result<u64, StoreError> {
+    fn count(&self, rows: &Selection) -> Result<u64, StoreError> {
         let (schema, table) = self.catalog.table(self.table);
         // Row versions hold the low half of the number.
         let low = self.transaction & 0xffff_ffff;
         let sql = format!(
-            "SELECT count(*) FROM {} AS t{joins} WHERE t.xmin = '{low}'::xid AND {condition}",
-            table.sql_rows()
+            "SELECT count(*) FROM {} AS t{} WHERE t.xmin = '{low}'::xid AND {}",
+            table.sql_rows(),
+            rows.sources,
+            rows.condition
         );
         let operation = format!("count rows of the commit in table {}", schema.name);
         let row = self.session.row(&operation, &sql, &[])?;

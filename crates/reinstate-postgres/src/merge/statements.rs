@@ -6,7 +6,7 @@ use reinstate_core::{ColumnIndex, ErrorKind, StoreError, TableIndex, TableSchema
 
 use super::staging::Stage;
 use crate::catalog::{Catalog, CatalogTable};
-use crate::owner::{OwnerPath, owner_path};
+use crate::owner::{Ownership, ownership};
 use crate::sql::quote;
 
 /// What a statement is about.
@@ -26,8 +26,8 @@ impl<'a> Target<'a> {
         &self.catalog.tables[self.table.get()]
     }
 
-    fn path(&self, alias: &str) -> Result<OwnerPath, StoreError> {
-        owner_path(self.catalog, self.table, alias).ok_or_else(|| {
+    fn owned(&self, alias: &str) -> Result<Ownership, StoreError> {
+        ownership(self.catalog, self.table, alias).ok_or_else(|| {
             let message = format!("write table {}: no tenant owns it", self.schema().name);
             StoreError::new(ErrorKind::Refused, message)
         })
@@ -36,9 +36,9 @@ impl<'a> Target<'a> {
     /// Deletes the rows whose keys are staged, unless one of `keepers` holds for them.
     ///
     /// # Errors
-    /// As [`OwnerPath::conditions`].
+    /// As [`Ownership::listed`].
     pub(super) fn delete(&self, stage: &Stage, keepers: &[String]) -> Result<String, StoreError> {
-        let path = self.path("t")?;
+        let own = self.owned("t")?.listed(self.tenant)?;
         let unless: String = keepers
             .iter()
             .map(|keeper| format!(" AND NOT {keeper}"))
@@ -47,9 +47,9 @@ impl<'a> Target<'a> {
             "DELETE FROM {} AS t USING {} AS s{} WHERE {} AND {}{unless}",
             self.relation().sql_rows(),
             stage.name,
-            path.further_sources(),
+            own.sources,
             self.same_key("t", "s"),
-            path.conditions(self.tenant)?,
+            own.condition,
         ))
     }
 
@@ -58,9 +58,9 @@ impl<'a> Target<'a> {
     /// Rows are compared as the server writes them, the way they were read.
     ///
     /// # Errors
-    /// As [`OwnerPath::conditions`].
+    /// As [`Ownership::listed`].
     pub(super) fn delete_copies(&self, stage: &Stage) -> Result<String, StoreError> {
-        let path = self.path("t")?;
+        let own = self.owned("t")?.joined(self.tenant)?;
         let rows = self.relation().sql_rows();
         let whole = |alias: &str| format!("ROW({})::text", self.relation().sql_columns(alias));
         Ok(format!(
@@ -78,8 +78,8 @@ impl<'a> Target<'a> {
             whole("s"),
             stage.name,
             whole("t"),
-            path.joins("JOIN"),
-            path.is_owner(self.tenant)?,
+            own.sources,
+            own.condition,
         ))
     }
 
@@ -89,7 +89,8 @@ impl<'a> Target<'a> {
     /// # Errors
     /// `Refused` if the table has nothing but its key.
     pub(super) fn update(&self, stage: &Stage) -> Result<String, StoreError> {
-        let (live, staged) = (self.path("t")?, self.path("s")?);
+        let live = self.owned("t")?.listed(self.tenant)?;
+        let staged = self.owned("s")?.listed(self.tenant)?;
         let assignments: Vec<String> = self
             .value_columns()
             .filter(|column| !self.is_identity_always(*column))
@@ -107,11 +108,11 @@ impl<'a> Target<'a> {
             self.relation().sql_rows(),
             assignments.join(", "),
             stage.name,
-            live.further_sources(),
-            staged.further_sources(),
+            live.sources,
+            staged.sources,
             self.same_key("t", "s"),
-            live.conditions(self.tenant)?,
-            staged.conditions(self.tenant)?,
+            live.condition,
+            staged.condition,
         ))
     }
 
@@ -137,9 +138,9 @@ impl<'a> Target<'a> {
     /// Creates the staged rows that are the tenant's.
     ///
     /// # Errors
-    /// As [`OwnerPath::is_owner`].
+    /// As [`Ownership::joined`].
     pub(super) fn insert(&self, stage: &Stage) -> Result<String, StoreError> {
-        let path = self.path("s")?;
+        let own = self.owned("s")?.joined(self.tenant)?;
         let relation = self.relation();
         let names = relation.columns.iter().map(|column| quote(&column.name));
         // Without it the server refuses values for such a column; for others it means nothing.
@@ -158,8 +159,8 @@ impl<'a> Target<'a> {
             names.collect::<Vec<_>>().join(", "),
             relation.sql_columns("s"),
             stage.name,
-            path.joins("JOIN"),
-            path.is_owner(self.tenant)?,
+            own.sources,
+            own.condition,
         ))
     }
 
@@ -168,11 +169,14 @@ impl<'a> Target<'a> {
     /// COPY treats otherwise than INSERT.
     ///
     /// # Errors
-    /// As [`OwnerPath::is_owner`].
+    /// As [`Ownership::joined`].
     pub(super) fn copy(&self) -> Result<Option<String>, StoreError> {
         let relation = self.relation();
-        let path = self.path(&quote(&relation.relation))?;
-        if !path.hops.is_empty() || !relation.triggers.is_empty() {
+        let owned = self.owned(&quote(&relation.relation))?;
+        let Some(is_owner) = owned.by_row_alone(self.tenant)? else {
+            return Ok(None);
+        };
+        if !relation.triggers.is_empty() {
             return Ok(None);
         }
         let names = relation.columns.iter().map(|column| quote(&column.name));
@@ -180,7 +184,7 @@ impl<'a> Target<'a> {
             "COPY {} ({}) FROM STDIN WHERE {}",
             relation.sql_name(),
             names.collect::<Vec<_>>().join(", "),
-            path.is_owner(self.tenant)?,
+            is_owner,
         )))
     }
 

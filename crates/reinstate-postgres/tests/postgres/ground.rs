@@ -101,7 +101,7 @@ pub fn open_store(url: &str, adapt: impl FnOnce(&mut TenancyMap)) -> PostgresSto
 pub fn via(map: &mut TenancyMap, table: &str, reference: &str) {
     let reference = reference.to_owned();
     map.tables
-        .insert(table.to_owned(), TableRule::Via { reference });
+        .insert(table.to_owned(), TableRule::via(reference));
 }
 
 pub fn tenant(name: &str) -> TenantId {
@@ -197,7 +197,7 @@ impl Plan {
             rows: BTreeMap::new(),
         };
         let none = Rows::new();
-        for table in schema.write_order().unwrap() {
+        for table in schema.write_order() {
             let live = live.get(&table).unwrap_or(&none);
             let wanted = wanted.get(&table).unwrap_or(&none);
             plan.compare(table, schema.table(table).has_key(), live, wanted);

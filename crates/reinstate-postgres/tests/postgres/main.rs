@@ -8,3 +8,4 @@ mod ground;
 mod guards;
 mod merge;
 mod types;
+mod ways;

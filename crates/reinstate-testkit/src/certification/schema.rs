@@ -315,7 +315,7 @@ mod tests {
         for flavour in [Flavour::Native, Flavour::Columns] {
             let schema = standard_schema(flavour);
             assert_eq!(schema.tables().len(), 6);
-            assert_eq!(schema.write_order().unwrap().len(), 5);
+            assert_eq!(schema.write_order().len(), 5);
             let key_space = KeySpace::Global;
             let rows = Rows { flavour, key_space };
             let owner = owner("acme");

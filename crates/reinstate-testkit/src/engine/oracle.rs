@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reinstate_core::{ChangeCounts, Policy, StoreSchema, Switch, TableSchema, Tenancy, TenantId};
+use reinstate_core::{ChangeCounts, Policy, StoreSchema, Switch, TableSchema, TenantId};
 
 use crate::certification::Contents;
 use crate::certification::Row;
@@ -109,12 +109,8 @@ pub(super) fn is_closed(
     checks_references: bool,
 ) -> bool {
     schema.tables().iter().all(|table| {
-        let path = match &table.tenancy {
-            Tenancy::Via { reference } => Some(reference),
-            _ => None,
-        };
         table.references.iter().all(|reference| {
-            let is_path = Some(reference) == path;
+            let is_path = table.tenancy.references().any(|path| path == reference);
             if !is_path && !checks_references {
                 return true;
             }

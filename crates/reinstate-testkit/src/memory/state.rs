@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use reinstate_core::{
-    ErrorKind, JobId, JournalEntry, KeyForm, KeyPart, KeyWriter, Owner, Position, RowBatch, RowRef,
-    SequenceValue, StoreError, StoreSchema, TableIndex, Tenancy, TenantId, Timestamp, read_varint,
+    ErrorKind, JobId, JournalEntry, KeyForm, KeyPart, KeyWriter, Owner, Position, Route,
+    RouteCondition, RowBatch, RowRef, SequenceValue, StoreError, StoreSchema, TableIndex, Tenancy,
+    TenantId, Timestamp, read_varint,
 };
 
 use crate::memory::{KeySpace, MemoryOptions};
@@ -119,7 +120,7 @@ impl State {
                 let value = nth_value(columns, column.get()).unwrap_or_default();
                 Owner::from_bytes(value).unwrap_or(Owner::Shared)
             }
-            Tenancy::Via { .. } => match self.parent(table, columns) {
+            Tenancy::Via { .. } | Tenancy::OneOf { .. } => match self.parent(table, columns) {
                 Some((parent, stored)) => self.owner(parent, stored),
                 None => Owner::Shared,
             },
@@ -129,8 +130,13 @@ impl State {
 
     /// The row that the path to the tenant names; for tables that have one.
     fn parent(&self, table: TableIndex, columns: &[u8]) -> Option<(TableIndex, &Stored)> {
-        let Tenancy::Via { reference } = &self.schema.table(table).tenancy else {
-            return None;
+        let reference = match &self.schema.table(table).tenancy {
+            Tenancy::Via { reference } => reference,
+            Tenancy::OneOf { routes } => {
+                let open = routes.iter().find(|route| is_open(route, columns));
+                &open?.reference
+            }
+            _ => return None,
         };
         let parent = self.schema.table(reference.parent);
         let mut key = KeyWriter::new();
@@ -315,4 +321,15 @@ fn split_value(columns: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     };
     let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
     Some((Some(value), rest))
+}
+
+/// Whether a row may go this way towards its tenant.
+fn is_open(route: &Route, columns: &[u8]) -> bool {
+    let holds = |condition: &RouteCondition| {
+        let value = nth_value(columns, condition.column.get());
+        value == Some(condition.value.as_bytes())
+    };
+    let mut named = route.reference.columns.iter();
+    route.condition.as_ref().is_none_or(holds)
+        && named.all(|column| nth_value(columns, column.get()).is_some())
 }

@@ -69,7 +69,7 @@ impl MemoryStore {
     /// `Usage` if keys are unique only per tenant and a column says who the tenant is.
     pub fn try_new(schema: StoreSchema, options: MemoryOptions) -> Result<Self, StoreError> {
         let by_column =
-            |tenancy: &Tenancy| matches!(tenancy, Tenancy::Direct { .. } | Tenancy::Via { .. });
+            |tenancy: &Tenancy| tenancy.is_tenant_owned() && *tenancy != Tenancy::Native;
         if options.key_space == KeySpace::PerTenant
             && schema
                 .tables()

@@ -24,11 +24,7 @@ pub(super) fn plan_tenant(
     let tenant = &image.tenant().id;
     let mut description = describe_tenant(view, tenant)?;
     description.image_digest = image.digest();
-    let order = view
-        .schema()
-        .write_order()
-        .map_err(Error::schema("order the tables"))?;
-    for table in order {
+    for table in view.schema().write_order() {
         let operation = format!("read the snapshot's rows of {tenant}");
         let then = StreamCursor::new(image.rows(context, table), operation);
         let now = live_rows(context, view, tenant, table)?;

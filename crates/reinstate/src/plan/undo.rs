@@ -42,11 +42,7 @@ pub fn plan_undo(
     let mut parts = Vec::with_capacity(tenants.len());
     for tenant in tenants {
         let mut description = describe_tenant(view.as_ref(), tenant)?;
-        for table in view
-            .schema()
-            .write_order()
-            .map_err(Error::schema("order the tables"))?
-        {
+        for table in view.schema().write_order() {
             let changes = TableChanges::new(table, tenant, &mut writer);
             let undone = UndoTable {
                 context,
