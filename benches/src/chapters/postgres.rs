@@ -15,9 +15,9 @@ use super::Row;
 const PAIRS: usize = 7;
 const WRITERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(10);
-const IDLE: Duration = Duration::from_secs(4);
+const IDLE: Duration = Duration::from_secs(3);
 const RESTORED_TENANTS: usize = 60;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 pub fn measure() -> Result<Vec<Row>> {
     let site = PostgresSite::create()?;
@@ -153,7 +153,7 @@ fn writers(site: &PostgresSite) -> Result<Vec<Row>> {
     let client = site.client()?;
     let (mut idle, mut beside_copy, mut beside_restore) =
         (Waits::default(), Waits::default(), Waits::default());
-    let (mut copy_times, mut restore_times) = (Vec::new(), Vec::new());
+    let (mut copy_times, mut restore_times, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         idle.extend(
             writers
@@ -170,6 +170,7 @@ fn writers(site: &PostgresSite) -> Result<Vec<Row>> {
             Ok(start.elapsed().as_secs_f64())
         })?;
         copy_times.push(took);
+        let copy_p99 = waits.quantile_ms(0.99);
         beside_copy.extend(waits);
         site.delete(restored)?;
         let (took, waits) = writers.during(|| {
@@ -178,10 +179,11 @@ fn writers(site: &PostgresSite) -> Result<Vec<Row>> {
             Ok(start.elapsed().as_secs_f64())
         })?;
         restore_times.push(took);
+        ratios.push(waits.quantile_ms(0.99) / copy_p99);
         beside_restore.extend(waits);
     }
     let (copy, restore) = (Spread::of(&copy_times), Spread::of(&restore_times));
-    let ratio = beside_restore.quantile_ms(0.99) / beside_copy.quantile_ms(0.99);
+    let ratio = Spread::of(&ratios);
     let what = |when: &str| format!("PostgreSQL: waits of {WRITERS} other writers, {when}");
     Ok(vec![
         Row {
@@ -201,9 +203,11 @@ fn writers(site: &PostgresSite) -> Result<Vec<Row>> {
         Row {
             what: what(&format!("restore of {RESTORED_TENANTS} tenants")),
             figure: beside_restore.to_string(),
-            beside: format!("{ratio:.2} x the p99 beside COPY; the restore takes {restore} s"),
+            beside: format!(
+                "{ratio} x the p99 beside COPY, round by round; the restore takes {restore} s"
+            ),
             target: "p99 at most 1.2 x that beside COPY",
-            reached: Some(ratio <= 1.2),
+            reached: Some(ratio.median <= 1.2),
         },
     ])
 }
