@@ -56,9 +56,11 @@ pub fn open_store(
 ) -> anyhow::Result<Box<dyn LiveStore>> {
     let store: Box<dyn LiveStore> = match &configuration.store {
         StoreConfiguration::Embedded { path } => Box::new(open_embedded(path, cache_bytes)?),
-        StoreConfiguration::Postgres { url, tenancy } => {
-            crate::postgres::connect(&configuration.store_name, url, tenancy)?
-        }
+        StoreConfiguration::Postgres { url, tenancy } => Box::new(crate::postgres::connect(
+            &configuration.store_name,
+            url,
+            tenancy,
+        )?),
     };
     check(configuration, store.as_ref())?;
     Ok(store)

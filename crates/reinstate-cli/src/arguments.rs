@@ -69,6 +69,9 @@ pub enum Command {
     Init(Init),
     /// Check configuration, repository and store.
     Doctor,
+    /// Find out whose rows the tables hold (PostgreSQL).
+    #[command(subcommand)]
+    Tenancy(Tenancy),
     /// Take snapshots of the store.
     #[command(subcommand)]
     Capture(Capture),
@@ -141,6 +144,23 @@ pub struct Init {
     /// The column that holds the tenant's id (PostgreSQL).
     #[arg(long, value_name = "COLUMN", requires = "postgres_env")]
     pub column: Option<String>,
+}
+
+/// Arguments of `tenancy`.
+#[derive(Debug, Subcommand)]
+pub enum Tenancy {
+    /// Propose a section [tenancy] from the catalogue; what it is unsure of is left to be decided.
+    Suggest {
+        /// A column that holds the tenant's id; may be repeated [default: it is looked for].
+        #[arg(long = "column", value_name = "NAME")]
+        columns: Vec<String>,
+        /// Count rows, and read which kinds (type, id) pairs have: reads whole tables.
+        #[arg(long)]
+        count: bool,
+        /// Write the proposal to this file; must not exist yet [default: standard output].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Arguments of `capture`.

@@ -23,10 +23,12 @@ mod settings;
 mod snapshot;
 mod sql;
 mod store;
+mod suggest;
 mod tenancy;
 mod tls;
 mod view;
 
 pub use settings::{ConnectionSettings, SecretUrl};
 pub use store::PostgresStore;
+pub use suggest::{Proposal, RowCount, SuggestOptions, TenancyProposal};
 pub use tenancy::{RouteRule, TableRule, TenancyMap, Unowned};

@@ -29,7 +29,7 @@ const VERSION_MIN: i32 = 150_000;
 #[derive(Clone)]
 pub struct PostgresStore {
     connections: Arc<Connections>,
-    map: TenancyMap,
+    pub(crate) map: TenancyMap,
     id: StoreId,
 }
 
@@ -67,7 +67,8 @@ impl PostgresStore {
 }
 
 impl PostgresStore {
-    fn settings(&self) -> &ConnectionSettings {
+    /// How the database is reached.
+    pub(crate) fn settings(&self) -> &ConnectionSettings {
         self.connections.settings()
     }
 }

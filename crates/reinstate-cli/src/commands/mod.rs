@@ -15,6 +15,7 @@ mod run;
 mod show;
 mod stream;
 mod target;
+mod tenancy;
 mod tenants;
 mod undo;
 mod verify;
@@ -41,6 +42,7 @@ pub fn run(
         Command::Demo(demo) => demo::run(demo, global, console, interruption),
         Command::Init(init) => init::run(init, global, console),
         Command::Doctor => doctor::run(global, console, interruption),
+        Command::Tenancy(tenancy) => tenancy::run(tenancy, &session()?),
         Command::Capture(capture) => capture::run(capture, &session()?),
         Command::Snapshots(snapshots) => list::snapshots(snapshots, &session()?),
         Command::Tenants(tenants) => list::tenants(tenants, &session()?),

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use crate::sandbox::Sandbox;
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 18] = [
     "demo",
     "init",
     "doctor",
+    "tenancy",
     "capture",
     "snapshots",
     "tenants",

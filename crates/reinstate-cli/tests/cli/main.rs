@@ -13,3 +13,4 @@ mod prompting;
 mod restoring;
 mod sandbox;
 mod stopping;
+mod tenancy;

@@ -17,11 +17,19 @@ use crate::session::Session;
 use crate::tenancy::TenancyMap;
 
 /// A table while it is being put together.
-pub(super) struct Draft {
+pub(crate) struct Draft {
     pub schema: TableSchema,
     pub catalog: CatalogTable,
     /// Column numbers of the server, in the order of the columns.
     numbers: Vec<i16>,
+}
+
+/// The tables of a database before anybody said whose they are.
+pub(crate) struct Drafts {
+    /// In the order of their names; none has an owner or references yet.
+    pub tables: Vec<Draft>,
+    pub keys: Vec<ForeignKey>,
+    partitions: Partitions,
 }
 
 /// Reads the tables of a database, in the order of their names, each with its owner.
@@ -30,21 +38,11 @@ pub(super) struct Draft {
 /// `Unclassified` with every table that no rule covers; `Usage` if a rule names what does not
 /// exist; `Refused` if a declared owner cannot be relied on.
 pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalog, StoreError> {
-    let mut drafts = read_tables(session)?;
-    let mut partitions = HashMap::new();
-    for (index, draft) in (0..).map(TableIndex).zip(&drafts) {
-        let oids = &draft.catalog.partition_oids;
-        partitions.extend(
-            oids.iter()
-                .chain([&draft.catalog.oid])
-                .map(|&oid| (oid, index)),
-        );
-    }
-    read_columns(session, &mut drafts, &partitions)?;
-    read_indexes(session, &mut drafts, &partitions)?;
-    let keys = read_foreign_keys(session, &drafts, &partitions)?;
-    read_triggers(session, &mut drafts, &partitions)?;
-    read_owned_sequences(session, &mut drafts, &partitions)?;
+    let Drafts {
+        tables: mut drafts,
+        keys,
+        partitions,
+    } = read_drafts(session)?;
     for key in &keys {
         let references = &mut drafts[key.child.get()].schema.references;
         if !references.contains(&key.reference) {
@@ -70,6 +68,33 @@ pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalo
         schema,
         tables,
         foreign_keys: keys,
+        partitions,
+    })
+}
+
+/// Reads the tables of a database without asking whose they are.
+///
+/// # Errors
+/// `Refused` if two tables would have the same name, or a key cannot be represented.
+pub(crate) fn read_drafts(session: &Session) -> Result<Drafts, StoreError> {
+    let mut tables = read_tables(session)?;
+    let mut partitions = HashMap::new();
+    for (index, draft) in (0..).map(TableIndex).zip(&tables) {
+        let oids = &draft.catalog.partition_oids;
+        partitions.extend(
+            oids.iter()
+                .chain([&draft.catalog.oid])
+                .map(|&oid| (oid, index)),
+        );
+    }
+    read_columns(session, &mut tables, &partitions)?;
+    read_indexes(session, &mut tables, &partitions)?;
+    let keys = read_foreign_keys(session, &tables, &partitions)?;
+    read_triggers(session, &mut tables, &partitions)?;
+    read_owned_sequences(session, &mut tables, &partitions)?;
+    Ok(Drafts {
+        tables,
+        keys,
         partitions,
     })
 }

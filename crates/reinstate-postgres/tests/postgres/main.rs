@@ -7,5 +7,6 @@ mod fences;
 mod ground;
 mod guards;
 mod merge;
+mod tenancy;
 mod types;
 mod ways;

@@ -1,0 +1,133 @@
+//! A proposal whose rows the tables of a database hold, from its catalogue.
+//!
+//! The catalogue says which columns there are and which foreign keys are kept; it does not say
+//! what they mean. So what follows from keys that every row has is proposed as a rule, and
+//! everything else is left for a person to decide: a wrong owner would put rows of one tenant into
+//! the restore of another.
+//!
+//! *Cost*: a few queries of the catalogue. Tables are read only to count them, if that is asked
+//! for.
+
+mod decide;
+mod facts;
+mod names;
+mod render;
+mod tenant;
+mod undeclared;
+mod ways;
+
+use reinstate_core::{StoreError, TenantKind};
+
+use crate::session::Session;
+use crate::store::PostgresStore;
+use crate::tenancy::TableRule;
+
+/// What a proposal is made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SuggestOptions {
+    /// Columns that hold the tenant's id, the usual one first; none: it is looked for.
+    pub columns: Vec<String>,
+    /// Whether rows are counted and the kinds of (type, id) pairs are read, which reads whole
+    /// tables.
+    pub count_rows: bool,
+}
+
+/// Whose rows every table of a database holds, as far as its catalogue tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenancyProposal {
+    /// What kind of id a tenant has.
+    pub kind: TenantKind,
+    /// The column that holds the tenant's id.
+    pub column: String,
+    /// What is worth knowing about the choice of the column.
+    pub notes: Vec<String>,
+    /// Triggers that were allowed already.
+    pub allowed_triggers: Vec<String>,
+    /// One proposal for each table, in the order of their names.
+    pub tables: Vec<Proposal>,
+}
+
+/// Whose rows one table holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The table.
+    pub table: String,
+    /// What is proposed; the likeliest rule if it is unsure.
+    pub decision: TableRule,
+    /// Why.
+    pub reason: String,
+    /// Other rules that may be meant.
+    pub alternatives: Vec<TableRule>,
+    /// Whether a person has to decide.
+    pub is_unsure: bool,
+    /// Whether the table has the proposal's column, so that it is covered without a rule of its
+    /// own.
+    pub has_tenant_column: bool,
+    /// How many rows it has.
+    pub rows: RowCount,
+}
+
+/// How many rows a table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowCount {
+    /// They were counted.
+    Exact(u64),
+    /// The server's own estimate.
+    About(u64),
+    /// The server has not looked yet.
+    Unknown,
+}
+
+impl PostgresStore {
+    /// Proposes whose rows the tables hold, from the catalogue; what the store's own map says
+    /// counts only for the kind of id and the triggers. Needs no right but to connect; what
+    /// `count_rows` reads is left out where the role may not read it.
+    ///
+    /// # Errors
+    /// `Usage` if no column holds tenants' ids, or no table has a column that is named;
+    /// `Unavailable` if the server does not answer.
+    pub fn suggest_tenancy(&self, options: &SuggestOptions) -> Result<TenancyProposal, StoreError> {
+        let session = Session::connect(self.settings())?;
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        session.run("begin a transaction", begin)?;
+        let mut facts = facts::read(&session)?;
+        let tenant = tenant::find(&facts, &options.columns)?;
+        if options.count_rows {
+            facts.count_rows(&session)?;
+        }
+        let kinds = undeclared::read_kinds(&facts, &session, options.count_rows)?;
+        let tables = decide::decide(&facts, &tenant, &kinds);
+        session.roll_back();
+        Ok(TenancyProposal {
+            kind: self.map.kind.clone(),
+            column: tenant.columns[0].clone(),
+            notes: tenant.notes(&facts),
+            allowed_triggers: self.map.allowed_triggers.clone(),
+            tables,
+        })
+    }
+}
+
+impl TenancyProposal {
+    /// The tables that a person has to decide about.
+    pub fn unsure(&self) -> impl Iterator<Item = &Proposal> {
+        self.tables.iter().filter(|proposal| proposal.is_unsure)
+    }
+
+    /// The proposal as a section `[tenancy]` of the configuration, with the reasons as comments.
+    /// Tables that are to be decided stay unclassified in it, so that it is refused until they
+    /// are.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        render::to_toml(self)
+    }
+}
+
+impl TableRule {
+    /// The rule as lines of the configuration, each with its line end.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        render::rule(self)
+    }
+}
