@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Bytes that may be left to a writer who comes now and then. About 10 ms of a plain disk.
-const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes that may be left to a writer who comes now and then. About 3 ms of a plain disk.
+const BYTES_MAX: usize = 1024 * 1024;
 /// Bytes that may be left while nobody writes: the first who comes waits for them once.
 const QUIET_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long nobody else must have committed for the store to be quiet.

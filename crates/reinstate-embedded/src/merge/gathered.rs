@@ -5,7 +5,7 @@ use reinstate_core::{
 };
 
 /// The most bytes of rows that are written in place, however few the rows are.
-const IN_PLACE_BYTES_MAX: usize = 4 * 1024 * 1024;
+const IN_PLACE_BYTES_MAX: usize = 512 * 1024;
 
 /// Every row that a plan deletes, puts back or creates.
 pub(super) struct Gathered<'c> {
