@@ -13,6 +13,8 @@ mod writers;
 pub use embedded::{RestoreTimes, merge_once, plan_again, restore, restore_once};
 pub use limit::{RawStore, StoredBlocks};
 pub use measure::{Paired, Spread, Summary, pairs, peak_memory_bytes, time};
-pub use postgres::{PostgresSite, PostgresWriters, RawClient, TenantText, copy_tables_out};
+pub use postgres::{
+    ForeignKeys, PostgresSite, PostgresWriters, RawClient, TenantText, copy_tables_out,
+};
 pub use site::{Site, SiteOptions};
 pub use writers::{Waits, Writers};

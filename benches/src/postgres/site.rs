@@ -14,15 +14,14 @@ use reinstate_core::{
     Cancellation, JobId, LiveStore as _, Policy, Repository as _, RepositoryId, RowBatch,
     RowStream as _, Silent, SnapshotDescription, SnapshotId, Tenant, Timestamp,
 };
-use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl, TableRule, TenancyMap};
+use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl};
 use reinstate_repository::LocalRepository;
-use reinstate_synthetic::{
-    Flavour, LargeTenant, SyntheticSpec, SyntheticStore, Table, copy_text_line,
-};
+use reinstate_synthetic::{Flavour, SyntheticStore, Table, copy_text_line};
 use reinstate_testkit::cluster::{ClusterOptions, PostgresCluster};
 use tempfile::TempDir;
 
 use super::RawClient;
+use super::dataset::{ForeignKeys, MESSAGE_BYTES, fill, spec, tenancy};
 
 /// What the server is given: enough that nothing but the rows costs time. Commits reach the disk.
 const SERVER: [(&str, &str); 4] = [
@@ -37,9 +36,6 @@ const SERVER: [(&str, &str); 4] = [
 const FURTHER_SETTINGS: &str = "REINSTATE_BENCH_SERVER";
 
 const DATABASE: &str = "tracker";
-
-/// About how much text goes into one message of a COPY.
-const MESSAGE_BYTES: usize = 48 * 1024;
 
 const NOW: Timestamp = Timestamp::from_micros(0);
 
@@ -74,7 +70,7 @@ impl PostgresSite {
     ///
     /// # Errors
     /// If PostgreSQL is not installed or does not start; as it reports it.
-    pub fn create() -> Result<Self> {
+    pub fn create(keys: ForeignKeys) -> Result<Self> {
         let mut options = ClusterOptions::default();
         for (name, value) in SERVER {
             options = options.with(name, value);
@@ -91,7 +87,7 @@ impl PostgresSite {
         // Whole tenants go: checking row by row that nobody refers to them would scan the tables.
         keeper.run("SET session_replication_role = replica")?;
         let synthetic = SyntheticStore::try_new(spec(), Flavour::Columns)?;
-        fill(&synthetic, &keeper)?;
+        fill(&synthetic, &keeper, keys)?;
         let mut settings = ConnectionSettings::new(SecretUrl::new(url), DATABASE);
         settings.lanes = Self::LANES;
         let store = PostgresStore::connect(settings, tenancy(&synthetic))?;
@@ -342,45 +338,4 @@ impl TenantText {
         ensure!(row_count == self.row_count, "COPY took {row_count} rows");
         client.run("COMMIT")
     }
-}
-
-fn spec() -> SyntheticSpec {
-    SyntheticSpec {
-        seed: 20_221_123,
-        tenant_count: 200,
-        row_count: 400_000,
-        skew: 1.0,
-        large_tenant: Some(LargeTenant {
-            index: 0,
-            row_count: 100_000,
-        }),
-    }
-}
-
-fn tenancy(synthetic: &SyntheticStore) -> TenancyMap {
-    let mut map = TenancyMap::new(synthetic.tenant_kind());
-    map.column = Some("account_id".to_owned());
-    map.shared = vec!["currencies".to_owned(), "plans".to_owned()];
-    let reference = "issue_id -> issues.id".to_owned();
-    map.tables
-        .insert("comments".to_owned(), TableRule::via(reference));
-    map
-}
-
-fn fill(synthetic: &SyntheticStore, client: &RawClient) -> Result<()> {
-    client.run(&SyntheticStore::postgres_tables())?;
-    for table in Table::ALL {
-        let mut text = Vec::new();
-        synthetic.copy_text(table.index(), &mut text)?;
-        let text = Bytes::from(text);
-        let messages: Vec<Bytes> = (0..text.len())
-            .step_by(MESSAGE_BYTES)
-            .map(|start| text.slice(start..text.len().min(start + MESSAGE_BYTES)))
-            .collect();
-        client.copy_in(&format!("COPY {} FROM STDIN", table.name()), &messages)?;
-    }
-    client.run(&SyntheticStore::postgres_keys())?;
-    client.run(&synthetic.postgres_counters())?;
-    client.run("VACUUM ANALYZE")?;
-    client.run("CHECKPOINT")
 }
