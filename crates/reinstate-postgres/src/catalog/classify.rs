@@ -13,6 +13,8 @@ pub(crate) struct ForeignKey {
     pub child: TableIndex,
     pub reference: Reference,
     pub is_validated: bool,
+    /// Whether all of it can wait until the end of a transaction; a RESTRICT never does.
+    pub is_deferrable: bool,
     pub acts_on_delete: bool,
     pub acts_on_update: bool,
     /// What compares each pair of columns, the parent's first, as SQL operators.

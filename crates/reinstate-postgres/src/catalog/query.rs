@@ -108,7 +108,8 @@ pub(super) fn foreign_keys(session: &Session) -> Result<Vec<Row>, StoreError> {
                 k.confdeltype::text, k.confupdtype::text, {}, {},
                 ARRAY(SELECT format('OPERATOR(%s.%s)', o.oprnamespace::regnamespace::text, o.oprname)
                         FROM unnest(k.conpfeqop) WITH ORDINALITY u(operator, place)
-                        JOIN pg_operator o ON o.oid = u.operator ORDER BY u.place)
+                        JOIN pg_operator o ON o.oid = u.operator ORDER BY u.place),
+                k.condeferrable AND k.confdeltype <> 'r' AND k.confupdtype <> 'r'
            FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0
           ORDER BY k.conrelid, k.conname",
         names("conkey", "conrelid"),

@@ -266,6 +266,7 @@ fn read_foreign_keys(
             acts_on_delete: acts(&on_delete),
             acts_on_update: acts(&on_update),
             operators: get(&row, 8)?,
+            is_deferrable: get(&row, 9)?,
         });
     }
     Ok(keys)

@@ -2,12 +2,16 @@
 //!
 //! Order: deletes, children before parents; then, parents before children, rows that are put
 //! back and rows that are created; last the deletes that had to wait. In a table that refers to
-//! itself rows are created first, since one that is put back may refer to them. What no order
-//! satisfies, such as two rows that swap a unique value, is the server's to refuse.
+//! itself, or that is part of a cycle, rows are created first, since one that is put back may refer
+//! to them. What no order satisfies, such as two rows that swap a unique value, is the server's to
+//! refuse.
+
+use std::collections::BTreeMap;
 
 use reinstate_core::{ChangeSource, ErrorKind, RowRole, StoreError, TableIndex, TenantId};
 
 use super::counts::{Written, read_written};
+use super::cycles::Cycles;
 use super::keepers::Keepers;
 use super::sequences::RestoredValues;
 use super::staging::{Stage, StageColumns, Staging};
@@ -27,6 +31,7 @@ pub(super) fn apply(
     changes: &dyn ChangeSource,
     restored: &mut RestoredValues,
 ) -> Result<Written, StoreError> {
+    let cycles = Cycles::find(catalog, changes);
     let mut apply = Apply {
         staging: Staging {
             session,
@@ -38,18 +43,43 @@ pub(super) fn apply(
         keepers: Keepers::new(catalog, changes),
         restored,
         waiting: Vec::new(),
+        waiting_together: Vec::new(),
+        cycles: &cycles,
+        loosened: BTreeMap::new(),
+        to_tighten: Vec::new(),
+        updates: BTreeMap::new(),
     };
     session.run("defer what can be deferred", "SET CONSTRAINTS ALL DEFERRED")?;
-    for &table in changes.tables().iter().rev() {
-        apply.delete(table)?;
+    for table in cycles.loose_tables() {
+        apply.loosen(table)?;
     }
-    for &table in changes.tables() {
-        if apply.target(table).refers_to_itself() {
-            apply.create(table)?;
-            apply.put_back(table)?;
-        } else {
-            apply.put_back(table)?;
-            apply.create(table)?;
+    for step in cycles.steps().iter().rev() {
+        match step.as_slice() {
+            [table] => apply.delete(*table)?,
+            tables => apply.delete_together(tables)?,
+        }
+    }
+    for step in cycles.steps() {
+        match step.as_slice() {
+            [table] if cycles.loose(*table).is_some() => apply.create(*table)?,
+            [table] if apply.target(*table).refers_to_itself() => {
+                apply.create(*table)?;
+                apply.put_back(*table)?;
+            }
+            [table] => {
+                apply.put_back(*table)?;
+                apply.create(*table)?;
+            }
+            tables => apply.create_together(tables)?,
+        }
+    }
+    apply.tighten()?;
+    for step in cycles.steps() {
+        for &table in step {
+            // It may refer to what was created after it.
+            if step.len() > 1 || cycles.loose(table).is_some() {
+                apply.put_back(table)?;
+            }
         }
     }
     apply.delete_waiting()?;
@@ -57,8 +87,15 @@ pub(super) fn apply(
         "check the constraints of the tables",
         "SET CONSTRAINTS ALL IMMEDIATE",
     )?;
-    read_written(session, catalog)
+    let mut written = read_written(session, catalog)?;
+    for (table, updates) in apply.updates {
+        written.without_updates(&catalog.schema.table(table).name, updates)?;
+    }
+    Ok(written)
 }
+
+/// Statements for several tables, with the rows that each takes over.
+type Parts = Vec<(TableIndex, Stage, String)>;
 
 struct Apply<'a> {
     staging: Staging<'a>,
@@ -67,6 +104,14 @@ struct Apply<'a> {
     restored: &'a mut RestoredValues,
     /// Deletes with the number of rows that are still to be deleted.
     waiting: Vec<(TableIndex, Stage, u64)>,
+    waiting_together: Vec<Parts>,
+    cycles: &'a Cycles,
+    /// Rows to be deleted whose loose columns are NULL by now.
+    loosened: BTreeMap<TableIndex, Stage>,
+    /// Rows created with NULL in their loose columns.
+    to_tighten: Vec<(TableIndex, Stage)>,
+    /// Updates beyond the plan.
+    updates: BTreeMap<TableIndex, u64>,
 }
 
 impl<'a> Apply<'a> {
@@ -78,22 +123,59 @@ impl<'a> Apply<'a> {
         }
     }
 
-    fn delete(&mut self, table: TableIndex) -> Result<(), StoreError> {
+    /// Lets go of what rows to be deleted refer to, so that no order of deletes matters.
+    fn loosen(&mut self, table: TableIndex) -> Result<(), StoreError> {
         let expected = self.staging.changes.counts(table).deleted;
-        if expected == 0 {
+        let Some(loose) = self.cycles.loose(table).filter(|_| expected > 0) else {
             return Ok(());
-        }
+        };
+        let stage = self.stage_deleted(table, expected)?;
         let target = self.target(table);
-        let columns = if target.schema().has_key() {
+        let operation = format!("loosen rows of {}", target.schema().name);
+        let sql = target.loosen(&stage, loose)?;
+        let updated = self.staging.session.execute(&operation, &sql, &[])?;
+        *self.updates.entry(table).or_default() += updated;
+        self.loosened.insert(table, stage);
+        Ok(())
+    }
+
+    /// Gives rows that were created with NULL in their loose columns what belongs there.
+    fn tighten(&mut self) -> Result<(), StoreError> {
+        for (table, stage) in std::mem::take(&mut self.to_tighten) {
+            let Some(loose) = self.cycles.loose(table) else {
+                continue;
+            };
+            let target = self.target(table);
+            let operation = format!("tighten rows of {}", target.schema().name);
+            let sql = target.tighten(&stage, loose)?;
+            let updated = self.staging.session.execute(&operation, &sql, &[])?;
+            *self.updates.entry(table).or_default() += updated;
+            self.staging.discard(&stage)?;
+        }
+        Ok(())
+    }
+
+    fn stage_deleted(&mut self, table: TableIndex, expected: u64) -> Result<Stage, StoreError> {
+        let columns = if self.target(table).schema().has_key() {
             StageColumns::Key
         } else {
             StageColumns::All
         };
         let mut unseen = self.restored.of_none();
-        let stage = self
-            .staging
-            .stage(table, RowRole::Deleted, columns, expected, &mut unseen)?;
-        drop(unseen);
+        self.staging
+            .stage(table, RowRole::Deleted, columns, expected, &mut unseen)
+    }
+
+    fn delete(&mut self, table: TableIndex) -> Result<(), StoreError> {
+        let expected = self.staging.changes.counts(table).deleted;
+        if expected == 0 {
+            return Ok(());
+        }
+        let stage = match self.loosened.remove(&table) {
+            Some(stage) => stage,
+            None => self.stage_deleted(table, expected)?,
+        };
+        let target = self.target(table);
         let operation = format!("delete rows of {}", target.schema().name);
         let session = self.staging.session;
         if !target.schema().has_key() {
@@ -112,6 +194,9 @@ impl<'a> Apply<'a> {
     }
 
     fn delete_waiting(&mut self) -> Result<(), StoreError> {
+        for parts in std::mem::take(&mut self.waiting_together) {
+            self.run_together("delete", parts)?;
+        }
         // Noted children before parents.
         for (table, stage, expected) in std::mem::take(&mut self.waiting) {
             let target = self.target(table);
@@ -160,7 +245,10 @@ impl<'a> Apply<'a> {
         }
         let target = self.target(table);
         let operation = format!("create rows of {}", target.schema().name);
-        if let Some(copy) = target.copy()? {
+        let loose = self.cycles.loose(table);
+        if loose.is_none()
+            && let Some(copy) = target.copy()?
+        {
             let mut seen = self.restored.of(target.relation());
             let created = self
                 .staging
@@ -168,11 +256,111 @@ impl<'a> Apply<'a> {
             return check_changed(&operation, expected, created);
         }
         let stage = self.stage_whole(table, RowRole::Created, expected)?;
-        let created = self
-            .staging
-            .session
-            .execute(&operation, &target.insert(&stage)?, &[])?;
+        let created =
+            self.staging
+                .session
+                .execute(&operation, &target.insert(&stage, loose)?, &[])?;
+        if loose.is_some() {
+            check_changed(&operation, stage.row_count, created)?;
+            self.to_tighten.push((table, stage));
+            return Ok(());
+        }
         self.settle(&operation, &stage, created)
+    }
+
+    /// Deletes rows of several tables that refer to each other.
+    fn delete_together(&mut self, tables: &[TableIndex]) -> Result<(), StoreError> {
+        let deleted = |table: &TableIndex| self.staging.changes.counts(*table).deleted;
+        let tables: Vec<TableIndex> = tables.iter().copied().filter(|t| deleted(t) > 0).collect();
+        if let [table] = tables.as_slice() {
+            return self.delete(*table);
+        }
+        let mut parts = Vec::new();
+        for table in tables {
+            let expected = self.staging.changes.counts(table).deleted;
+            let stage = match self.loosened.remove(&table) {
+                Some(stage) => stage,
+                None => self.stage_deleted(table, expected)?,
+            };
+            let target = self.target(table);
+            let sql = if target.schema().has_key() {
+                target.delete(&stage, &[])?
+            } else {
+                target.delete_copies(&stage)?
+            };
+            parts.push((table, stage, sql));
+        }
+        let mut tables = parts.iter().map(|(table, _, _)| *table);
+        if tables.all(|table| self.keepers.conditions(table).is_empty()) {
+            return self.run_together("delete", parts);
+        }
+        for (table, _, _) in &parts {
+            self.keepers.keep(*table);
+        }
+        self.waiting_together.push(parts);
+        Ok(())
+    }
+
+    /// Creates rows of several tables that refer to each other.
+    fn create_together(&mut self, tables: &[TableIndex]) -> Result<(), StoreError> {
+        let created = |table: &TableIndex| self.staging.changes.counts(*table).created;
+        let tables: Vec<TableIndex> = tables.iter().copied().filter(|t| created(t) > 0).collect();
+        if let [table] = tables.as_slice() {
+            return self.create(*table);
+        }
+        let mut parts = Vec::new();
+        for table in tables {
+            let expected = self.staging.changes.counts(table).created;
+            let stage = self.stage_whole(table, RowRole::Created, expected)?;
+            let sql = self
+                .target(table)
+                .insert(&stage, self.cycles.loose(table))?;
+            parts.push((table, stage, sql));
+        }
+        self.run_together("create", parts)
+    }
+
+    /// Runs one statement for several tables: the server checks their keys at its end.
+    fn run_together(&mut self, verb: &str, parts: Parts) -> Result<(), StoreError> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let mut names = Vec::new();
+        for (table, _, _) in &parts {
+            let target = self.target(*table);
+            names.push(target.schema().name.as_str());
+            if !target.is_owned_by_row_alone()? {
+                let message = format!(
+                    "{verb} rows of {}: foreign keys that can neither wait nor be NULL lead back \
+                     to it, and whose its rows are is another table's to say. Make one of those \
+                     keys DEFERRABLE",
+                    target.schema().name
+                );
+                return Err(StoreError::new(ErrorKind::Refused, message));
+            }
+        }
+        let operation = format!("{verb} rows of {} together", names.join(", "));
+        let part = |(place, (_, _, sql)): (usize, &(TableIndex, Stage, String))| {
+            format!("part_{place} AS ({sql} RETURNING 1)")
+        };
+        let statements: Vec<String> = parts.iter().enumerate().map(part).collect();
+        let counts = (0..parts.len()).map(|place| format!("(SELECT count(*) FROM part_{place})"));
+        let sql = format!(
+            "WITH {} SELECT {}",
+            statements.join(", "),
+            counts.collect::<Vec<_>>().join(", ")
+        );
+        let row = self.staging.session.row(&operation, &sql, &[])?;
+        for (place, (table, stage, _)) in parts.into_iter().enumerate() {
+            let changed = get::<i64>(&row, place)?.cast_unsigned();
+            check_changed(&operation, stage.row_count, changed)?;
+            if verb == "create" && self.cycles.loose(table).is_some() {
+                self.to_tighten.push((table, stage));
+            } else {
+                self.staging.discard(&stage)?;
+            }
+        }
+        Ok(())
     }
 
     fn stage_whole(

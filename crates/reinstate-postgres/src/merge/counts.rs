@@ -27,6 +27,29 @@ impl Written {
             .collect()
     }
 
+    /// Takes out updates that the merge itself made beyond the plan, to break a cycle.
+    ///
+    /// # Errors
+    /// `Refused` if the server counted fewer.
+    pub(super) fn without_updates(
+        &mut self,
+        table: &TableName,
+        updates: u64,
+    ) -> Result<(), StoreError> {
+        let counted = self.by_name.get_mut(table).map(|(_, counts)| counts);
+        if let Some(counts) = counted
+            && let Some(rest) = counts.put_back.checked_sub(updates)
+        {
+            counts.put_back = rest;
+            return Ok(());
+        }
+        let message = format!(
+            "count what the transaction changed: the server counted fewer than {updates} updates \
+             of table {table}"
+        );
+        Err(StoreError::new(ErrorKind::Refused, message))
+    }
+
     /// How many rows of which tables the transaction left behind, if it wrote none twice.
     pub(super) fn rows_left(&self) -> Vec<(u32, u64)> {
         let tables = self.by_name.values();

@@ -3,6 +3,7 @@
 use reinstate_core::{ChangeSource, ErrorKind, StoreError, TableIndex, TenantId};
 use tokio_postgres::types::Type;
 
+use super::cycles::Cycles;
 use crate::catalog::{Catalog, OWN_NAMESPACE, get};
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
@@ -71,6 +72,7 @@ pub(super) fn check_changes(
     changes: &dyn ChangeSource,
 ) -> Result<(), StoreError> {
     let mut obstacles = Vec::new();
+    let cycles = Cycles::find(catalog, changes);
     for &index in changes.tables() {
         if catalog
             .schema
@@ -80,7 +82,8 @@ pub(super) fn check_changes(
             let message = "write rows: the plan names a table that no tenant owns";
             return Err(StoreError::new(ErrorKind::Refused, message));
         }
-        find_triggers(map, catalog, changes, index, &mut obstacles);
+        let is_loose = cycles.loose(index).is_some();
+        find_triggers(map, catalog, changes, (index, is_loose), &mut obstacles);
         find_actions(catalog, changes, index, &mut obstacles);
     }
     find_missing_privileges(session, catalog, changes, &mut obstacles)?;
@@ -95,14 +98,14 @@ fn find_triggers(
     map: &TenancyMap,
     catalog: &Catalog,
     changes: &dyn ChangeSource,
-    index: TableIndex,
+    (index, is_loose): (TableIndex, bool),
     obstacles: &mut Vec<String>,
 ) {
     let (schema, relation) = catalog.table(index);
     let counts = changes.counts(index);
     for trigger in &relation.triggers {
         let fires = trigger.on_insert && counts.created > 0
-            || trigger.on_update && counts.put_back > 0
+            || trigger.on_update && (counts.put_back > 0 || is_loose)
             || trigger.on_delete && counts.deleted > 0;
         if fires && !map.allows_trigger(schema.name.as_str(), &trigger.name) {
             let name = format!("{}.{}", schema.name, trigger.name);

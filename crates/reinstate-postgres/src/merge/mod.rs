@@ -19,6 +19,7 @@
 
 mod apply;
 mod counts;
+mod cycles;
 mod guards;
 mod keepers;
 mod mark;

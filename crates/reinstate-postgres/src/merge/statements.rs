@@ -2,6 +2,8 @@
 //!
 //! Aliases: `t` is the live table, `s` the stage.
 
+use std::collections::BTreeSet;
+
 use reinstate_core::{ColumnIndex, ErrorKind, StoreError, TableIndex, TableSchema, TenantId};
 
 use super::staging::Stage;
@@ -135,11 +137,23 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// Creates the staged rows that are the tenant's.
+    /// Creates the staged rows that are the tenant's, with NULL in the loose columns.
     ///
     /// # Errors
     /// As [`Ownership::joined`].
-    pub(super) fn insert(&self, stage: &Stage) -> Result<String, StoreError> {
+    pub(super) fn insert(
+        &self,
+        stage: &Stage,
+        loose: Option<&BTreeSet<ColumnIndex>>,
+    ) -> Result<String, StoreError> {
+        let is_loose = |column: ColumnIndex| loose.is_some_and(|loose| loose.contains(&column));
+        let values = self.columns().map(|column| {
+            if is_loose(column) {
+                "NULL".to_owned()
+            } else {
+                format!("s.{}", self.column(column))
+            }
+        });
         let own = self.owned("s")?.joined(self.tenant)?;
         let relation = self.relation();
         let names = relation.columns.iter().map(|column| quote(&column.name));
@@ -157,7 +171,7 @@ impl<'a> Target<'a> {
             "INSERT INTO {} ({}){overriding} SELECT {} FROM {} AS s{} WHERE {}",
             relation.sql_name(),
             names.collect::<Vec<_>>().join(", "),
-            relation.sql_columns("s"),
+            values.collect::<Vec<_>>().join(", "),
             stage.name,
             own.sources,
             own.condition,
@@ -188,6 +202,72 @@ impl<'a> Target<'a> {
         )))
     }
 
+    /// Sets the loose columns of the tenant's rows whose keys are staged to NULL.
+    ///
+    /// # Errors
+    /// As [`Ownership::listed`].
+    pub(super) fn loosen(
+        &self,
+        stage: &Stage,
+        loose: &BTreeSet<ColumnIndex>,
+    ) -> Result<String, StoreError> {
+        let assignments = loose
+            .iter()
+            .map(|&column| format!("{} = NULL", self.column(column)));
+        let filled = loose
+            .iter()
+            .map(|&column| format!("t.{} IS NOT NULL", self.column(column)));
+        let (assignments, filled): (Vec<_>, Vec<_>) = (assignments.collect(), filled.collect());
+        let condition = format!("({})", filled.join(" OR "));
+        self.update_from(stage, &assignments, &condition)
+    }
+
+    /// Gives the loose columns of the tenant's rows the values that are staged.
+    ///
+    /// # Errors
+    /// As [`Ownership::listed`].
+    pub(super) fn tighten(
+        &self,
+        stage: &Stage,
+        loose: &BTreeSet<ColumnIndex>,
+    ) -> Result<String, StoreError> {
+        let assignments = loose
+            .iter()
+            .map(|&column| format!("{0} = s.{0}", self.column(column)));
+        let filled = loose
+            .iter()
+            .map(|&column| format!("s.{} IS NOT NULL", self.column(column)));
+        let (assignments, filled): (Vec<_>, Vec<_>) = (assignments.collect(), filled.collect());
+        let condition = format!("({})", filled.join(" OR "));
+        self.update_from(stage, &assignments, &condition)
+    }
+
+    fn update_from(
+        &self,
+        stage: &Stage,
+        assignments: &[String],
+        condition: &str,
+    ) -> Result<String, StoreError> {
+        let own = self.owned("t")?.listed(self.tenant)?;
+        Ok(format!(
+            "UPDATE {} AS t SET {} FROM {} AS s{} WHERE {} AND {} AND {condition}",
+            self.relation().sql_rows(),
+            assignments.join(", "),
+            stage.name,
+            own.sources,
+            self.same_key("t", "s"),
+            own.condition,
+        ))
+    }
+
+    /// Whether a row's own columns say whether it is the tenant's.
+    ///
+    /// # Errors
+    /// As [`Ownership::joined`].
+    pub(super) fn is_owned_by_row_alone(&self) -> Result<bool, StoreError> {
+        Ok(self.owned("t")?.by_row_alone(self.tenant)?.is_some())
+    }
+
     /// That two aliases have the same primary key.
     fn same_key(&self, left: &str, right: &str) -> String {
         let columns = self.schema().key.iter().zip(&self.relation().key_operators);
@@ -204,12 +284,14 @@ impl<'a> Target<'a> {
         references.any(|reference| reference.parent == self.table)
     }
 
+    fn columns(&self) -> impl Iterator<Item = ColumnIndex> {
+        let count = u32::try_from(self.schema().columns.len()).unwrap_or(u32::MAX);
+        (0..count).map(ColumnIndex)
+    }
+
     fn value_columns(&self) -> impl Iterator<Item = ColumnIndex> {
         let schema = self.schema();
-        let count = u32::try_from(schema.columns.len()).unwrap_or(u32::MAX);
-        (0..count)
-            .map(ColumnIndex)
-            .filter(|column| !schema.key.contains(column))
+        self.columns().filter(|column| !schema.key.contains(column))
     }
 
     fn is_identity_always(&self, column: ColumnIndex) -> bool {
