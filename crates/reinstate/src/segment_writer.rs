@@ -1,7 +1,9 @@
 //! Writing a segment: rows become blocks, workers seal them, the object gets them in order.
 
-use rayon::iter::IndexedParallelIterator;
-use rayon::iter::{IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use reinstate_core::{ContentDigest, ErrorKind, ObjectId, ObjectWriter, RowBatch, RowRef};
 use reinstate_format::{
     BLOCK_PLAIN_BYTES_TARGET, BlockSealer, Dictionary, FormatError, IndexBuilder, RunKey,
@@ -40,19 +42,70 @@ struct PendingBlock {
     rows: RowBatch,
 }
 
+/// What workers seal blocks with.
+struct Sealing {
+    identity: SegmentIdentity,
+    level: i32,
+    dictionaries: Vec<Dictionary>,
+    /// Sealers that nobody uses; there are at most as many as workers.
+    idle: Mutex<Vec<BlockSealer>>,
+}
+
+impl Sealing {
+    fn seal(&self, block: &PendingBlock) -> Result<SealedBlock, FormatError> {
+        let idle = self.idle().pop();
+        let mut sealer = match idle {
+            Some(sealer) => sealer,
+            None => self.sealer()?,
+        };
+        let row_count = u32::try_from(block.rows.len()).expect("BUG: a block of 2^32 rows");
+        let sealed = sealer.seal(
+            &self.identity,
+            block.number,
+            &block.key,
+            block.rows.as_bytes(),
+            row_count,
+        );
+        self.idle().push(sealer);
+        sealed
+    }
+
+    fn sealer(&self) -> Result<BlockSealer, FormatError> {
+        let mut sealer = BlockSealer::new(self.level)?;
+        for dictionary in &self.dictionaries {
+            sealer.use_dictionary(dictionary)?;
+        }
+        Ok(sealer)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<BlockSealer>> {
+        // Only whole sealers are pushed and popped, so a panic elsewhere leaves nothing half-done.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A block that a worker is done with.
+type Sealed = (PendingBlock, Result<SealedBlock, FormatError>);
+
 /// A segment that is being written. Several runs may be open at once; their blocks interleave.
 ///
-/// Holds [`PENDING_BLOCKS_PER_THREAD`] blocks a worker, plain and sealed, and the index.
+/// Workers seal blocks while the caller gathers the next rows. Holds
+/// [`PENDING_BLOCKS_PER_THREAD`] blocks a worker, plain and sealed, or an eighth of the memory
+/// budget if that is less, one block at the least; and the index.
 pub(crate) struct SegmentWriter<'a> {
     context: Context<'a>,
-    identity: SegmentIdentity,
     object: Box<dyn ObjectWriter + 'a>,
     index: IndexBuilder,
-    sealers: Vec<BlockSealer>,
-    pending: Vec<PendingBlock>,
+    sealing: Arc<Sealing>,
+    sender: Sender<Sealed>,
+    receiver: Receiver<Sealed>,
+    /// Sealed blocks whose turn to be written has not come.
+    sealed: BTreeMap<u32, Sealed>,
     pending_bytes: usize,
     spare: Vec<RowBatch>,
+    /// How many blocks were cut, and how many of them are written.
     block_count: u32,
+    placed_count: u32,
     stored_bytes: u64,
 }
 
@@ -67,23 +120,33 @@ impl<'a> SegmentWriter<'a> {
         object
             .write(&header)
             .map_err(Error::repository("write the header of a segment"))?;
-        let slots = context.resources.threads() * PENDING_BLOCKS_PER_THREAD;
-        let sealers: Result<Vec<_>, _> = (0..slots).map(|_| BlockSealer::new(level)).collect();
+        let (sender, receiver) = channel();
+        let sealing = Sealing {
+            identity,
+            level,
+            dictionaries: Vec::new(),
+            idle: Mutex::default(),
+        };
         Ok(Self {
             index: IndexBuilder::new(identity, header.len() as u64),
-            sealers: sealers.map_err(Error::format("prepare compression"))?,
             stored_bytes: header.len() as u64,
             context,
-            identity,
             object,
-            pending: Vec::new(),
+            sealing: Arc::new(sealing),
+            sender,
+            receiver,
+            sealed: BTreeMap::new(),
             pending_bytes: 0,
             spare: Vec::new(),
             block_count: 0,
+            placed_count: 0,
         })
     }
 
-    /// Places dictionaries, each of which is used from now on for the small blocks of its table.
+    /// Places dictionaries, each of which is used for the small blocks of its table.
+    ///
+    /// # Panics
+    /// If a block was cut already.
     pub(crate) fn use_dictionaries(&mut self, dictionaries: &[Dictionary]) -> Result<(), Error> {
         for dictionary in dictionaries {
             self.index.place_dictionary(dictionary);
@@ -91,12 +154,9 @@ impl<'a> SegmentWriter<'a> {
                 .write(dictionary.bytes())
                 .map_err(Error::repository("write a dictionary of a segment"))?;
             self.stored_bytes += dictionary.bytes().len() as u64;
-            for sealer in &mut self.sealers {
-                sealer
-                    .use_dictionary(dictionary)
-                    .map_err(Error::format("prepare compression"))?;
-            }
         }
+        let sealing = Arc::get_mut(&mut self.sealing).expect("BUG: a block was cut already");
+        sealing.dictionaries.extend_from_slice(dictionaries);
         Ok(())
     }
 
@@ -125,57 +185,64 @@ impl<'a> SegmentWriter<'a> {
     }
 
     fn cut(&mut self, run: &mut OpenRun) -> Result<(), Error> {
+        self.context.check()?;
         let rows = std::mem::replace(&mut run.rows, self.spare.pop().unwrap_or_default());
         self.pending_bytes += rows.as_bytes().len();
-        self.pending.push(PendingBlock {
+        let block = PendingBlock {
             number: self.block_count,
             key: run.key.clone(),
             rows,
-        });
+        };
         self.block_count = self.block_count.checked_add(1).ok_or_else(|| {
             Error::new(ErrorKind::Refused, "write a segment: more than 2^32 blocks")
         })?;
+        let (sealing, sender) = (Arc::clone(&self.sealing), self.sender.clone());
+        self.context.resources.pool_handle().spawn(move || {
+            let sealed = sealing.seal(&block);
+            // Nobody listens any more when the writer was dropped: that is fine.
+            let _ = sender.send((block, sealed));
+        });
+        let slots = self.context.resources.threads() * PENDING_BLOCKS_PER_THREAD;
         let bytes_max = (self.context.resources.memory_bytes_max() / 8)
-            .min(self.sealers.len() * 2 * BLOCK_PLAIN_BYTES_TARGET);
-        if self.pending.len() == self.sealers.len() || self.pending_bytes >= bytes_max {
-            self.seal_pending()?;
+            .min(slots * 2 * BLOCK_PLAIN_BYTES_TARGET);
+        while (self.block_count - self.placed_count) as usize >= slots
+            || self.pending_bytes >= bytes_max
+        {
+            self.place_next()?;
         }
         Ok(())
     }
 
-    fn seal_pending(&mut self) -> Result<(), Error> {
-        self.context.check()?;
-        let (identity, pending) = (&self.identity, &self.pending);
-        let sealed: Vec<Result<SealedBlock, FormatError>> =
-            self.context.resources.pool().install(|| {
-                self.sealers
-                    .par_iter_mut()
-                    .zip(pending.into_par_iter())
-                    .map(|(sealer, block)| seal(sealer, identity, block))
-                    .collect()
-            });
-        for (block, sealed) in self.pending.iter().zip(sealed) {
-            let sealed = sealed.map_err(Error::format("compress a block"))?;
-            self.index.place(&block.key, &sealed);
-            self.object
-                .write(&sealed.stored)
-                .map_err(Error::repository("write a block of a segment"))?;
-            self.stored_bytes += sealed.stored.len() as u64;
+    /// Waits for the next block in order, and writes it.
+    fn place_next(&mut self) -> Result<(), Error> {
+        let next = self.placed_count;
+        while !self.sealed.contains_key(&next) {
+            // This writer holds a sender itself, so the channel never closes.
+            let sealed = self.receiver.recv().expect("BUG: the channel closed");
+            self.sealed.insert(sealed.0.number, sealed);
         }
-        for mut block in self.pending.drain(..) {
-            block.rows.clear();
-            if block.rows.capacity() <= 2 * BLOCK_PLAIN_BYTES_TARGET {
-                self.spare.push(block.rows);
-            }
+        let (mut block, sealed) = self.sealed.remove(&next).expect("BUG: waited for just now");
+        let sealed = sealed.map_err(Error::format("compress a block"))?;
+        self.index.place(&block.key, &sealed);
+        self.object
+            .write(&sealed.stored)
+            .map_err(Error::repository("write a block of a segment"))?;
+        self.stored_bytes += sealed.stored.len() as u64;
+        self.placed_count += 1;
+        self.pending_bytes -= block.rows.as_bytes().len();
+        block.rows.clear();
+        if block.rows.capacity() <= 2 * BLOCK_PLAIN_BYTES_TARGET {
+            self.spare.push(block.rows);
         }
-        self.pending_bytes = 0;
         Ok(())
     }
 
     /// Writes index and trailer. The object is still to be sealed, by
     /// [`seal`](FinishedSegment::seal), possibly after more bytes.
     pub(crate) fn finish(mut self) -> Result<FinishedSegment<'a>, Error> {
-        self.seal_pending()?;
+        while self.placed_count < self.block_count {
+            self.place_next()?;
+        }
         let end = self
             .index
             .finish()
@@ -205,19 +272,4 @@ impl FinishedSegment<'_> {
             .map_err(Error::repository("publish a segment"))?;
         Ok((object, self.end))
     }
-}
-
-fn seal(
-    sealer: &mut BlockSealer,
-    identity: &SegmentIdentity,
-    block: &PendingBlock,
-) -> Result<SealedBlock, FormatError> {
-    let row_count = u32::try_from(block.rows.len()).expect("BUG: a block of 2^32 rows");
-    sealer.seal(
-        identity,
-        block.number,
-        &block.key,
-        block.rows.as_bytes(),
-        row_count,
-    )
 }
