@@ -69,7 +69,7 @@ pub enum Command {
     Init(Init),
     /// Check configuration, repository and store.
     Doctor,
-    /// Find out whose rows the tables hold (PostgreSQL).
+    /// Find out whose rows the tables hold, and check that against the rows (PostgreSQL).
     #[command(subcommand)]
     Tenancy(Tenancy),
     /// Take snapshots of the store.
@@ -161,6 +161,8 @@ pub enum Tenancy {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Check the configured map against every row: reads whole tables, and writes nothing.
+    Check,
 }
 
 /// Arguments of `capture`.

@@ -9,6 +9,7 @@
 
 mod capture;
 mod catalog;
+mod check;
 mod connections;
 mod copy_text;
 mod error;
@@ -28,6 +29,7 @@ mod tenancy;
 mod tls;
 mod view;
 
+pub use check::{TenancyCheck, TenancyFault, TenancyFinding};
 pub use settings::{ConnectionSettings, SecretUrl};
 pub use store::PostgresStore;
 pub use suggest::{Proposal, RowCount, SuggestOptions, TenancyProposal};

@@ -101,7 +101,7 @@ pub(crate) fn ownership(catalog: &Catalog, table: TableIndex, alias: &str) -> Op
 }
 
 /// That two rows are joined by a reference, column by column.
-fn joined(
+pub(crate) fn joined(
     child: &CatalogTable,
     here: &str,
     parent: &CatalogTable,
@@ -269,6 +269,24 @@ impl Ownership {
         });
         let owner = format!("CASE {} END", cases.collect::<Vec<_>>().join(" "));
         (joins.concat(), owner)
+    }
+
+    /// That the row finds no parent by any of its ways, as SQL; nothing if its own column says whose
+    /// it is.
+    pub(crate) fn finds_nobody(&self) -> Option<String> {
+        let mut steps = Vec::new();
+        for way in &self.ways {
+            let hop = way.hops.first()?;
+            let Hop {
+                source, condition, ..
+            } = hop;
+            let step = format!("NOT EXISTS (SELECT FROM {source} WHERE {condition})");
+            // Ways that part later have their first step in common.
+            if !steps.contains(&step) {
+                steps.push(step);
+            }
+        }
+        Some(steps.join(" AND "))
     }
 
     /// That the row is the tenant's. With one way, its joins must be there.

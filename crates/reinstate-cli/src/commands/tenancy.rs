@@ -4,8 +4,10 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
+use reinstate_core::ErrorKind;
 use reinstate_postgres::{
-    PostgresStore, Proposal, RowCount, SuggestOptions, TableRule, TenancyProposal,
+    PostgresStore, Proposal, RowCount, SuggestOptions, TableRule, TenancyCheck, TenancyFault,
+    TenancyFinding, TenancyProposal,
 };
 use serde::Serialize;
 
@@ -14,7 +16,8 @@ use crate::configuration::StoreConfiguration;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::postgres;
-use crate::render::counted;
+use crate::progress::Progress;
+use crate::render::{count, counted};
 use crate::session::Session;
 
 #[derive(Serialize)]
@@ -43,6 +46,27 @@ struct ProposalRecord<'a> {
     toml: &'a str,
 }
 
+#[derive(Serialize)]
+struct FindingRecord<'a> {
+    #[serde(rename = "type")]
+    record: &'static str,
+    table: &'a str,
+    fault: &'static str,
+    reference: Option<&'a str>,
+    rows: u64,
+    key_columns: &'a [String],
+    keys: &'a [Vec<String>],
+}
+
+#[derive(Serialize)]
+struct CheckRecord {
+    #[serde(rename = "type")]
+    record: &'static str,
+    tables: usize,
+    references: usize,
+    findings: usize,
+}
+
 /// `tenancy`.
 pub fn run(arguments: &Tenancy, session: &Session<'_>) -> anyhow::Result<Exit> {
     let store = open(session)?;
@@ -58,6 +82,13 @@ pub fn run(arguments: &Tenancy, session: &Session<'_>) -> anyhow::Result<Exit> {
             let proposal = store.suggest_tenancy(&options)?;
             suggested(&proposal, out.as_deref(), session)?;
             Ok(Exit::Done)
+        }
+        Tenancy::Check => {
+            let progress = Progress::of("check the map");
+            let cancellation = session.interruption.cancellation();
+            let check = store.check_tenancy(&progress, cancellation)?;
+            progress.clear();
+            checked(&check, session)
         }
     }
 }
@@ -108,7 +139,7 @@ fn suggested(
     ));
     let path = session.configuration.path.display();
     console.note(format_args!(
-        "next: put it in the place of [tenancy] in {path}, then: reinstate doctor"
+        "next: put it in the place of [tenancy] in {path}, then: reinstate tenancy check"
     ));
     Ok(())
 }
@@ -146,5 +177,100 @@ fn record_of(table: &Proposal) -> TableRecord<'_> {
         rows_counted,
         rule: table.decision.to_toml(),
         alternatives: table.alternatives.iter().map(TableRule::to_toml).collect(),
+    }
+}
+
+fn checked(check: &TenancyCheck, session: &Session<'_>) -> anyhow::Result<Exit> {
+    let console = session.console;
+    let mut table = "";
+    for finding in &check.findings {
+        if finding.table != table {
+            table = &finding.table;
+            console.line(table);
+        }
+        console.line(format_args!("  {}", finding_text(finding)));
+        if !finding.keys.is_empty() {
+            console.line(format_args!("      {}", keys_text(finding)));
+        }
+        console.record(&FindingRecord {
+            record: "tenancy_finding",
+            table: &finding.table,
+            fault: fault_name(finding.fault),
+            reference: finding.reference.as_deref(),
+            rows: finding.row_count,
+            key_columns: &finding.key_columns,
+            keys: &finding.keys,
+        });
+    }
+    console.record(&CheckRecord {
+        record: "tenancy_check",
+        tables: check.owned_table_count,
+        references: check.reference_count,
+        findings: check.findings.len(),
+    });
+    let looked_at = format!(
+        "{} of tenants and {} that could cross",
+        counted(check.owned_table_count as u64, "table", "tables"),
+        counted(check.reference_count as u64, "reference", "references"),
+    );
+    if check.findings.is_empty() {
+        console.line(format_args!(
+            "{looked_at}: every row has one owner, and none refers to another tenant's"
+        ));
+        return Ok(Exit::Done);
+    }
+    let found = counted(check.findings.len() as u64, "finding", "findings");
+    let message = format!("{found} in {looked_at}: the data does not agree with the map");
+    let next = "correct the rows or the map, then: reinstate tenancy check";
+    let exit = Exit::of(ErrorKind::Refused);
+    Err(Failure::ending(exit, "tenancy_findings", message)
+        .next(next)
+        .into())
+}
+
+fn finding_text(finding: &TenancyFinding) -> String {
+    let rows = counted(finding.row_count, "row", "rows");
+    let reference = finding.reference.as_deref().unwrap_or_default();
+    match finding.fault {
+        TenancyFault::Unowned => format!("{rows} without an owner: no way of theirs ends at a row"),
+        TenancyFault::RoutesDisagree => {
+            format!("{rows} with two owners: {reference} leads to another tenant than the map does")
+        }
+        TenancyFault::CrossesTenants => {
+            format!("{rows} of one tenant with a row of another: {reference}")
+        }
+        TenancyFault::SharedRefersToOwned => {
+            format!("{rows} of everybody's with a row of a tenant's: {reference}")
+        }
+        _ => format!("{rows} that are wrong: {reference}"),
+    }
+}
+
+/// The keys of the first rows, as `id: 4, 9, 12`.
+fn keys_text(finding: &TenancyFinding) -> String {
+    let keys = finding.keys.iter().map(|key| match key.as_slice() {
+        [value] => value.clone(),
+        values => format!("({})", values.join(", ")),
+    });
+    let keys: Vec<String> = keys.collect();
+    let more = finding.row_count.saturating_sub(keys.len() as u64);
+    let more = match more {
+        0 => String::new(),
+        more => format!(" and {} more", count(more)),
+    };
+    format!(
+        "{}: {}{more}",
+        finding.key_columns.join(", "),
+        keys.join(", ")
+    )
+}
+
+const fn fault_name(fault: TenancyFault) -> &'static str {
+    match fault {
+        TenancyFault::Unowned => "unowned",
+        TenancyFault::RoutesDisagree => "routes_disagree",
+        TenancyFault::CrossesTenants => "crosses_tenants",
+        TenancyFault::SharedRefersToOwned => "shared_refers_to_owned",
+        _ => "other",
     }
 }

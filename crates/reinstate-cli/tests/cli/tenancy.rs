@@ -10,7 +10,7 @@ use crate::sandbox::Sandbox;
 const SCHEMA: &str = include_str!("../../../reinstate-postgres/tests/postgres/tenancy/schema.sql");
 
 /// What says whether a map is accepted.
-const CHECK: [&str; 1] = ["init"];
+const CHECK: [&str; 2] = ["tenancy", "check"];
 
 /// A directory with a configuration for a database of its own.
 struct Ground {
@@ -28,6 +28,17 @@ impl Ground {
         };
         ground.configure("[tenancy]\nkind = \"account\"\n");
         ground
+    }
+
+    /// Writes a configuration with the proposal, its doubts decided.
+    fn decide(&self) {
+        let run = self.sandbox.run(&["tenancy", "suggest", "--count"]);
+        assert!(run.stderr.contains("7 tables to be decided"), "{run:?}");
+        let mut map = run.stdout;
+        for (table, choice) in CHOICES {
+            map = decided(&map, table, choice);
+        }
+        self.configure(&map);
     }
 
     /// Writes a configuration with this section `[tenancy]`.
@@ -114,18 +125,55 @@ fn a_proposal_is_refused_until_it_is_decided_and_then_accepted() {
 #[test]
 fn a_proposal_whose_doubts_are_decided_is_accepted() {
     let ground = Ground::new();
-    let run = ground.sandbox.run(&["tenancy", "suggest", "--count"]);
-    assert!(run.stderr.contains("7 tables to be decided"), "{run:?}");
-    let choices = CHOICES.iter();
-    let map = choices.fold(run.stdout, |map, (table, choice)| {
-        decided(&map, table, *choice)
-    });
-    ground.configure(&map);
+    ground.decide();
     let unproven = "foreign key shipments_order is not validated";
     ground.sandbox.run(&CHECK).refused(1, &[unproven]);
     let validate = "ALTER TABLE shipments VALIDATE CONSTRAINT shipments_order";
     ground.database.psql(validate).unwrap();
-    ground.sandbox.run(&CHECK).done(&[]);
+    let clean = "19 tables of tenants and 5 references that could cross: every row has one owner";
+    ground.sandbox.run(&CHECK).done(&[clean]);
+    let run = ground.sandbox.json(&CHECK);
+    assert_eq!(run.record("tenancy_check")["findings"], 0);
+    ground.sandbox.run(&["init"]).done(&["prepared: 24 tables"]);
+}
+
+#[test]
+fn faults_in_the_data_are_named_by_table_with_keys_and_no_other_value() {
+    let ground = Ground::new();
+    ground.decide();
+    let faults = "ALTER TABLE shipments VALIDATE CONSTRAINT shipments_order;
+        UPDATE orders SET customer_id = 201 WHERE account_id = 1;
+        UPDATE orders SET replaces_id = 101 WHERE id = 203;
+        UPDATE order_tags SET tag_id = 201 WHERE order_id = 102;
+        INSERT INTO comments VALUES (3, 'Secret', 1)";
+    ground.database.psql(faults).unwrap();
+    let run = ground.sandbox.run(&CHECK);
+    run.refused(1, &["4 findings", "next: correct the rows or the map"]);
+    let expected = "\
+comments
+  1 row without an owner: no way of theirs ends at a row
+      id: 3
+order_tags
+  1 row with two owners: tag_id -> tags.id leads to another tenant than the map does
+      order_id, tag_id: (102, 201)
+orders
+  5 rows with two owners: customer_id -> customers.id leads to another tenant than the map does
+      id: 101, 102, 103, 104, 105
+  1 row of one tenant with a row of another: replaces_id -> orders.id
+      id: 203
+";
+    assert_eq!(run.stdout, expected);
+    assert!(!run.stderr.contains("Secret"));
+    let run = ground.sandbox.json(&CHECK);
+    assert_eq!(
+        (run.code, &run.record("tenancy_check")["findings"]),
+        (1, &4.into())
+    );
+    assert_eq!(run.record("error")["kind"], "tenancy_findings");
+    let mut found = run.records();
+    found.retain(|record| record["fault"] == "crosses_tenants");
+    assert_eq!(found[0]["keys"][0][0], "203");
+    assert_eq!(found[0]["reference"], "replaces_id -> orders.id");
 }
 
 #[test]
@@ -163,6 +211,8 @@ fn what_cannot_be_meant_is_refused_with_what_could() {
 #[test]
 fn an_embedded_store_needs_no_map() {
     let sandbox = Sandbox::captured();
-    let run = sandbox.run(&["tenancy", "suggest"]);
-    run.refused(2, &["keeps every row's owner beside the row"]);
+    for verb in ["suggest", "check"] {
+        let run = sandbox.run(&["tenancy", verb]);
+        run.refused(2, &["keeps every row's owner beside the row"]);
+    }
 }

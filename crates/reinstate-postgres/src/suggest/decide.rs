@@ -63,7 +63,13 @@ pub(super) fn decide(facts: &Facts, tenant: &Tenant, kinds: &AllKinds) -> Vec<Pr
             break;
         }
     }
-    while state.advance(State::by_weak_ways) {}
+    // Pairs name tables of every kind, so they come when as much as possible is known of those.
+    loop {
+        while state.advance(State::by_weak_ways_but_pairs) {}
+        if !state.advance(State::by_weak_ways) {
+            break;
+        }
+    }
     state.advance(|state, index| Some(state.shared(index)));
     let proposals = state.proposals.into_iter().flatten().collect::<Vec<_>>();
     assert_eq!(
@@ -242,6 +248,14 @@ impl<'a> State<'a> {
             TableRule::OneOf { routes, unowned },
             reason,
         ))
+    }
+
+    fn by_weak_ways_but_pairs(&self, index: TableIndex) -> Option<Verdict> {
+        let mut pairs = self.kinds.keys();
+        if pairs.any(|pair| pair.table == index) {
+            return None;
+        }
+        self.by_weak_ways(index)
     }
 
     /// Tables with a way that not every row has, or that nothing guards.

@@ -30,6 +30,33 @@ pub(super) fn read(session: &Session) -> Result<Facts, StoreError> {
         place(left).cmp(&place(right))
     });
     keys.dedup_by(|left, right| left.child == right.child && left.reference == right.reference);
+    let mut found = read_sizes(session)?;
+    let sizes = tables.iter().map(|table| {
+        let found = found.remove(&table.catalog.oid);
+        found.unwrap_or((RowCount::Unknown, None))
+    });
+    let (rows, extensions) = sizes.unzip();
+    Ok(Facts {
+        tables,
+        keys,
+        rows,
+        extensions,
+    })
+}
+
+/// How many rows every table has, by its object id, as the server estimates it.
+pub(crate) fn estimates(session: &Session) -> Result<HashMap<u32, u64>, StoreError> {
+    let sizes = read_sizes(session)?.into_iter();
+    Ok(sizes
+        .filter_map(|(oid, (rows, _))| match rows {
+            RowCount::Exact(rows) | RowCount::About(rows) => Some((oid, rows)),
+            RowCount::Unknown => None,
+        })
+        .collect())
+}
+
+/// The size of every table by its object id, and the extension that it belongs to.
+fn read_sizes(session: &Session) -> Result<HashMap<u32, (RowCount, Option<String>)>, StoreError> {
     let sql = "SELECT c.oid,
                   CASE WHEN c.relkind = 'p' THEN (
                       SELECT CASE WHEN bool_or(l.reltuples < 0) THEN -1
@@ -48,17 +75,7 @@ pub(super) fn read(session: &Session) -> Result<Facts, StoreError> {
         let rows = u64::try_from(estimate).map_or(RowCount::Unknown, RowCount::About);
         found.insert(oid, (rows, get::<Option<String>>(&row, 2)?));
     }
-    let sizes = tables.iter().map(|table| {
-        let found = found.remove(&table.catalog.oid);
-        found.unwrap_or((RowCount::Unknown, None))
-    });
-    let (rows, extensions) = sizes.unzip();
-    Ok(Facts {
-        tables,
-        keys,
-        rows,
-        extensions,
-    })
+    Ok(found)
 }
 
 impl Facts {

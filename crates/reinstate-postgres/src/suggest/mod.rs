@@ -16,6 +16,7 @@ mod tenant;
 mod undeclared;
 mod ways;
 
+pub(crate) use facts::estimates;
 use reinstate_core::{StoreError, TenantKind};
 
 use crate::session::Session;

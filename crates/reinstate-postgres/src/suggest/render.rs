@@ -64,7 +64,7 @@ fn head(out: &mut String, proposal: &TenancyProposal) {
         out,
         &format!(
             "Whose rows {} tables hold, proposed by reinstate tenancy suggest. Review it, put it \
-             in the place of [tenancy] in the configuration, then run: reinstate doctor",
+             in the place of [tenancy] in the configuration, then run: reinstate tenancy check",
             proposal.tables.len()
         ),
     );

@@ -1,5 +1,6 @@
 //! Finding out whose rows the tables of a database hold.
 
+mod check;
 mod suggest;
 
 use std::path::Path;

@@ -160,3 +160,32 @@ fn names_that_no_rule_can_write_are_left_to_a_person() {
     assert!(items.is_unsure, "{items:?}");
     assert!(items.reason.contains("cannot name"), "{items:?}");
 }
+
+#[test]
+fn a_pair_decides_only_if_every_kind_leads_to_a_tenant_for_sure() {
+    let database = database(SCHEMA);
+    let decides = |change: &str| {
+        database.psql(change).unwrap();
+        let proposal = suggest(&database, &counted());
+        let found = of(&proposal, "comments").clone();
+        (!found.is_unsure, found.reason)
+    };
+    assert!(decides("").0);
+    for (insert, why) in [
+        ("'Feedback', 1", "to be decided first"),
+        ("'Nothing', 1", "by the kind Nothing"),
+        ("'User', 1", "by the kind User"),
+        ("'Comment', 1", "by the kind Comment"),
+        ("' Order', 101", "by the kind  Order"),
+    ] {
+        let change =
+            format!("DELETE FROM comments WHERE id = 9; INSERT INTO comments VALUES (9, {insert})");
+        let (is_sure, reason) = decides(&change);
+        assert!(!is_sure && reason.contains(why), "{insert}: {reason}");
+    }
+    let nullable = "DELETE FROM comments WHERE id = 9;
+        ALTER TABLE comments ALTER commentable_id DROP NOT NULL";
+    assert!(!decides(nullable).0);
+    let (is_sure, reason) = decides("DELETE FROM comments");
+    assert!(!is_sure && reason.contains("no row says yet"), "{reason}");
+}
