@@ -151,7 +151,8 @@ pub struct Init {
 pub enum Tenancy {
     /// Propose a section [tenancy] from the catalogue; what it is unsure of is left to be decided.
     Suggest {
-        /// A column that holds the tenant's id; may be repeated [default: it is looked for].
+        /// A column that holds the tenant's id; may be repeated [default: the configured one, or the
+        /// likeliest].
         #[arg(long = "column", value_name = "NAME")]
         columns: Vec<String>,
         /// Count rows, and read which kinds (type, id) pairs have: reads whole tables.

@@ -4,7 +4,7 @@
 //! keys that every row has, nearest tables first. Whatever else leads to an owned row, or to one
 //! that is undecided, is written down but left open. What nothing leads anywhere is shared.
 
-use reinstate_core::{ColumnIndex, TableIndex};
+use reinstate_core::{ColumnIndex, StoreError, TableIndex};
 
 use super::Proposal;
 use super::facts::Facts;
@@ -12,7 +12,7 @@ use super::tenant::Tenant;
 use super::undeclared::AllKinds;
 use super::ways::{Way, counted_pair, weak_ways};
 use crate::catalog::ForeignKey;
-use crate::tenancy::{RouteRule, TableRule, Unowned};
+use crate::tenancy::{RouteRule, TableRule, TenancyMap, Unowned};
 
 /// How many tables are named in a reason.
 const NAMED_MAX: usize = 3;
@@ -35,6 +35,8 @@ pub(super) struct State<'a> {
     pub facts: &'a Facts,
     pub tenant: &'a Tenant,
     pub kinds: &'a AllKinds,
+    /// What was decided before.
+    rules: Vec<Option<TableRule>>,
     standings: Vec<Standing>,
     proposals: Vec<Option<Proposal>>,
 }
@@ -47,12 +49,25 @@ struct Verdict {
     is_unsure: bool,
 }
 
-/// Decides about every table, in their order.
-pub(super) fn decide(facts: &Facts, tenant: &Tenant, kinds: &AllKinds) -> Vec<Proposal> {
+/// Decides about every table, in their order; what `map` has a rule for is decided already.
+///
+/// # Errors
+/// `Usage` if the map has several rules for a table.
+pub(super) fn decide(
+    facts: &Facts,
+    tenant: &Tenant,
+    kinds: &AllKinds,
+    map: &TenancyMap,
+) -> Result<Vec<Proposal>, StoreError> {
+    let mut rules = Vec::with_capacity(facts.tables.len());
+    for index in facts.indexes() {
+        rules.push(map.rule(facts.name(index))?);
+    }
     let mut state = State {
         facts,
         tenant,
         kinds,
+        rules,
         standings: vec![Standing::Free; facts.tables.len()],
         proposals: vec![None; facts.tables.len()],
     };
@@ -77,7 +92,7 @@ pub(super) fn decide(facts: &Facts, tenant: &Tenant, kinds: &AllKinds) -> Vec<Pr
         facts.tables.len(),
         "BUG: a table without a proposal"
     );
-    proposals
+    Ok(proposals)
 }
 
 impl<'a> State<'a> {
@@ -126,6 +141,16 @@ impl<'a> State<'a> {
     /// Tables that need no other to be understood.
     fn by_itself(&self, index: TableIndex) -> Option<Verdict> {
         let facts = self.facts;
+        if let Some(rule) = &self.rules[index.get()] {
+            let standing = match rule {
+                TableRule::Shared | TableRule::Excluded => Standing::Outside,
+                TableRule::Direct { .. } | TableRule::Via { .. } | TableRule::OneOf { .. } => {
+                    Standing::Owned
+                }
+            };
+            let reason = "decided in the configuration".to_owned();
+            return Some(Verdict::sure(standing, rule.clone(), reason));
+        }
         if let Some(reason) = facts.is_outside(index) {
             return Some(Verdict::sure(
                 Standing::Outside,

@@ -27,7 +27,8 @@ use crate::tenancy::TableRule;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SuggestOptions {
-    /// Columns that hold the tenant's id, the usual one first; none: it is looked for.
+    /// Columns that hold the tenant's id, the usual one first; none: the map's column or, without
+    /// one, the likeliest.
     pub columns: Vec<String>,
     /// Whether rows are counted and the kinds of (type, id) pairs are read, which reads whole
     /// tables.
@@ -81,9 +82,10 @@ pub enum RowCount {
 }
 
 impl PostgresStore {
-    /// Proposes whose rows the tables hold, from the catalogue; what the store's own map says
-    /// counts only for the kind of id and the triggers. Needs no right but to connect; what
-    /// `count_rows` reads is left out where the role may not read it.
+    /// Proposes whose rows the tables hold, from the catalogue. What the store's own map has a
+    /// rule for is decided, and what follows from that is proposed; its column is the tenant's if
+    /// the options name none. Needs no right but to connect; what `count_rows` reads is left out
+    /// where the role may not read it.
     ///
     /// # Errors
     /// `Usage` if no column holds tenants' ids, or no table has a column that is named;
@@ -93,12 +95,16 @@ impl PostgresStore {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         session.run("begin a transaction", begin)?;
         let mut facts = facts::read(&session)?;
-        let tenant = tenant::find(&facts, &options.columns)?;
+        let mut columns = options.columns.clone();
+        if columns.is_empty() {
+            columns.extend(self.map.column.clone());
+        }
+        let tenant = tenant::find(&facts, &columns)?;
         if options.count_rows {
             facts.count_rows(&session)?;
         }
         let kinds = undeclared::read_kinds(&facts, &session, options.count_rows)?;
-        let tables = decide::decide(&facts, &tenant, &kinds);
+        let tables = decide::decide(&facts, &tenant, &kinds, &self.map)?;
         session.roll_back();
         Ok(TenancyProposal {
             kind: self.map.kind.clone(),

@@ -1,7 +1,9 @@
 //! The proposal.
 
 use reinstate_core::ErrorKind;
-use reinstate_postgres::{Proposal, RowCount, SuggestOptions, TableRule, TenancyProposal};
+use reinstate_postgres::{
+    Proposal, RowCount, SuggestOptions, TableRule, TenancyMap, TenancyProposal, Unowned,
+};
 use reinstate_testkit::cluster::shared_cluster;
 
 use super::{SCHEMA, database, empty_map, reviewed, store, suggest};
@@ -188,4 +190,42 @@ fn a_pair_decides_only_if_every_kind_leads_to_a_tenant_for_sure() {
     assert!(!decides(nullable).0);
     let (is_sure, reason) = decides("DELETE FROM comments");
     assert!(!is_sure && reason.contains("no row says yet"), "{reason}");
+}
+
+#[test]
+fn what_is_decided_stays_decided_and_decides_what_follows_from_it() {
+    let database = database(SCHEMA);
+    let all = |map: TenancyMap| {
+        let store = store(&database.url(), map);
+        store.suggest_tenancy(&SuggestOptions::default()).unwrap()
+    };
+    let mut owned = empty_map();
+    owned.column = Some("account_id".to_owned());
+    let unowned = Unowned::Shared;
+    let reference = "page_id -> pages.id".to_owned();
+    let rule = TableRule::Via { reference, unowned };
+    owned.tables.insert("feedback".to_owned(), rule.clone());
+    let proposal = all(owned);
+    assert_eq!(of(&proposal, "feedback").decision, rule);
+    assert!(!of(&proposal, "feedback").is_unsure);
+    let replies = of(&proposal, "feedback_replies");
+    assert_eq!(
+        replies.decision,
+        TableRule::via("feedback_id -> feedback.id")
+    );
+    assert!(!replies.is_unsure);
+
+    let mut shared = empty_map();
+    shared.shared = vec!["feedback".to_owned(), "orders".to_owned()];
+    let proposal = all(shared);
+    for table in ["feedback", "feedback_replies", "orders", "shipments"] {
+        let found = of(&proposal, table);
+        assert_eq!(
+            (&found.decision, found.is_unsure),
+            (&TableRule::Shared, false),
+            "{found:?}"
+        );
+    }
+    let tags = of(&proposal, "order_tags");
+    assert_eq!(tags.decision, TableRule::via("tag_id -> tags.id"));
 }
