@@ -249,7 +249,7 @@ impl Ownership {
     }
 
     /// Every row with its owner, as SQL: the empty text if it reaches a row that is everybody's,
-    /// NULL if it reaches none.
+    /// NULL if it finds no parent.
     pub(crate) fn captured(&self) -> (String, String) {
         let mut joins = Vec::new();
         for join in self.ways.iter().flat_map(|way| way.joins("LEFT JOIN")) {
@@ -267,7 +267,17 @@ impl Ownership {
                 None => format!("WHEN true THEN coalesce({column}::text, '')"),
             }
         });
-        let owner = format!("CASE {} END", cases.collect::<Vec<_>>().join(" "));
+        // A row that has a parent is everybody's if that one is. Whether the parent may reach
+        // nobody is the business of the parent's own rule.
+        let mut parents: Vec<String> = Vec::new();
+        for way in self.ways.iter().filter(|way| way.hops.len() > 1) {
+            let case = format!("WHEN {}.tableoid IS NOT NULL THEN ''", way.hops[0].alias);
+            if !parents.contains(&case) {
+                parents.push(case);
+            }
+        }
+        let cases: Vec<String> = cases.chain(parents).collect();
+        let owner = format!("CASE {} END", cases.join(" "));
         (joins.concat(), owner)
     }
 

@@ -1,6 +1,6 @@
 //! The check of the map against the data.
 
-use reinstate_core::{Cancellation, ErrorKind, Silent};
+use reinstate_core::{Cancellation, ErrorKind, OwnedRowBatch, Silent, SnapshotSource, StoreError};
 use reinstate_postgres::{
     PostgresStore, RouteRule, SuggestOptions, TableRule, TenancyCheck, TenancyFault,
     TenancyFinding, TenancyMap, TenancyProposal, Unowned,
@@ -246,6 +246,60 @@ fn a_way_with_a_condition_is_followed_for_the_rows_outside_of_it() {
     let expected = finding("notes", fault, Some("order_id -> orders.id"), &[&["3"]]);
     let store = store(&database.url(), map);
     assert_eq!(check(&store).findings, [expected]);
+}
+
+/// A capture refused rows whose parent had no owner and needed none, because it looked at the end
+/// of the way only; the check saw nothing wrong with them.
+#[test]
+fn a_row_whose_parent_is_everybodys_is_everybodys_to_check_and_capture() {
+    let database = database(
+        "CREATE TABLE accounts (id int PRIMARY KEY);
+         CREATE TABLE pages (id int PRIMARY KEY, account_id int NOT NULL REFERENCES accounts);
+         CREATE TABLE feedback (id int PRIMARY KEY, page_id int REFERENCES pages);
+         CREATE TABLE notes (id int PRIMARY KEY, feedback_id int REFERENCES feedback,
+                             page_id int REFERENCES pages);
+         INSERT INTO accounts VALUES (1); INSERT INTO pages VALUES (1, 1);
+         INSERT INTO feedback VALUES (1, 1), (2, NULL);
+         INSERT INTO notes VALUES (1, 1, NULL), (2, NULL, 1), (3, 2, NULL);",
+    );
+    let mut map = empty_map();
+    map.column = Some("account_id".to_owned());
+    map.excluded.push("accounts".to_owned());
+    let (reference, unowned) = ("page_id -> pages.id".to_owned(), Unowned::Shared);
+    map.tables
+        .insert("feedback".to_owned(), TableRule::Via { reference, unowned });
+    let routes = ["feedback_id -> feedback.id", "page_id -> pages.id"].map(|via| RouteRule {
+        when: None,
+        via: via.to_owned(),
+    });
+    let (routes, unowned) = (routes.to_vec(), Unowned::Refused);
+    map.tables
+        .insert("notes".to_owned(), TableRule::OneOf { routes, unowned });
+    let store = store(&database.url(), map);
+    assert_eq!(check(&store).findings, []);
+    assert_eq!(owners(&store, "notes").unwrap(), ["", "1", "1"]);
+    // Without a parent it is nobody's.
+    database.psql("INSERT INTO notes VALUES (4)").unwrap();
+    let expected = finding("notes", TenancyFault::Unowned, None, &[&["4"]]);
+    assert_eq!(check(&store).findings, [expected]);
+    assert!(owners(&store, "notes").is_err());
+}
+
+/// The owners of the rows of a table, as a capture finds them, sorted.
+fn owners(store: &PostgresStore, table: &str) -> Result<Vec<String>, StoreError> {
+    let view = store.begin_capture()?;
+    let mut tables = view.schema().iter();
+    let (index, _) = tables
+        .find(|(_, found)| found.name.as_str() == table)
+        .unwrap();
+    let mut rows = view.table_rows(index)?;
+    let (mut batch, mut owners) = (OwnedRowBatch::new(), Vec::new());
+    while rows.next_batch(&mut batch)? {
+        let found = batch.iter().map(|(owner, _)| owner.to_vec());
+        owners.extend(found.map(|owner| String::from_utf8(owner).unwrap()));
+    }
+    owners.sort();
+    Ok(owners)
 }
 
 #[test]
