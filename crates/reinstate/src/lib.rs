@@ -13,6 +13,7 @@
 
 mod capture;
 mod catalogue;
+mod contents;
 mod context;
 mod dictionaries;
 mod error;

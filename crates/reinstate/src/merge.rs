@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use reinstate_core::{
     ChangeCounts, Committed, ContentDigest, Digest, ErrorKind, Event, JobId, JournalEntry,
-    LiveStore, Phase, Position, Repository, RowBatch, SequenceRaise, SnapshotId, StoreError,
-    TableIndex, TableName, Tenant, TenantId, TenantWriter, Timestamp,
+    LiveStore, Phase, Position, Repository, SequenceRaise, SnapshotId, StoreError, TableIndex,
+    TableName, Tenant, TenantId, TenantWriter, Timestamp,
 };
 use reinstate_format::{
     JournalPayload, PlanDescription, ReceiptDescription, TenantPlanDescription,
     encode_journal_payload, encode_receipt,
 };
 
+use crate::contents::digest_rows;
 use crate::plan::{StoredPlan, is_blocked};
 use crate::{Context, Error};
 
@@ -225,9 +226,9 @@ fn transact(
         .map_err(Error::store(format!("write the rows of {tenant}")))?;
     check_counts(description, part, &counted)?;
     for table in &part.tables {
-        let found = read_back(writer.as_mut(), table.table).map_err(Error::store(format!(
-            "read {tenant} back before the commit"
-        )))?;
+        let found = read_back(context, writer.as_mut(), table.table).map_err(Error::store(
+            format!("read {tenant} back before the commit"),
+        ))?;
         if found != table.expected {
             let name = &description.schema.table(table.table).name;
             let message = format!(
@@ -257,18 +258,15 @@ fn transact(
 }
 
 fn read_back(
+    context: Context<'_>,
     writer: &mut dyn TenantWriter,
     table: TableIndex,
 ) -> Result<ContentDigest, StoreError> {
     let mut rows = writer.read_back(table)?;
-    let mut batch = RowBatch::new();
-    let mut content = ContentDigest::EMPTY;
-    while rows.next_batch(&mut batch)? {
-        for row in batch.iter() {
-            content.add(row);
-        }
-    }
-    Ok(content)
+    let failed = |error| error;
+    digest_rows(context, rows.as_mut(), failed, |_| {
+        context.cancellation.check()
+    })
 }
 
 /// What the store counted must be the plan, table by table, and no other table.

@@ -11,7 +11,7 @@ use crate::image::read_block;
 use crate::{Error, Resources};
 
 /// Blocks decoded ahead, for each thread.
-const AHEAD_BLOCKS_PER_THREAD: usize = 2;
+const AHEAD_BLOCKS_PER_THREAD: usize = 4;
 
 /// A run in one segment.
 #[derive(Clone)]

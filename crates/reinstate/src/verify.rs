@@ -12,6 +12,7 @@ use reinstate_core::{
 use reinstate_format::{BlockOpener, RunEntry, SegmentReader, TenantPlanDescription};
 
 use crate::catalogue::open_segment;
+use crate::contents::digest_rows;
 use crate::merge::MergeReceipt;
 use crate::plan::RestorePlan;
 use crate::{Context, Error};
@@ -198,20 +199,15 @@ pub(crate) fn live_content(
     let name = &view.schema().table(table).name;
     let reading = || Error::store(format!("read the live rows of {tenant} in {name}"));
     let mut rows = view.tenant_rows(tenant, table).map_err(reading())?;
-    let mut batch = RowBatch::new();
-    let mut content = ContentDigest::EMPTY;
-    while rows.next_batch(&mut batch).map_err(reading())? {
-        context.check()?;
-        for row in batch.iter() {
-            content.add(row);
-        }
+    let failed = |error| reading()(error);
+    digest_rows(context, rows.as_mut(), failed, |batch| {
         context.observer.observe(Event::Advanced {
             phase: Phase::Verify,
             rows: batch.len() as u64,
             bytes: batch.as_bytes().len() as u64,
         });
-    }
-    Ok(content)
+        context.check()
+    })
 }
 
 fn count_foreign(
