@@ -8,6 +8,7 @@ mod fences;
 mod ground;
 mod guards;
 mod merge;
+mod reading;
 mod tenancy;
 mod types;
 mod ways;
