@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use reinstate_core::{CaptureView, ErrorKind, OwnedRowBatch, SnapshotSource};
+use reinstate_core::{CaptureView, ErrorKind, OwnedRowBatch, OwnedRowStream, SnapshotSource};
 use reinstate_postgres::TableRule;
 use reinstate_testkit::cluster::shared_cluster;
 
@@ -12,8 +12,15 @@ use crate::ground::{Ground, open_store, via};
 
 /// The values of every row of a table, with the owner first.
 fn rows(view: &dyn CaptureView, table: &str) -> Vec<Vec<Option<String>>> {
+    read(open(view, table))
+}
+
+fn open<'v>(view: &'v dyn CaptureView, table: &str) -> Box<dyn OwnedRowStream + 'v> {
     let (index, _) = view.schema().find(table).unwrap();
-    let mut rows = view.table_rows(index).unwrap();
+    view.table_rows(index).unwrap()
+}
+
+fn read(mut rows: Box<dyn OwnedRowStream + '_>) -> Vec<Vec<Option<String>>> {
     let mut batch = OwnedRowBatch::new();
     let mut found = Vec::new();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -27,6 +34,15 @@ fn rows(view: &dyn CaptureView, table: &str) -> Vec<Vec<Option<String>>> {
     found
 }
 
+/// Ends the writers, also when the test fails.
+struct StopWhenDropped<'s>(&'s AtomicBool);
+
+impl Drop for StopWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_capture_is_of_one_moment_however_many_connections_read_it() {
     let ground = Ground::new(
@@ -37,6 +53,7 @@ fn a_capture_is_of_one_moment_however_many_connections_read_it() {
     );
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let stopping = StopWhenDropped(&stop);
         let writers: Vec<_> = (0..2)
             .map(|writer| {
                 let (ground, stop) = (&ground, &stop);
@@ -57,25 +74,23 @@ fn a_capture_is_of_one_moment_however_many_connections_read_it() {
                 })
             })
             .collect();
-        let coins = |view: &dyn CaptureView, table: &str| -> i64 {
-            let rows = rows(view, table);
+        let coins = |stream: Box<dyn OwnedRowStream + '_>| -> i64 {
+            let rows = read(stream);
             assert_eq!(rows.len(), 200);
-            let column =
-                |row: &Vec<Option<String>>| row[3].as_ref().unwrap().parse::<i64>().unwrap();
-            rows.iter().map(column).sum()
+            let coins = rows.iter().map(|row| row[3].as_ref().unwrap());
+            coins.map(|coins| coins.parse::<i64>().unwrap()).sum()
         };
         let mut seen = Vec::new();
         for _ in 0..25 {
             let view = ground.store.begin_capture().unwrap();
             assert!(view.lanes() > 1, "one connection proves nothing");
-            let (purses, safes) = (
-                coins(view.as_ref(), "purses"),
-                coins(view.as_ref(), "safes"),
-            );
+            // Both at once, so that each has a connection of its own.
+            let (purses, safes) = (open(view.as_ref(), "purses"), open(view.as_ref(), "safes"));
+            let (purses, safes) = (coins(purses), coins(safes));
             assert_eq!(purses + safes, 400_000);
             seen.push(purses);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         let rounds: Vec<i32> = writers
             .into_iter()
             .map(|writer| writer.join().unwrap())
