@@ -211,15 +211,7 @@ impl<'a> Target<'a> {
         stage: &Stage,
         loose: &BTreeSet<ColumnIndex>,
     ) -> Result<String, StoreError> {
-        let assignments = loose
-            .iter()
-            .map(|&column| format!("{} = NULL", self.column(column)));
-        let filled = loose
-            .iter()
-            .map(|&column| format!("t.{} IS NOT NULL", self.column(column)));
-        let (assignments, filled): (Vec<_>, Vec<_>) = (assignments.collect(), filled.collect());
-        let condition = format!("({})", filled.join(" OR "));
-        self.update_from(stage, &assignments, &condition)
+        self.set(stage, loose, "t", |_| "NULL".to_owned())
     }
 
     /// Gives the loose columns of the tenant's rows the values that are staged.
@@ -231,32 +223,37 @@ impl<'a> Target<'a> {
         stage: &Stage,
         loose: &BTreeSet<ColumnIndex>,
     ) -> Result<String, StoreError> {
-        let assignments = loose
-            .iter()
-            .map(|&column| format!("{0} = s.{0}", self.column(column)));
-        let filled = loose
-            .iter()
-            .map(|&column| format!("s.{} IS NOT NULL", self.column(column)));
-        let (assignments, filled): (Vec<_>, Vec<_>) = (assignments.collect(), filled.collect());
-        let condition = format!("({})", filled.join(" OR "));
-        self.update_from(stage, &assignments, &condition)
+        self.set(stage, loose, "s", |column| format!("s.{column}"))
     }
 
-    fn update_from(
+    /// Sets columns of the tenant's rows whose keys are staged, where `side` has a value in one of
+    /// them.
+    fn set(
         &self,
         stage: &Stage,
-        assignments: &[String],
-        condition: &str,
+        columns: &BTreeSet<ColumnIndex>,
+        side: &str,
+        value: impl Fn(&str) -> String,
     ) -> Result<String, StoreError> {
         let own = self.owned("t")?.listed(self.tenant)?;
+        let names: Vec<String> = columns.iter().map(|&column| self.column(column)).collect();
+        let assignments: Vec<String> = names
+            .iter()
+            .map(|name| format!("{name} = {}", value(name)))
+            .collect();
+        let filled: Vec<String> = names
+            .iter()
+            .map(|name| format!("{side}.{name} IS NOT NULL"))
+            .collect();
         Ok(format!(
-            "UPDATE {} AS t SET {} FROM {} AS s{} WHERE {} AND {} AND {condition}",
+            "UPDATE {} AS t SET {} FROM {} AS s{} WHERE {} AND {} AND ({})",
             self.relation().sql_rows(),
             assignments.join(", "),
             stage.name,
             own.sources,
             self.same_key("t", "s"),
             own.condition,
+            filled.join(" OR "),
         ))
     }
 
