@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use reinstate::{PlanRequest, StoredPlan, Verdict};
+use reinstate::{DriftRules, PlanRequest, StoredPlan, Verdict};
 use reinstate_core::{Policy, Repository, Tenant, Timestamp};
 
 use crate::Site;
@@ -49,6 +49,7 @@ fn plan_only(site: &Site, tenant: &Tenant) -> Result<StoredPlan> {
         job: site.next_job(),
         repository: site.repository.id(),
         policy: Policy::EXACT,
+        drift: DriftRules::default(),
         planned_at: Timestamp::from_micros(0),
     };
     let images = [site.image(tenant)?];
@@ -87,6 +88,7 @@ pub fn restore(site: &Site, tenant: &Tenant) -> Result<RestoreTimes> {
         job: site.next_job(),
         repository: site.repository.id(),
         policy: Policy::EXACT,
+        drift: DriftRules::default(),
         planned_at: Timestamp::from_micros(0),
     };
     let output = site.repository.create_object()?;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use reinstate::{CaptureOptions, Context, Resources, RestoreRequest, Verdict};
+use reinstate::{CaptureOptions, Context, DriftRules, Resources, RestoreRequest, Verdict};
 use reinstate_core::{
     Cancellation, ColumnIndex, ColumnSchema, Event, JobId, KeyForm, LiveStore, Observer, Owner,
     Policy, RepositoryId, SnapshotId, StoreId, StoreIdentity, StoreSchema, TableName, TableSchema,
@@ -66,6 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         snapshot,
         tenants: vec![ada],
         policy: Policy::EXACT,
+        drift: DriftRules::default(),
         requested_at: now()?,
     };
     for outcome in reinstate::restore(context, &store, &repository, &request)? {

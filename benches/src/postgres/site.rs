@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use reinstate::{
-    CaptureOptions, Context, PlanRequest, ResourceOptions, Resources, RestoreRequest, StoredPlan,
+    CaptureOptions, Context, DriftRules, PlanRequest, ResourceOptions, Resources, RestoreRequest,
+    StoredPlan,
 };
 use reinstate_core::{
     Cancellation, JobId, LiveStore as _, Policy, Repository as _, RepositoryId, RowBatch,
@@ -275,6 +276,7 @@ impl PostgresSite {
             job: JobId::from_bytes(self.next_id()),
             repository: self.repository.id(),
             policy: Policy::EXACT,
+            drift: DriftRules::default(),
             planned_at: NOW,
         };
         let images = [reinstate::extract(
@@ -306,6 +308,7 @@ impl PostgresSite {
             snapshot: Arc::clone(&self.snapshot),
             tenants: tenants.to_vec(),
             policy: Policy::EXACT,
+            drift: DriftRules::default(),
             requested_at: NOW,
         };
         let outcomes = reinstate::restore(self.context(), &self.store, &self.repository, &request)?;

@@ -9,6 +9,7 @@
 mod change;
 mod digest;
 mod error;
+mod fit;
 mod id;
 mod key;
 mod observer;
@@ -23,6 +24,7 @@ mod varint;
 pub use change::{ChangeCounts, ConflictPolicy, Policy, RowRole, Switch};
 pub use digest::{ContentDigest, Digest};
 pub use error::{ErrorKind, RepositoryError, StoreError};
+pub use fit::{Filling, Fit};
 pub use id::{JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};
 pub use key::{KeyForm, KeyPart, KeyWriter};
 pub use observer::{Cancellation, Event, Observer, Phase, Silent};

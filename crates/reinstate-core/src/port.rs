@@ -6,9 +6,9 @@
 use std::fmt;
 
 use crate::{
-    ChangeCounts, Digest, JobId, ObjectId, OwnedRowBatch, Position, PositionNotation,
-    RepositoryError, RepositoryId, RowBatch, RowRole, SequenceValue, StoreError, StoreIdentity,
-    StoreSchema, TableIndex, TableName, TenantId, TenantKind, Timestamp,
+    ChangeCounts, ColumnIndex, Digest, Filling, Fit, JobId, ObjectId, OwnedRowBatch, Position,
+    PositionNotation, RepositoryError, RepositoryId, RowBatch, RowRole, SequenceValue, StoreError,
+    StoreIdentity, StoreSchema, TableIndex, TableName, TenantId, TenantKind, Timestamp,
 };
 
 /// Rows of one table and one tenant.
@@ -217,6 +217,35 @@ pub trait LiveView: Send {
         table: TableIndex,
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError>;
+
+    /// Which values of a column that once had the type `type_name` can be written, as the same
+    /// text, into this column. None: the text may have to change.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn fit(
+        &self,
+        type_name: &str,
+        table: TableIndex,
+        column: ColumnIndex,
+    ) -> Result<Option<Fit>, StoreError> {
+        let now = &self.schema().table(table).columns[column.get()].type_name;
+        Ok((now == type_name).then_some(Fit::Every))
+    }
+
+    /// What a row that was written before this column was added holds in it.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn filling(&self, table: TableIndex, column: ColumnIndex) -> Result<Filling, StoreError> {
+        Ok(
+            if self.schema().table(table).columns[column.get()].nullable {
+                Filling::Value(None)
+            } else {
+                Filling::Unknown("it may not be NULL")
+            },
+        )
+    }
 }
 
 /// The changes of one tenant's plan. May be read more than once, and in any order.

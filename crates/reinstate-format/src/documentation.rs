@@ -134,6 +134,20 @@ fn the_constants_on_the_pages_are_those_of_the_code() {
 }
 
 #[test]
+fn the_notes_on_the_pages_are_those_of_the_code() {
+    let code = plan::NoteKind::ALL.map(|kind| {
+        let obstacle = if kind.is_obstacle() { "yes" } else { "no" };
+        let name = format!("`{}`", kind.name());
+        vec![(kind as u8).to_string(), name, obstacle.to_owned()]
+    });
+    let pages: Vec<Vec<_>> = rows()
+        .filter(|(head, _)| head[0] == "note")
+        .map(|(_, cells)| cells.into_iter().map(str::to_owned).collect())
+        .collect();
+    assert_eq!(pages, code);
+}
+
+#[test]
 fn the_offsets_on_the_pages_follow_from_the_lengths() {
     let mut tables = 0;
     let mut next: Option<u32> = None;

@@ -30,8 +30,8 @@ pub use job::{JobDescription, decode_job, encode_job};
 pub use journal::{JournalPayload, decode_journal_payload, encode_journal_payload};
 pub use manifest::{decode_snapshot, encode_snapshot, segments_digest};
 pub use plan::{
-    CONFLICTS_MAX, Conflict, PLAN_TAIL_BYTES, PlanDescription, PlanSegment, TablePlan,
-    TenantPlanDescription, encode_plan_end, read_plan,
+    CONFLICTS_MAX, Conflict, NoteKind, PLAN_TAIL_BYTES, PlanDescription, PlanNote, PlanSegment,
+    TablePlan, TenantPlanDescription, encode_plan_end, read_plan,
 };
 pub use receipt::{ReceiptDescription, decode_receipt, encode_receipt};
 pub use repository::{RepositoryHeader, decode_repository_header, encode_repository_header};

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use reinstate_core::{
-    Fingerprint, HeldKey, LiveView, Position, RowBatch, RowOrder, RowStream, StoreError,
-    StoreSchema, TableIndex, TenantId, Timestamp,
+    ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, Position, RowBatch, RowOrder,
+    RowStream, StoreError, StoreSchema, TableIndex, TenantId, Timestamp,
 };
 
 use crate::connections::{Connections, Reader};
+use crate::drift;
 use crate::fingerprint::read_fingerprint;
 use crate::held::held_by_others;
 use crate::rows::TenantRows;
@@ -77,5 +78,18 @@ impl LiveView for PostgresView {
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
         held_by_others(&self.session, &self.moment.catalog, tenant, table, rows)
+    }
+
+    fn fit(
+        &self,
+        type_name: &str,
+        table: TableIndex,
+        column: ColumnIndex,
+    ) -> Result<Option<Fit>, StoreError> {
+        Ok(drift::fit(&self.moment.catalog, type_name, table, column))
+    }
+
+    fn filling(&self, table: TableIndex, column: ColumnIndex) -> Result<Filling, StoreError> {
+        drift::filling(&self.session, &self.moment.catalog, table, column)
     }
 }

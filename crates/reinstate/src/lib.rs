@@ -16,6 +16,7 @@ mod catalogue;
 mod contents;
 mod context;
 mod dictionaries;
+mod drift;
 mod error;
 mod image;
 mod isolation;
@@ -31,14 +32,15 @@ mod verify;
 pub use capture::{CaptureOptions, capture};
 pub use catalogue::{TenantSummary, find_snapshot, snapshot, snapshots, tenants};
 pub use context::{Context, MEMORY_BYTES_MIN, ResourceOptions, Resources};
+pub use drift::{DriftRules, TableDriftRules};
 pub use error::Error;
 pub use image::{TenantImage, extract};
 pub use isolation::{IsolationReport, StoreDigests, store_digests};
 pub use job::{job_of, jobs, plan_of, plan_undo_of, receipt_of};
 pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
 pub use plan::{
-    PlanRequest, RestorePlan, StoredPlan, TenantChanges, WrittenPlan, is_blocked, plan, plan_undo,
-    store_plan,
+    PlanRequest, RestorePlan, StoredPlan, TenantChanges, WrittenPlan, is_blocked, obstacles, plan,
+    plan_undo, store_plan,
 };
 pub use restore::{RestoreRequest, Restored, TenantOutcome, apply, apply_one, restore};
 pub use run_stream::RunStream;
@@ -46,5 +48,6 @@ pub use verify::{Damage, Finding, Proof, SnapshotReport, Verdict, verify, verify
 
 /// What a plan, a job and a receipt say.
 pub use reinstate_format::{
-    Conflict, JobDescription, PlanDescription, ReceiptDescription, TablePlan, TenantPlanDescription,
+    Conflict, JobDescription, NoteKind, PlanDescription, PlanNote, ReceiptDescription, TablePlan,
+    TenantPlanDescription,
 };

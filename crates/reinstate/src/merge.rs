@@ -21,7 +21,7 @@ use reinstate_format::{
 };
 
 use crate::contents::digest_rows;
-use crate::plan::{StoredPlan, is_blocked};
+use crate::plan::{StoredPlan, is_blocked, obstacles};
 use crate::{Context, Error};
 
 /// Name of the kind of record that a receipt is.
@@ -80,8 +80,8 @@ impl MergeReceipt {
 /// # Errors
 /// `Stale` if the live tenant or the tables changed since the plan was made; `Altered` if the
 /// plan is damaged or belongs to another store, or the job was already applied; `Conflict` if the
-/// plan has conflicts that its policy does not settle; `Refused` if what changed is not what the
-/// plan says; `OutcomeUnknown` if the store went away during the commit and does not come back.
+/// plan has conflicts that its policy does not settle; `Refused` if the plan notes an obstacle, or
+/// what changed is not what the plan says; `OutcomeUnknown` if the store went away during the commit and does not come back.
 /// With every error but the last nothing was written.
 pub fn merge(
     context: Context<'_>,
@@ -164,6 +164,13 @@ fn check_request<'p>(
              plan again with --on-conflict keep-live to leave them out"
         );
         return Err(Error::new(ErrorKind::Conflict, message));
+    }
+    let obstacles: Vec<_> = obstacles(description, part)
+        .map(|note| format!("{} {}", note.object, note.detail))
+        .collect();
+    if !obstacles.is_empty() {
+        let message = format!("restore {tenant}: {}", obstacles.join("; "));
+        return Err(Error::new(ErrorKind::Refused, message));
     }
     let found = live
         .journal_entry(description.job, tenant)

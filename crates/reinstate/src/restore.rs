@@ -7,6 +7,7 @@ use reinstate_core::{
     Timestamp,
 };
 
+use crate::drift::DriftRules;
 use crate::image::extract;
 use crate::job::store_job;
 use crate::merge::{MergeReceipt, keep_receipt, merge};
@@ -25,6 +26,8 @@ pub struct RestoreRequest {
     pub tenants: Vec<Tenant>,
     /// Which changes may be made.
     pub policy: Policy,
+    /// What became of tables that changed after the snapshot.
+    pub drift: DriftRules,
     /// The time to note where the store has no clock of its own.
     pub requested_at: Timestamp,
 }
@@ -78,6 +81,7 @@ pub fn restore(
         job: request.job,
         repository: repository.id(),
         policy: request.policy,
+        drift: request.drift.clone(),
         planned_at: request.requested_at,
     };
     let output = repository

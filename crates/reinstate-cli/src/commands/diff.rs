@@ -147,7 +147,14 @@ impl Side<'_> {
         let directory = tempfile::tempdir_in(session.spill_directory())?;
         let file = directory.path().join("diff.plan");
         let context = session.context(&progress);
-        let plan = plan_to(context, repository, &images, store.as_ref(), &file)?;
+        let plan = plan_to(
+            context,
+            repository,
+            &images,
+            store.as_ref(),
+            self.session,
+            &file,
+        )?;
         progress.clear();
         self.differences_of(context, &plan)
     }
@@ -310,12 +317,14 @@ fn plan_to(
     repository: &dyn Repository,
     images: &[TenantImage],
     store: &dyn LiveStore,
+    session: &Session<'_>,
     file: &std::path::Path,
 ) -> anyhow::Result<RestorePlan> {
     let request = PlanRequest {
         job: new_job()?,
         repository: repository.id(),
         policy: Policy::EXACT,
+        drift: session.configuration.drift.clone(),
         planned_at: now(),
     };
     let output = adapters::create_plan_file(file)?;

@@ -88,6 +88,7 @@ pub fn make(
         job: new_job()?,
         repository: repository.id(),
         policy: request.policy,
+        drift: session.configuration.drift.clone(),
         planned_at: now(),
     };
     let progress = Progress::new(request.phases, images.len());

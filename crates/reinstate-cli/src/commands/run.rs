@@ -20,7 +20,7 @@ use crate::confirm::approve;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::render::{counted, totals};
+use crate::render::{counted, notes, totals};
 use crate::session::{Session, now};
 
 /// How a plan is run.
@@ -53,6 +53,7 @@ impl Run<'_> {
     pub fn run(&self, file: &Path, live: &dyn LiveStore) -> anyhow::Result<Exit> {
         let (reader, plan) = adapters::open_plan_file(file)?;
         let description = plan.description();
+        check_obstacles(description)?;
         check_conflicts(description)?;
         let cancellation = self.session.interruption.cancellation();
         let next = self.approve_next;
@@ -95,6 +96,19 @@ impl Run<'_> {
         }
         Ok(Some(store_digests(context, live)?))
     }
+}
+
+/// Refuses a plan with obstacles: as a whole, so that what was reviewed is what runs.
+fn check_obstacles(plan: &PlanDescription) -> Result<(), Failure> {
+    let obstacles: Vec<_> = notes(plan)
+        .filter(|(_, note)| note.kind.is_obstacle())
+        .map(|(_, note)| format!("{} {}", note.object, note.detail))
+        .collect();
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{}. Nothing was written", obstacles.join("; "));
+    Err(Failure::new(ErrorKind::Refused, message))
 }
 
 /// Refuses a plan with conflicts that its policy does not settle: as a whole, so that what was

@@ -1,8 +1,9 @@
 //! What the file may say, as it is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use reinstate::{DriftRules, TableDriftRules};
 use reinstate_core::TenantKind;
 use reinstate_postgres::{RouteRule, TableRule, TenancyMap, Unowned};
 use serde::Deserialize;
@@ -19,6 +20,8 @@ pub(super) struct File {
     repository: Repository,
     store: Store,
     tenancy: Option<Tenancy>,
+    #[serde(default)]
+    drift: Drift,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,6 +78,46 @@ enum UnownedText {
     Shared,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drift {
+    #[serde(default)]
+    renamed: BTreeMap<String, String>,
+    #[serde(default)]
+    dropped: BTreeSet<String>,
+    #[serde(default)]
+    table: BTreeMap<String, TableDrift>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TableDrift {
+    #[serde(default)]
+    renamed: BTreeMap<String, String>,
+    #[serde(default)]
+    dropped: BTreeSet<String>,
+    #[serde(default)]
+    values: BTreeMap<String, String>,
+}
+
+impl From<Drift> for DriftRules {
+    fn from(drift: Drift) -> Self {
+        let rules = |(name, table): (String, TableDrift)| {
+            let rules = TableDriftRules {
+                renamed: table.renamed,
+                dropped: table.dropped,
+                values: table.values,
+            };
+            (name, rules)
+        };
+        Self {
+            renamed: drift.renamed,
+            dropped: drift.dropped,
+            tables: drift.table.into_iter().map(rules).collect(),
+        }
+    }
+}
+
 impl File {
     /// Checks what the grammar does not. The error is what is wrong, without the file's name.
     pub(super) fn check(self, path: &Path) -> Result<Configuration, String> {
@@ -95,6 +138,7 @@ impl File {
             store_name: self.store.name.clone(),
             store: check_store(self.store, self.tenancy, directory)?,
             tenant_kind,
+            drift: self.drift.into(),
         })
     }
 }

@@ -5,6 +5,7 @@ mod secret;
 
 use std::path::{Path, PathBuf};
 
+use reinstate::DriftRules;
 use reinstate_postgres::TenancyMap;
 
 use crate::failure::Failure;
@@ -27,6 +28,8 @@ pub struct Configuration {
     pub store: StoreConfiguration,
     /// The kind of id its tenants have, if the file says.
     pub tenant_kind: Option<String>,
+    /// What became of tables that changed after a snapshot.
+    pub drift: DriftRules,
 }
 
 /// Which live store.

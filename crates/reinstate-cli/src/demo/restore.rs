@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reinstate::{
-    PlanRequest, StoredPlan, TenantImage, TenantOutcome, apply, extract, plan, plan_undo,
+    DriftRules, PlanRequest, StoredPlan, TenantImage, TenantOutcome, apply, extract, plan,
+    plan_undo,
 };
 use reinstate_core::{ErrorKind, Phase, Policy, Repository, SnapshotDescription, Tenant, TenantId};
 
@@ -88,6 +89,7 @@ impl Stage<'_> {
             job: new_job()?,
             repository: self.repository.id(),
             policy: Policy::EXACT,
+            drift: DriftRules::default(),
             planned_at: now(),
         })
     }

@@ -10,7 +10,7 @@ use indicatif::{BinaryBytes, HumanCount};
 use reinstate_core::{Tenant, TenantId, TenantKind};
 
 pub use outcome::{findings, outcome_line, outcome_record};
-pub use plan::{LISTED_CONFLICTS_MAX, Totals, plan_head, plan_tables, record_plan, totals};
+pub use plan::{LISTED_CONFLICTS_MAX, Totals, notes, plan_head, plan_tables, record_plan, totals};
 pub use row::{ChangeRecord, ExportedRow, key_parts, key_text, row_text, row_value};
 pub use snapshot::{TenantRecord, snapshot_record};
 

@@ -1,7 +1,7 @@
 //! Plans: the head, the table of counts, and the records.
 
-use reinstate::{PlanDescription, TablePlan, TenantPlanDescription};
-use reinstate_core::{ConflictPolicy, Digest, Policy, Switch};
+use reinstate::{PlanDescription, PlanNote, TablePlan, TenantPlanDescription};
+use reinstate_core::{ConflictPolicy, Digest, Policy, Switch, TenantId};
 use serde::Serialize;
 
 use super::{bytes, count, counted, grid, key_text, tenant};
@@ -152,6 +152,7 @@ pub fn plan_tables(plan: &PlanDescription) -> Vec<String> {
         lines.extend(counts_grid("tenant", has_kept, parts));
     }
     lines.extend(conflict_lines(plan));
+    lines.extend(note_lines(plan));
     let all = totals(plan);
     lines.push(format!(
         "total    {} to create, {} to put back, {} to delete, in {}",
@@ -229,6 +230,44 @@ fn conflict_lines(plan: &PlanDescription) -> Vec<String> {
     lines
 }
 
+/// Every note of a plan, with the tenant it is about.
+pub fn notes(plan: &PlanDescription) -> impl Iterator<Item = (Option<TenantId>, &PlanNote)> {
+    let own = plan.tenants.iter().flat_map(|part| {
+        let notes = part.notes.iter();
+        notes.map(|note| (Some(part.tenant.clone()), note))
+    });
+    plan.notes.iter().map(|note| (None, note)).chain(own)
+}
+
+fn note_lines(plan: &PlanDescription) -> impl Iterator<Item = String> {
+    notes(plan).map(|(whose, note)| {
+        let mark = match note.kind.is_obstacle() {
+            true => "refuse",
+            false => "note",
+        };
+        let whose = whose.map_or(String::new(), |id| {
+            format!("{}: ", tenant(&plan.tenant_kind, &id))
+        });
+        let rows = match note.count {
+            0 => String::new(),
+            rows => format!(" ({})", counted(rows, "row", "rows")),
+        };
+        format!("{mark:8} {whose}{} {}{rows}", note.object, note.detail)
+    })
+}
+
+#[derive(Serialize)]
+struct NoteRecord<'a> {
+    #[serde(rename = "type")]
+    record: &'static str,
+    tenant: Option<String>,
+    kind: &'static str,
+    object: &'a str,
+    detail: &'a str,
+    rows: u64,
+    obstacle: bool,
+}
+
 #[derive(Serialize)]
 struct PlanRecord<'a> {
     #[serde(rename = "type")]
@@ -295,6 +334,17 @@ pub fn record_plan(console: &Console, plan: &PlanDescription, digest: Digest, fi
         totals: totals(plan),
         plan_bytes: plan.segment.stored_bytes,
     });
+    for (whose, note) in notes(plan) {
+        console.record(&NoteRecord {
+            record: "plan_note",
+            tenant: whose.map(|id| tenant(&plan.tenant_kind, &id).to_string()),
+            kind: note.kind.name(),
+            object: &note.object,
+            detail: &note.detail,
+            rows: note.count,
+            obstacle: note.kind.is_obstacle(),
+        });
+    }
     for part in &plan.tenants {
         let whose = tenant(&plan.tenant_kind, &part.tenant).to_string();
         for table in &part.tables {

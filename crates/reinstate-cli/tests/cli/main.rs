@@ -6,6 +6,7 @@ mod approval;
 mod bad_input;
 mod corruption;
 mod demo;
+mod drift;
 mod help;
 mod json;
 mod looking;

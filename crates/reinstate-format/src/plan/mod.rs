@@ -8,6 +8,7 @@
 //! frame stands for the whole plan: it is what a reviewer approves.
 
 mod file;
+mod note;
 mod wire;
 
 use reinstate_core::{
@@ -17,6 +18,7 @@ use reinstate_core::{
 };
 
 pub use file::{PLAN_TAIL_BYTES, encode_plan_end, read_plan};
+pub use note::{NoteKind, PlanNote};
 
 #[cfg(test)]
 pub(crate) use file::{PLAN, TAIL_MAGIC};
@@ -57,6 +59,8 @@ pub struct PlanDescription {
     pub undoes: Option<JobId>,
     /// Where its rows are.
     pub segment: PlanSegment,
+    /// What a reviewer should know about the store's tables.
+    pub notes: Vec<PlanNote>,
     /// What it does to each tenant.
     pub tenants: Vec<TenantPlanDescription>,
 }
@@ -93,6 +97,8 @@ pub struct TenantPlanDescription {
     pub tables: Vec<TablePlan>,
     /// The first [`CONFLICTS_MAX`] conflicts; the tables have the counts of all.
     pub conflicts: Vec<Conflict>,
+    /// What a reviewer should know about this tenant's rows.
+    pub notes: Vec<PlanNote>,
 }
 
 /// What a plan does to one table of a tenant.

@@ -7,7 +7,9 @@ use reinstate_core::{
 use wincode::{SchemaRead, SchemaWrite};
 
 use super::file::PLAN;
-use super::{Conflict, PlanDescription, PlanSegment, TablePlan, TenantPlanDescription};
+use super::{
+    Conflict, NoteKind, PlanDescription, PlanNote, PlanSegment, TablePlan, TenantPlanDescription,
+};
 use crate::FormatError;
 use crate::schema::WireSchema;
 use crate::wire::{self, WireContent, WireCounts, WirePosition, WireStore};
@@ -42,6 +44,7 @@ pub(super) struct WirePlan {
     undoes: Option<[u8; 16]>,
     segment_bytes: u64,
     segment_root: [u8; 32],
+    notes: Vec<WireNote>,
     tenants: Vec<WireTenant>,
 }
 
@@ -62,6 +65,7 @@ struct WireTenant {
     image_digest: [u8; 32],
     tables: Vec<WireTable>,
     conflicts: Vec<WireConflict>,
+    notes: Vec<WireNote>,
 }
 
 #[derive(Clone, Debug, PartialEq, SchemaRead, SchemaWrite)]
@@ -84,6 +88,40 @@ struct WireConflict {
     constraint: String,
 }
 
+#[derive(Clone, Debug, PartialEq, SchemaRead, SchemaWrite)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
+struct WireNote {
+    kind: u8,
+    object: String,
+    detail: String,
+    count: u64,
+}
+
+impl From<&PlanNote> for WireNote {
+    fn from(note: &PlanNote) -> Self {
+        Self {
+            kind: note.kind as u8,
+            object: note.object.clone(),
+            detail: note.detail.clone(),
+            count: note.count,
+        }
+    }
+}
+
+impl WireNote {
+    fn into_note(self) -> Result<PlanNote, FormatError> {
+        let kind = NoteKind::from_number(self.kind).ok_or_else(|| {
+            FormatError::malformed(PLAN.structure, format!("unknown note number {}", self.kind))
+        })?;
+        Ok(PlanNote {
+            kind,
+            object: self.object,
+            detail: self.detail,
+            count: self.count,
+        })
+    }
+}
+
 impl From<&PlanDescription> for WirePlan {
     fn from(plan: &PlanDescription) -> Self {
         Self {
@@ -103,6 +141,7 @@ impl From<&PlanDescription> for WirePlan {
             undoes: plan.undoes.map(|job| *job.as_bytes()),
             segment_bytes: plan.segment.stored_bytes,
             segment_root: *plan.segment.root.as_bytes(),
+            notes: plan.notes.iter().map(WireNote::from).collect(),
             tenants: plan.tenants.iter().map(WireTenant::from).collect(),
         }
     }
@@ -148,6 +187,7 @@ impl TryFrom<WirePlan> for PlanDescription {
                 stored_bytes: wire.segment_bytes,
                 root: Digest::from_bytes(wire.segment_root),
             },
+            notes: notes(wire.notes)?,
             tenants,
         })
     }
@@ -218,8 +258,13 @@ impl From<&TenantPlanDescription> for WireTenant {
             image_digest: *part.image_digest.as_bytes(),
             tables: tables.collect(),
             conflicts: conflicts.collect(),
+            notes: part.notes.iter().map(WireNote::from).collect(),
         }
     }
+}
+
+fn notes(notes: Vec<WireNote>) -> Result<Vec<PlanNote>, FormatError> {
+    notes.into_iter().map(WireNote::into_note).collect()
 }
 
 impl WireTenant {
@@ -256,6 +301,7 @@ impl WireTenant {
             image_digest: Digest::from_bytes(self.image_digest),
             tables: tables.collect(),
             conflicts: conflicts.collect(),
+            notes: notes(self.notes)?,
         })
     }
 }

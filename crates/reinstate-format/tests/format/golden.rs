@@ -16,12 +16,12 @@ use reinstate_core::{
     TableSchema, TableTotals, Tenancy, TenantId, TenantKind, Timestamp,
 };
 use reinstate_format::{
-    Conflict, IndexBuilder, JobDescription, JournalPayload, PlanDescription, PlanSegment,
-    ReceiptDescription, RepositoryHeader, RunKey, SealedBlock, SegmentIdentity, SegmentReader,
-    TablePlan, TenantPlanDescription, decode_job, decode_journal_payload, decode_receipt,
-    decode_repository_header, decode_snapshot, encode_job, encode_journal_payload, encode_plan_end,
-    encode_receipt, encode_repository_header, encode_snapshot, read_plan, schema_digest,
-    segment_header, verify_segment,
+    Conflict, IndexBuilder, JobDescription, JournalPayload, NoteKind, PlanDescription, PlanNote,
+    PlanSegment, ReceiptDescription, RepositoryHeader, RunKey, SealedBlock, SegmentIdentity,
+    SegmentReader, TablePlan, TenantPlanDescription, decode_job, decode_journal_payload,
+    decode_receipt, decode_repository_header, decode_snapshot, encode_job, encode_journal_payload,
+    encode_plan_end, encode_receipt, encode_repository_header, encode_snapshot, read_plan,
+    schema_digest, segment_header, verify_segment,
 };
 
 use crate::sample::{IDENTITY, Memory, content, read_all, run, segment};
@@ -216,6 +216,12 @@ pub(crate) fn plan() -> PlanDescription {
         policy: Policy::EXACT,
         undoes: None,
         segment: PlanSegment::default(),
+        notes: vec![PlanNote {
+            kind: NoteKind::ColumnAdded,
+            object: "notes.colour".to_owned(),
+            detail: "added".to_owned(),
+            count: 0,
+        }],
         tenants: vec![TenantPlanDescription {
             tenant: tenant("2"),
             fingerprint: Fingerprint::new([1, 2, 3]),
@@ -242,6 +248,12 @@ pub(crate) fn plan() -> PlanDescription {
                 table: TableIndex(1),
                 key: vec![1, 2],
                 constraint: "notes_body_key".to_owned(),
+            }],
+            notes: vec![PlanNote {
+                kind: NoteKind::ParentGone,
+                object: "notes.topic".to_owned(),
+                detail: "gone".to_owned(),
+                count: 7,
             }],
         }],
     }

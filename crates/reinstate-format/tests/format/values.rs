@@ -9,8 +9,8 @@ use reinstate_core::{
     TableName, TableSchema, TableTotals, Tenancy, TenantId, TenantKind, Timestamp,
 };
 use reinstate_format::{
-    Conflict, PlanDescription, PlanSegment, ReceiptDescription, TablePlan, TenantPlanDescription,
-    schema_digest,
+    Conflict, NoteKind, PlanDescription, PlanNote, PlanSegment, ReceiptDescription, TablePlan,
+    TenantPlanDescription, schema_digest,
 };
 
 fn digest() -> impl Strategy<Value = Digest> {
@@ -202,6 +202,20 @@ fn policy() -> impl Strategy<Value = Policy> {
     )
 }
 
+fn notes() -> impl Strategy<Value = Vec<PlanNote>> {
+    let kind = proptest::sample::select(NoteKind::ALL.to_vec());
+    let note =
+        (kind, any::<(String, String, u64)>()).prop_map(|(kind, (object, detail, count))| {
+            PlanNote {
+                kind,
+                object,
+                detail,
+                count,
+            }
+        });
+    proptest::collection::vec(note, 0..3)
+}
+
 /// What a plan does to tenants of a store that has at least one table.
 fn tenants() -> impl Strategy<Value = Vec<TenantPlanDescription>> {
     let table = (counts(), any::<(u64, u64, u64)>(), content(), content()).prop_map(
@@ -222,17 +236,20 @@ fn tenants() -> impl Strategy<Value = Vec<TenantPlanDescription>> {
     });
     let tables = proptest::collection::vec(table, 0..2);
     let conflicts = proptest::collection::vec(conflict, 0..3);
-    let part = (any::<Vec<u8>>(), digest(), tables, conflicts);
+    let part = (any::<Vec<u8>>(), digest(), tables, conflicts, notes());
     proptest::collection::btree_map(tenant(), part, 0..4).prop_map(|parts| {
         let parts = parts.into_iter();
         parts
             .map(
-                |(tenant, (fingerprint, image_digest, tables, conflicts))| TenantPlanDescription {
-                    tenant,
-                    fingerprint: Fingerprint::new(fingerprint),
-                    image_digest,
-                    tables,
-                    conflicts,
+                |(tenant, (fingerprint, image_digest, tables, conflicts, notes))| {
+                    TenantPlanDescription {
+                        tenant,
+                        fingerprint: Fingerprint::new(fingerprint),
+                        image_digest,
+                        tables,
+                        conflicts,
+                        notes,
+                    }
                 },
             )
             .collect()
@@ -248,8 +265,8 @@ pub(crate) fn plan() -> impl Strategy<Value = PlanDescription> {
         any::<Option<[u8; 16]>>(),
     );
     let places = (position(), position(), notation(), time(), time());
-    (ids, places, schema(), policy(), tenants()).prop_map(
-        |(ids, places, schema, policy, tenants)| {
+    (ids, places, schema(), policy(), (notes(), tenants())).prop_map(
+        |(ids, places, schema, policy, (notes, tenants))| {
             let ([job, repository, snapshot], store, tenant_kind, undoes) = ids;
             let (point, live_position, notation, point_time, planned_at) = places;
             PlanDescription {
@@ -268,6 +285,7 @@ pub(crate) fn plan() -> impl Strategy<Value = PlanDescription> {
                 policy,
                 undoes: undoes.map(JobId::from_bytes),
                 segment: PlanSegment::default(),
+                notes,
                 tenants,
             }
         },

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use reinstate::{
-    CaptureOptions, Context, Error, PlanRequest, ResourceOptions, Resources, RestoreRequest,
-    StoredPlan, TenantOutcome, WrittenPlan,
+    CaptureOptions, Context, DriftRules, Error, PlanRequest, ResourceOptions, Resources,
+    RestoreRequest, StoredPlan, TenantOutcome, WrittenPlan,
 };
 use reinstate_core::{
     Cancellation, JobId, LiveStore, Policy, Repository, Silent, SnapshotDescription, SnapshotId,
@@ -102,6 +102,7 @@ impl<'f> Engine<'f> {
             snapshot: Arc::clone(snapshot),
             tenants: names.iter().map(|name| self.tenant(name)).collect(),
             policy,
+            drift: DriftRules::default(),
             requested_at: NOW,
         };
         reinstate::restore(self.context(), self.store, &self.repository, &request)
@@ -144,6 +145,7 @@ impl<'f> Engine<'f> {
             job: job_id(job),
             repository: self.repository.id(),
             policy,
+            drift: DriftRules::default(),
             planned_at: NOW,
         }
     }

@@ -3,7 +3,9 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use reinstate::{CaptureOptions, Context, Error, ResourceOptions, Resources, RestoreRequest};
+use reinstate::{
+    CaptureOptions, Context, DriftRules, Error, ResourceOptions, Resources, RestoreRequest,
+};
 use reinstate_core::{
     Cancellation, ErrorKind, JobId, LiveStore, Policy, Repository, Silent, SnapshotDescription,
     SnapshotId, Tenant, Timestamp,
@@ -122,6 +124,7 @@ impl Scene {
                 id: tenant("acme"),
             }],
             policy: Policy::EXACT,
+            drift: DriftRules::default(),
             requested_at: NOW,
         };
         let outcomes = reinstate::restore(self.context(), store, repository, &request)?;

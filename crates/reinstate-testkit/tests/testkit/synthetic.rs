@@ -3,7 +3,9 @@
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
-use reinstate::{CaptureOptions, Context, PlanRequest, ResourceOptions, Resources, TenantImage};
+use reinstate::{
+    CaptureOptions, Context, DriftRules, PlanRequest, ResourceOptions, Resources, TenantImage,
+};
 use reinstate_core::{
     Cancellation, ContentDigest, JobId, Policy, Repository, RowBatch, Silent, SnapshotDescription,
     SnapshotId, Tenant, Timestamp,
@@ -54,6 +56,7 @@ fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_thre
             job: JobId::from_bytes([4; 16]),
             repository: repository.id(),
             policy: Policy::EXACT,
+            drift: DriftRules::default(),
             planned_at: now,
         };
         let output = repository.create_object().expect("memory");

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use reinstate_core::{
-    ChangeCounts, ConflictPolicy, ContentDigest, Event, LiveView, Owner, Phase, Policy, RowBatch,
-    RowRef, RowRole, Switch, TableIndex, TenantId,
+    ChangeCounts, ConflictPolicy, ContentDigest, ErrorKind, Event, LiveView, Owner, Phase, Policy,
+    RowBatch, RowBuilder, RowRef, RowRole, Switch, TableIndex, TenantId,
 };
 use reinstate_format::{CONFLICTS_MAX, Conflict, RunKey, TablePlan, TenantPlanDescription};
 
-use super::cursor::{Pair, RowCursor, Side, StreamCursor, live_rows};
-use super::{PlanRequest, describe_tenant};
+use super::cursor::{Pair, RowCursor, Side, StreamCursor, live_rows, sorted_rows};
+use super::describe_tenant;
+use crate::drift::{MappedRows, RowChecks, SchemaMapping, Shape, TableMapping};
 use crate::image::TenantImage;
 use crate::segment_writer::{OpenRun, SegmentWriter};
 use crate::{Context, Error};
@@ -18,18 +19,18 @@ pub(super) fn plan_tenant(
     context: Context<'_>,
     image: &TenantImage,
     view: &dyn LiveView,
-    request: &PlanRequest,
+    mapping: &SchemaMapping,
+    policy: Policy,
     writer: &mut SegmentWriter<'_>,
 ) -> Result<TenantPlanDescription, Error> {
     let tenant = &image.tenant().id;
     let mut description = describe_tenant(view, tenant)?;
     description.image_digest = image.digest();
     for table in view.schema().write_order() {
-        let operation = format!("read the snapshot's rows of {tenant}");
-        let then = StreamCursor::new(image.rows(context, table), operation);
-        let now = live_rows(context, view, tenant, table)?;
+        let mapping = mapping.table(table);
         let mut changes = TableChanges::new(table, tenant, writer);
-        compare_table(context, then, now, view, request.policy, &mut changes)?;
+        changes.checks = Some(RowChecks::new(&mapping.checks, view.schema().table(table)));
+        plan_table(context, image, view, (table, mapping), policy, &mut changes)?;
         let (plan, conflicts) = changes.finish()?;
         description.conflicts.extend(conflicts);
         description.conflicts.truncate(CONFLICTS_MAX);
@@ -38,51 +39,105 @@ pub(super) fn plan_tenant(
     Ok(description)
 }
 
-fn compare_table(
+fn plan_table(
     context: Context<'_>,
-    then: impl RowCursor,
-    now: impl RowCursor,
+    image: &TenantImage,
     view: &dyn LiveView,
+    (table, mapping): (TableIndex, &TableMapping),
     policy: Policy,
     changes: &mut TableChanges<'_, '_>,
 ) -> Result<(), Error> {
-    let mut pair = Pair::start(then, now)?;
-    let mut missing = RowBatch::new();
-    let mut passed = Passed::new(context);
-    while let Some(side) = pair.side() {
-        match side {
-            Side::Left => match policy.create {
-                Switch::On => {
-                    missing.push_row(pair.left.row());
-                    if missing.as_bytes().len() >= RowBatch::TARGET_BYTES {
-                        changes.create(view, policy, &mut missing)?;
+    let tenant = &image.tenant().id;
+    let mut now = live_rows(context, view, tenant, table)?;
+    let Some(source) = mapping.source else {
+        // The table is younger than the snapshot.
+        while now.advance()? {
+            changes.live(now.row());
+            changes.keep();
+        }
+        return Ok(());
+    };
+    let operation = format!("read the snapshot's rows of {tenant}");
+    let then = StreamCursor::new(image.rows(context, source), operation);
+    let compare = Compare {
+        context,
+        view,
+        policy,
+        shape: mapping.shape.as_ref(),
+    };
+    let Some(shape) = &mapping.shape else {
+        return compare.run(then, now, changes);
+    };
+    let then = MappedRows::new(then, shape);
+    if view.schema().table(table).has_key() {
+        return compare.run(then, now, changes);
+    }
+    // Rows without a key are ordered by their columns, which are others now.
+    let then = sorted_rows(context, table, then)?;
+    compare.run(then, now, changes)
+}
+
+/// How two tables are compared.
+struct Compare<'a> {
+    context: Context<'a>,
+    view: &'a dyn LiveView,
+    policy: Policy,
+    shape: Option<&'a Shape>,
+}
+
+impl Compare<'_> {
+    fn run(
+        &self,
+        then: impl RowCursor,
+        now: impl RowCursor,
+        changes: &mut TableChanges<'_, '_>,
+    ) -> Result<(), Error> {
+        let Self { view, policy, .. } = *self;
+        let mut kept = RowBuilder::new();
+        let mut pair = Pair::start(then, now)?;
+        let mut missing = RowBatch::new();
+        let mut passed = Passed::new(self.context);
+        while let Some(side) = pair.side() {
+            match side {
+                Side::Left => match policy.create {
+                    Switch::On => {
+                        missing.push_row(pair.left.row());
+                        if missing.as_bytes().len() >= RowBatch::TARGET_BYTES {
+                            changes.create(view, policy, &mut missing)?;
+                        }
+                    }
+                    Switch::Off => changes.keep(),
+                },
+                Side::Right => {
+                    changes.live(pair.right.row());
+                    match policy.delete {
+                        Switch::On => changes.delete(pair.right.row())?,
+                        Switch::Off => changes.keep(),
                     }
                 }
-                Switch::Off => changes.keep(),
-            },
-            Side::Right => {
-                changes.live(pair.right.row());
-                match policy.delete {
-                    Switch::On => changes.delete(pair.right.row())?,
-                    Switch::Off => changes.keep(),
+                Side::Both => {
+                    let live = pair.right.row();
+                    changes.live(live);
+                    let mut then = pair.left.row();
+                    if let Some(shape) = self.shape {
+                        shape.keep_unknown(then, live, &mut kept);
+                        then = kept.row();
+                    }
+                    if then.columns() == live.columns() {
+                        changes.same();
+                    } else if policy.put_back == Switch::On {
+                        changes.put_back(live, then)?;
+                    } else {
+                        changes.keep();
+                    }
                 }
             }
-            Side::Both => {
-                changes.live(pair.right.row());
-                if pair.left.row().columns() == pair.right.row().columns() {
-                    changes.same();
-                } else if policy.put_back == Switch::On {
-                    changes.put_back(pair.right.row(), pair.left.row())?;
-                } else {
-                    changes.keep();
-                }
-            }
+            passed.row()?;
+            pair.pass(side)?;
         }
-        passed.row()?;
-        pair.pass(side)?;
+        passed.report();
+        changes.create(view, policy, &mut missing)
     }
-    passed.report();
-    changes.create(view, policy, &mut missing)
 }
 
 /// Rows compared since the observer was last told.
@@ -118,6 +173,8 @@ impl<'a> Passed<'a> {
 /// The changes of one table on their way into the plan.
 pub(super) struct TableChanges<'w, 'a> {
     writer: &'w mut SegmentWriter<'a>,
+    /// What is asked of rows that come from the snapshot.
+    pub(super) checks: Option<RowChecks<'w>>,
     tenant: TenantId,
     table: TableIndex,
     counts: ChangeCounts,
@@ -138,6 +195,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
     ) -> Self {
         Self {
             writer,
+            checks: None,
             tenant: tenant.clone(),
             table,
             counts: ChangeCounts::NONE,
@@ -173,6 +231,13 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         self.before
     }
 
+    fn check(&self, row: RowRef<'_>) -> Result<(), Error> {
+        let objection = self.checks.and_then(|checks| checks.objection(row));
+        objection.map_or(Ok(()), |message| {
+            Err(Error::new(ErrorKind::Refused, message))
+        })
+    }
+
     pub(super) fn same(&mut self) {
         self.same += 1;
     }
@@ -200,6 +265,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
     }
 
     pub(super) fn put_back(&mut self, before: RowRef<'_>, after: RowRef<'_>) -> Result<(), Error> {
+        self.check(after)?;
         self.counts.put_back += 1;
         self.append(RowRole::PutBackBefore, before)?;
         self.append(RowRole::PutBackAfter, after)
@@ -231,6 +297,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             if leave_out && places.contains(row.key()) {
                 continue;
             }
+            self.check(row)?;
             self.counts.created += 1;
             self.append(RowRole::Created, row)?;
         }

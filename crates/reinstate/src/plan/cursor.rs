@@ -10,7 +10,7 @@ use crate::sort::{Cursor, SortBudget, Sorted, SortedRows, Sorter};
 use crate::{Context, Error};
 
 /// Rows of one table in order, one at a time.
-pub(super) trait RowCursor {
+pub(crate) trait RowCursor {
     /// Goes to the next row; `false` at the end.
     fn advance(&mut self) -> Result<bool, Error>;
 
@@ -125,12 +125,7 @@ pub(super) fn live_rows<'v>(
     if view.row_order() == RowOrder::Sorted {
         return Ok(Box::new(StreamCursor::new(stream, operation)));
     }
-    let resources = context.resources;
-    let budget = SortBudget {
-        memory_bytes_max: resources.memory_bytes_max() / 4,
-        directory: resources.spill_directory().to_owned(),
-    };
-    let mut sorter = Sorter::new(resources.pool(), budget);
+    let mut sorter = sorter(context);
     let mut batch = RowBatch::new();
     while stream
         .next_batch(&mut batch)
@@ -141,8 +136,34 @@ pub(super) fn live_rows<'v>(
             sorter.push(&[], table, row)?;
         }
     }
-    let sorted = Sorted::merge(vec![sorter.finish()?], resources.memory_bytes_max() / 16)?;
-    Ok(Box::new(sorted))
+    Ok(Box::new(merge(context, sorter)?))
+}
+
+/// Rows in order, of a cursor in any.
+pub(super) fn sorted_rows(
+    context: Context<'_>,
+    table: TableIndex,
+    mut rows: impl RowCursor,
+) -> Result<SortedRows, Error> {
+    let mut sorter = sorter(context);
+    while rows.advance()? {
+        sorter.push(&[], table, rows.row())?;
+    }
+    merge(context, sorter)
+}
+
+fn sorter(context: Context<'_>) -> Sorter<'_> {
+    let resources = context.resources;
+    let budget = SortBudget {
+        memory_bytes_max: resources.memory_bytes_max() / 4,
+        directory: resources.spill_directory().to_owned(),
+    };
+    Sorter::new(resources.pool(), budget)
+}
+
+fn merge(context: Context<'_>, sorter: Sorter<'_>) -> Result<SortedRows, Error> {
+    let memory_bytes_max = context.resources.memory_bytes_max() / 16;
+    Sorted::merge(vec![sorter.finish()?], memory_bytes_max)
 }
 
 /// Two cursors walked side by side.

@@ -16,16 +16,19 @@ use reinstate_core::{
     Phase, Policy, RepositoryId, StoreSchema, TenantId, Timestamp,
 };
 use reinstate_format::{
-    PlanDescription, PlanSegment, SegmentIdentity, TenantPlanDescription, encode_plan_end,
-    schema_digest,
+    PlanDescription, PlanNote, PlanSegment, SegmentIdentity, TenantPlanDescription,
+    encode_plan_end, schema_digest,
 };
 
+use crate::drift::{DriftRules, SchemaMapping};
 use crate::image::TenantImage;
 use crate::segment_writer::SegmentWriter;
 use crate::{Context, Error};
 
 pub use saved::{RestorePlan, StoredPlan, TenantChanges, store_plan};
 pub use undo::plan_undo;
+
+pub(crate) use cursor::RowCursor;
 
 /// Plans are written once and read two or three times: a light level costs the least overall.
 const PLAN_COMPRESSION_LEVEL: i32 = 1;
@@ -39,6 +42,8 @@ pub struct PlanRequest {
     pub repository: RepositoryId,
     /// Which changes it may contain.
     pub policy: Policy,
+    /// What became of tables that changed after the snapshot. Of no effect on an undo.
+    pub drift: DriftRules,
     /// The time to note where the store has no clock of its own.
     pub planned_at: Timestamp,
 }
@@ -62,7 +67,7 @@ pub struct WrittenPlan {
 ///
 /// # Errors
 /// `Usage` for no tenants, a tenant twice, or tenants of another store; `Refused` if the live
-/// tables differ from the snapshot's; `Corrupt` if the image is damaged; `Cancelled`. The output
+/// tables differ from the snapshot's and nobody decided what became of them; `Corrupt` if the image is damaged; `Cancelled`. The output
 /// is then not published.
 pub fn plan(
     context: Context<'_>,
@@ -75,7 +80,8 @@ pub fn plan(
     let view = live
         .read_view()
         .map_err(Error::store("read the live store"))?;
-    check_schema(&snapshot.schema, view.schema())?;
+    let needed = images.iter().flat_map(TenantImage::tables).collect();
+    let mapping = SchemaMapping::find(&snapshot.schema, &needed, view.as_ref(), &request.drift)?;
     let mut writer = start(context, request, output)?;
     let mut tenants = Vec::with_capacity(images.len());
     for image in images {
@@ -90,7 +96,8 @@ pub fn plan(
             context,
             image,
             view.as_ref(),
-            request,
+            &mapping,
+            request.policy,
             &mut writer,
         )?);
         context.observer.observe(Event::Finished {
@@ -114,6 +121,7 @@ pub fn plan(
         policy: request.policy,
         undoes: None,
         segment: PlanSegment::default(),
+        notes: mapping.notes,
         tenants,
     };
     finish(writer, description)
@@ -187,7 +195,7 @@ fn check_images<'i>(
     Ok(snapshot)
 }
 
-/// Refuses to restore rows into tables that are not the ones they came from.
+/// Refuses to take rows out of tables that are not the ones they were written to.
 fn check_schema(then: &StoreSchema, now: &StoreSchema) -> Result<(), Error> {
     if then == now {
         return Ok(());
@@ -220,13 +228,22 @@ fn check_schema(then: &StoreSchema, now: &StoreSchema) -> Result<(), Error> {
         })
         .unwrap_or_else(|| "the tables are in another order".to_owned());
     let message = format!(
-        "the live tables differ from the snapshot's: {difference}. Nothing was written. \
-         Take a new snapshot, or restore into a store with the old tables"
+        "the live tables are no longer those that the merge wrote to: {difference}. Nothing was \
+         written"
     );
     Err(Error::new(ErrorKind::Refused, message))
 }
 
-/// Whether this tenant's part of a plan may be applied.
+/// What keeps a plan from being applied to this tenant, besides conflicts.
+pub fn obstacles<'p>(
+    plan: &'p PlanDescription,
+    tenant: &'p TenantPlanDescription,
+) -> impl Iterator<Item = &'p PlanNote> {
+    let notes = plan.notes.iter().chain(&tenant.notes);
+    notes.filter(|note| note.kind.is_obstacle())
+}
+
+/// Whether conflicts keep a plan from being applied to this tenant.
 #[must_use]
 pub fn is_blocked(policy: Policy, tenant: &TenantPlanDescription) -> bool {
     // A place held by somebody else's row is never taken, so only leaving the row out helps.
@@ -244,5 +261,6 @@ fn describe_tenant(view: &dyn LiveView, tenant: &TenantId) -> Result<TenantPlanD
         image_digest: Digest::from_bytes([0; 32]),
         tables: Vec::new(),
         conflicts: Vec::new(),
+        notes: Vec::new(),
     })
 }

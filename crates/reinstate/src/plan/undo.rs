@@ -64,6 +64,7 @@ pub fn plan_undo(
         policy: request.policy,
         undoes: Some(original.job),
         segment: PlanSegment::default(),
+        notes: Vec::new(),
         tenants: parts,
         ..original.clone()
     };

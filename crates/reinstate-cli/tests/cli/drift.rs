@@ -1,0 +1,270 @@
+//! Tables that changed between the snapshot and now: rows come back into what the tables are now,
+//! or nothing is written.
+
+use std::fs;
+
+use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
+
+use crate::sandbox::{Run, Sandbox};
+
+const SCHEMA: &str = "\
+CREATE TYPE mood AS ENUM ('calm', 'angry');
+CREATE TABLE tickets (id int PRIMARY KEY, account_id int NOT NULL, title varchar(40), size int,
+                      note text, mood mood);
+CREATE TABLE comments (id int PRIMARY KEY, ticket_id int NOT NULL REFERENCES tickets, body text);
+CREATE TABLE visits (account_id int NOT NULL, page text);
+INSERT INTO tickets SELECT n, n % 3, 'ticket ' || n, n * 1000, 'n' || n,
+    (ARRAY['calm', 'angry'])[n % 2 + 1]::mood FROM generate_series(1, 60) n;
+INSERT INTO comments SELECT n, n % 60 + 1, 'c' || n FROM generate_series(1, 120) n;
+INSERT INTO visits SELECT n % 3, 'p' || n % 5 FROM generate_series(1, 90) n;
+";
+
+const TENANCY: &str = "\
+[tenancy]
+kind = \"account\"
+column = \"account_id\"
+[tenancy.table.comments]
+via = \"ticket_id -> tickets.id\"
+";
+
+/// What an incident does to tenant 1: some rows go, one is written over, one is new.
+const INCIDENT: &str = "\
+DELETE FROM comments WHERE ticket_id IN (SELECT id FROM tickets WHERE account_id = 1 AND id < 40);
+DELETE FROM tickets WHERE account_id = 1 AND id < 40;
+DELETE FROM visits WHERE account_id = 1 AND page = 'p1';
+";
+
+/// A database that was captured and is then changed.
+struct Ground {
+    sandbox: Sandbox,
+    database: TestDatabase<'static>,
+}
+
+impl Ground {
+    fn captured() -> Self {
+        let database = shared_cluster().unwrap().fresh_database().unwrap();
+        database.psql(SCHEMA).unwrap();
+        let ground = Self {
+            sandbox: Sandbox::empty(),
+            database,
+        };
+        ground.configure(TENANCY);
+        ground.sandbox.run(&["init"]).done(&[]);
+        ground.sandbox.run(&["capture", "once"]).done(&[]);
+        ground
+    }
+
+    fn configure(&self, rest: &str) {
+        let head = format!(
+            "version = 1\n[repository]\nurl = \"file:repository\"\n\
+             [store]\nname = \"main\"\nkind = \"postgres\"\nurl = {:?}\n",
+            self.database.url()
+        );
+        fs::write(self.sandbox.path("reinstate.toml"), head + rest).unwrap();
+    }
+
+    fn psql(&self, sql: &str) -> String {
+        self.database.psql(sql).unwrap()
+    }
+
+    fn restore(&self) -> Run {
+        let arguments = [
+            "restore",
+            "account:1",
+            "--at",
+            "latest",
+            "--nearest-before",
+            "--confirm",
+            "account:1",
+        ];
+        self.sandbox.run(&arguments)
+    }
+
+    /// Everything in the three tables, as the statement after a migration would have it.
+    fn contents(&self, tickets: &str) -> String {
+        self.psql(&format!(
+            "SELECT {tickets} FROM tickets t ORDER BY id; SELECT t.*::text FROM comments t \
+             ORDER BY 1; SELECT t.*::text FROM visits t ORDER BY 1"
+        ))
+    }
+
+    /// Migrates, and checks that a restore ends where the migration alone would have ended.
+    fn check(&self, migration: &str, tickets: &str, says: &[&str]) {
+        self.psql(migration);
+        let expected = self.contents(tickets);
+        let others = "SELECT t.xmin, t.* FROM tickets t WHERE account_id <> 1 ORDER BY id";
+        let others_before = self.psql(others);
+        self.psql(INCIDENT);
+        assert_ne!(self.contents(tickets), expected);
+        self.restore().done(says);
+        assert_eq!(self.contents(tickets), expected);
+        assert_eq!(self.psql(others), others_before);
+        let again = self.restore();
+        again.done(&["no change"]);
+    }
+}
+
+#[test]
+fn columns_that_were_added_hold_what_the_migration_gave_them() {
+    let ground = Ground::captured();
+    let migration = "\
+        ALTER TABLE tickets ADD COLUMN colour text;
+        ALTER TABLE tickets ADD COLUMN state varchar(10) NOT NULL DEFAULT 'open';
+        ALTER TABLE tickets ADD COLUMN urgent boolean NOT NULL DEFAULT false;
+        ALTER TABLE tickets ADD COLUMN tags text[] NOT NULL DEFAULT ARRAY['a', 'b c']::text[];
+        ALTER TABLE visits ADD COLUMN seconds numeric(6,2) DEFAULT 1.5;
+        UPDATE tickets SET colour = 'red' WHERE id = 43;";
+    let says = [
+        "tickets.colour added: rows that come back hold NULL",
+        "tickets.state added: rows that come back hold its default",
+    ];
+    ground.check(migration, "t.*::text", &says);
+}
+
+#[test]
+fn columns_may_stand_in_another_order_and_be_wider() {
+    let ground = Ground::captured();
+    let migration = "\
+        CREATE TABLE moved (mood mood, note text, size bigint, title text, account_id int NOT NULL,
+                            id bigint PRIMARY KEY);
+        INSERT INTO moved SELECT mood, note, size, title, account_id, id FROM tickets;
+        ALTER TABLE comments DROP CONSTRAINT comments_ticket_id_fkey;
+        ALTER TABLE comments ALTER ticket_id TYPE bigint;
+        DROP TABLE tickets;
+        ALTER TABLE moved RENAME TO tickets;
+        ALTER TABLE comments ADD FOREIGN KEY (ticket_id) REFERENCES tickets;";
+    let says = ["tickets.size was integer, is bigint: the values stay the same"];
+    ground.check(migration, "t.*::text", &says);
+}
+
+#[test]
+fn what_was_renamed_or_dropped_is_decided_by_the_operator() {
+    let ground = Ground::captured();
+    let migration = "\
+        CREATE SCHEMA support;
+        ALTER TABLE tickets SET SCHEMA support;
+        ALTER TABLE support.tickets RENAME TO cases;
+        ALTER TABLE support.cases RENAME COLUMN title TO subject;
+        ALTER TABLE support.cases DROP COLUMN note;
+        ALTER TABLE support.cases ADD COLUMN opened timestamptz NOT NULL DEFAULT now();
+        UPDATE support.cases SET opened = '2022-04-05 07:38:00+00';
+        CREATE VIEW tickets AS SELECT * FROM support.cases;
+        DROP TABLE visits;
+        CREATE TABLE labels (account_id int, name text);
+        INSERT INTO labels VALUES (1, 'mine');";
+    let tenancy = TENANCY.replace("tickets.id", "support.cases.id");
+    ground.psql(migration);
+    ground.configure(&tenancy);
+    let refused = ground.restore();
+    let undecided = [
+        "table tickets is gone: say `dropped = [\"tickets\"]` under [drift]",
+        "table visits is gone",
+        "comments: its rows belong to their tenants by another rule",
+        "Nothing was written",
+    ];
+    refused.refused(1, &undecided);
+    let drift = format!(
+        "{tenancy}\n[drift]\nrenamed = {{ tickets = \"support.cases\" }}\ndropped = [\"visits\"]\n"
+    );
+    ground.configure(&drift);
+    let undecided = [
+        "support.cases.title is gone: say `dropped = [\"title\"]`",
+        "support.cases.note is gone",
+        "support.cases.opened was added, and its default is not the same at all times",
+    ];
+    ground.restore().refused(1, &undecided);
+    let decided = "[drift.table.\"support.cases\"]\nrenamed = { title = \"subject\" }\n\
+                   dropped = [\"note\"]\nvalues = { opened = \"2022-04-05 07:38:00+00\" }\n";
+    ground.configure(&format!("{drift}{decided}"));
+    let contents = || {
+        ground.psql(
+            "SELECT t.*::text FROM support.cases t ORDER BY id; SELECT t.*::text FROM comments t \
+             ORDER BY 1; TABLE labels",
+        )
+    };
+    let expected = contents();
+    ground.psql(
+        "DELETE FROM comments WHERE ticket_id IN (SELECT id FROM support.cases WHERE account_id = 1);
+         DELETE FROM support.cases WHERE account_id = 1",
+    );
+    let says = [
+        "support.cases was tickets in the snapshot",
+        "support.cases.subject was title in the snapshot",
+        "support.cases.note gone: its values are not restored",
+        "visits gone: its rows are not restored",
+        "labels not in the snapshot",
+    ];
+    ground.restore().done(&says);
+    assert_eq!(contents(), expected);
+}
+
+#[test]
+fn values_that_no_longer_fit_are_refused_before_anything_is_written() {
+    for (migration, says) in [
+        (
+            "UPDATE tickets SET size = 1 WHERE size > 32767;
+             ALTER TABLE tickets ALTER size TYPE smallint",
+            "table tickets, row 40: the snapshot holds a value that the live column (smallint) has \
+             no room for in size",
+        ),
+        (
+            "UPDATE tickets SET title = 'short';
+             ALTER TABLE tickets ALTER title TYPE varchar(8)",
+            "table tickets, row 40: the snapshot holds a value",
+        ),
+        (
+            "ALTER TYPE mood RENAME VALUE 'angry' TO 'furious'",
+            "table tickets, row 43: the snapshot holds a value that the live column (public.mood) \
+             has no room for in mood",
+        ),
+        (
+            "ALTER TABLE tickets ALTER mood TYPE int USING 1",
+            "tickets.mood was public.mood and is integer: its values would have to be written \
+             another way",
+        ),
+        (
+            "ALTER TABLE tickets ALTER size TYPE numeric(9,1)",
+            "tickets.size was integer and is numeric(9,1)",
+        ),
+        (
+            "ALTER TABLE comments DROP CONSTRAINT comments_pkey",
+            "comments: its primary key is another than in the snapshot",
+        ),
+        (
+            "ALTER TABLE tickets ADD COLUMN code uuid NOT NULL DEFAULT gen_random_uuid()",
+            "tickets.code was added, and its default is not the same at all times",
+        ),
+        (
+            "ALTER TABLE tickets ADD COLUMN number int GENERATED BY DEFAULT AS IDENTITY",
+            "tickets.number was added, and it numbers its rows by itself",
+        ),
+    ] {
+        let ground = Ground::captured();
+        ground.psql(migration);
+        ground.psql(INCIDENT);
+        let before = ground.contents("t.*::text");
+        ground.restore().refused(1, &[says, "Nothing was written"]);
+        assert_eq!(ground.contents("t.*::text"), before, "{migration}");
+    }
+}
+
+#[test]
+fn a_column_that_may_no_longer_be_null_refuses_rows_that_had_none() {
+    let ground = Ground::captured();
+    ground.psql("UPDATE tickets SET note = NULL WHERE id = 4");
+    ground.sandbox.run(&["capture", "once"]).done(&[]);
+    ground.psql("UPDATE tickets SET note = '' WHERE id = 4");
+    ground.psql("ALTER TABLE tickets ALTER note SET NOT NULL");
+    let says = "table tickets, row 4: the snapshot holds NULL, which the live column no longer \
+                takes in note";
+    ground.restore().refused(1, &[says]);
+}
+
+#[test]
+fn a_table_that_is_owned_otherwise_is_refused_even_if_the_tenant_has_nothing_in_it() {
+    let ground = Ground::captured();
+    let shared = TENANCY.to_owned() + "[tenancy.table.visits]\nshared = true\n";
+    ground.configure(&shared);
+    let says = "visits: tenants own it in the snapshot, and no tenant does now";
+    ground.restore().refused(1, &[says]);
+}

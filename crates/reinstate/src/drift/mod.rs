@@ -1,0 +1,342 @@
+//! Drift: the live tables are no longer those that the snapshot was taken of.
+//!
+//! A migration ran between the snapshot and now. Every table of the snapshot is paired with a live
+//! one and every live column with where its values come from: by name, by rule where only one
+//! answer can be right, or by what the operator decided. What nobody decided is refused before
+//! anything is read, all of it at once.
+
+mod pairs;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reinstate_core::{
+    ColumnIndex, ErrorKind, Filling, Fit, LiveView, StoreSchema, TableIndex, TableSchema,
+};
+use reinstate_format::{NoteKind, PlanNote};
+
+use crate::Error;
+use pairs::Pairs;
+
+use rows::ColumnCheck;
+pub(crate) use rows::{MappedRows, RowChecks, Shape};
+
+/// What an operator decided about tables that changed after a snapshot. Entries about what did
+/// not change are of no effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriftRules {
+    /// Tables that were renamed, or moved to another schema: their name in the snapshot, and the
+    /// live one.
+    pub renamed: BTreeMap<String, String>,
+    /// Tables of the snapshot whose rows are not restored because the tables are gone.
+    pub dropped: BTreeSet<String>,
+    /// What became of the columns of a table, by its live name.
+    pub tables: BTreeMap<String, TableDriftRules>,
+}
+
+/// What an operator decided about the columns of one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableDriftRules {
+    /// Columns that were renamed: their name in the snapshot, and the live one.
+    pub renamed: BTreeMap<String, String>,
+    /// Columns of the snapshot whose values are not restored because the columns are gone.
+    pub dropped: BTreeSet<String>,
+    /// What columns that the snapshot does not have hold in rows that come back.
+    pub values: BTreeMap<String, String>,
+}
+
+/// How the snapshot's rows become rows of the live tables.
+#[derive(Debug)]
+pub(crate) struct SchemaMapping {
+    /// By the live tables' indexes; none for those that no tenant owns.
+    tables: Vec<Option<TableMapping>>,
+    /// What a reviewer of the plan should know.
+    pub notes: Vec<PlanNote>,
+}
+
+/// How the snapshot's rows become rows of one live table.
+#[derive(Debug, Default)]
+pub(crate) struct TableMapping {
+    /// The snapshot's table; none if there was none, and then live rows stay as they are.
+    pub source: Option<TableIndex>,
+    /// How a row changes; none if it does not.
+    pub shape: Option<Shape>,
+    /// What is checked of rows that are to be written.
+    pub checks: Vec<ColumnCheck>,
+}
+
+impl SchemaMapping {
+    /// Pairs the tables of a snapshot, of which only those in `needed` have rows to restore, with
+    /// the live ones.
+    ///
+    /// # Errors
+    /// `Refused` with everything that has to be decided first.
+    pub(crate) fn find(
+        then: &StoreSchema,
+        needed: &BTreeSet<TableIndex>,
+        view: &dyn LiveView,
+        rules: &DriftRules,
+    ) -> Result<Self, Error> {
+        let now = view.schema();
+        let pairs = Pairs::find(then, now, rules);
+        let mut finder = Finder {
+            then,
+            view,
+            rules,
+            pairs: &pairs,
+            notes: Vec::new(),
+            undecided: Vec::new(),
+        };
+        finder.find_gone(needed);
+        let mut tables = Vec::with_capacity(now.tables().len());
+        for (index, table) in now.iter() {
+            tables.push(if table.tenancy.is_tenant_owned() {
+                Some(finder.table(index, table, needed)?)
+            } else {
+                None
+            });
+        }
+        if finder.undecided.is_empty() {
+            let notes = finder.notes;
+            return Ok(Self { tables, notes });
+        }
+        let message = format!(
+            "the live tables differ from the snapshot's, and what became of them has to be \
+             decided first: {}. Nothing was written",
+            finder.undecided.join("; ")
+        );
+        Err(Error::new(ErrorKind::Refused, message))
+    }
+
+    /// How rows come into a live table that tenants own.
+    pub(crate) fn table(&self, index: TableIndex) -> &TableMapping {
+        self.tables[index.get()]
+            .as_ref()
+            .expect("BUG: rows of a table that no tenant owns")
+    }
+}
+
+struct Finder<'a> {
+    then: &'a StoreSchema,
+    view: &'a dyn LiveView,
+    rules: &'a DriftRules,
+    pairs: &'a Pairs,
+    notes: Vec<PlanNote>,
+    undecided: Vec<String>,
+}
+
+impl Finder<'_> {
+    fn note(&mut self, kind: NoteKind, object: String, detail: impl Into<String>) {
+        self.notes.push(PlanNote {
+            kind,
+            object,
+            detail: detail.into(),
+            count: 0,
+        });
+    }
+
+    fn table(
+        &mut self,
+        index: TableIndex,
+        table: &TableSchema,
+        needed: &BTreeSet<TableIndex>,
+    ) -> Result<TableMapping, Error> {
+        let Some(source) = self.pairs.source(index) else {
+            let detail = "not in the snapshot: the tenant's rows in it stay as they are";
+            self.note(NoteKind::TableAdded, table.name.to_string(), detail);
+            return Ok(TableMapping::default());
+        };
+        let was = self.then.table(source);
+        if was.name != table.name {
+            let detail = format!("was {} in the snapshot", was.name);
+            self.note(NoteKind::TableRenamed, table.name.to_string(), detail);
+        }
+        if self.pairs.tenancy(source, &was.tenancy).as_ref() != Some(&table.tenancy) {
+            self.undecided.push(format!(
+                "{}: its rows belong to their tenants by another rule than in the snapshot. Take \
+                 a new snapshot, or classify the table as it was",
+                table.name
+            ));
+            return Ok(TableMapping::default());
+        }
+        if !needed.contains(&source) {
+            // The image has no row that would have to be mapped.
+            let source = Some(source);
+            return Ok(TableMapping {
+                source,
+                ..TableMapping::default()
+            });
+        }
+        if !self.has_same_key(source, table) {
+            self.undecided.push(format!(
+                "{}: its primary key is another than in the snapshot. Restore into a table with \
+                 the old key",
+                table.name
+            ));
+        }
+        self.find_dropped(source, table);
+        self.columns(index, table, source)
+    }
+
+    fn has_same_key(&self, source: TableIndex, table: &TableSchema) -> bool {
+        let was = self.then.table(source);
+        let columns = |column: &ColumnIndex| self.pairs.column(source, *column);
+        let key: Option<Vec<_>> = was.key.iter().map(columns).collect();
+        let forms_are_the_same = was.key.iter().zip(&table.key).all(|(then, now)| {
+            was.columns[then.get()].key_form == table.columns[now.get()].key_form
+        });
+        key.as_ref() == Some(&table.key) && forms_are_the_same
+    }
+
+    /// Columns of the snapshot's table that the live one does not have.
+    fn find_dropped(&mut self, source: TableIndex, table: &TableSchema) {
+        let was = self.then.table(source);
+        let rules = self.rules.tables.get(table.name.as_str());
+        for (column, place) in was.columns.iter().zip(0..) {
+            if self.pairs.column(source, ColumnIndex(place)).is_some() {
+                continue;
+            }
+            let name = &column.name;
+            let object = format!("{}.{name}", table.name);
+            if rules.is_some_and(|rules| rules.dropped.contains(name)) {
+                let detail = "gone: its values are not restored";
+                self.note(NoteKind::ColumnDropped, object, detail);
+            } else {
+                self.undecided.push(format!(
+                    "{object} is gone: say `dropped = [{name:?}]` under [drift.table.{:?}] to \
+                     restore without its values, or `renamed = {{ {name:?} = \"...\" }}`",
+                    table.name.as_str()
+                ));
+            }
+        }
+    }
+
+    fn columns(
+        &mut self,
+        index: TableIndex,
+        table: &TableSchema,
+        source: TableIndex,
+    ) -> Result<TableMapping, Error> {
+        let mut places = Vec::with_capacity(table.columns.len());
+        let mut checks = Vec::new();
+        for (column, place) in table.columns.iter().zip(0..) {
+            let target = ColumnIndex(place);
+            let object = format!("{}.{}", table.name, column.name);
+            let Some(from) = self.pairs.column_source(source, target) else {
+                let filling = self.filling(index, target, table, object)?;
+                places.push(rows::Place::Filled(filling));
+                continue;
+            };
+            let was = &self.then.table(source).columns[from.get()];
+            if was.name != column.name {
+                let detail = format!("was {} in the snapshot", was.name);
+                self.note(NoteKind::ColumnRenamed, object.clone(), detail);
+            }
+            let fit = self
+                .view
+                .fit(&was.type_name, index, target)
+                .map_err(Error::store("compare the types of columns"))?;
+            if was.type_name != column.type_name {
+                let (was, is) = (&was.type_name, &column.type_name);
+                if fit.is_some() {
+                    let detail = format!("was {was}, is {is}: the values stay the same");
+                    self.note(NoteKind::TypeChanged, object, detail);
+                } else {
+                    self.undecided.push(format!(
+                        "{object} was {was} and is {is}: its values would have to be written \
+                         another way. Restore into a table with the old type"
+                    ));
+                }
+            }
+            let fit = fit.unwrap_or(Fit::Every);
+            let is_required = was.nullable && !column.nullable;
+            if is_required || fit != Fit::Every {
+                checks.push(ColumnCheck {
+                    column: target,
+                    is_required,
+                    fit,
+                });
+            }
+            places.push(rows::Place::From(from));
+        }
+        let width = self.then.table(source).columns.len();
+        Ok(TableMapping {
+            source: Some(source),
+            shape: Shape::unless_the_same(places, width),
+            checks,
+        })
+    }
+
+    /// What a column that the snapshot does not have holds in rows that come back.
+    fn filling(
+        &mut self,
+        index: TableIndex,
+        column: ColumnIndex,
+        table: &TableSchema,
+        object: String,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let name = table.columns[column.get()].name.as_str();
+        let rules = self.rules.tables.get(table.name.as_str());
+        if let Some(value) = rules.and_then(|rules| rules.values.get(name)) {
+            let detail = "added: rows that come back hold the value of [drift]";
+            self.note(NoteKind::ColumnAdded, object, detail);
+            return Ok(Some(value.clone().into_bytes()));
+        }
+        let filling = self
+            .view
+            .filling(index, column)
+            .map_err(Error::store("look for the defaults of columns"))?;
+        match filling {
+            Filling::Value(value) => {
+                let what = if value.is_some() {
+                    "its default"
+                } else {
+                    "NULL"
+                };
+                let detail = format!("added: rows that come back hold {what}");
+                self.note(NoteKind::ColumnAdded, object, detail);
+                Ok(value)
+            }
+            Filling::Unknown(reason) => {
+                self.undecided.push(format!(
+                    "{object} was added, and {reason}: say `values = {{ {name:?} = \"...\" }}` \
+                     under [drift.table.{:?}]",
+                    table.name.as_str()
+                ));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Tables of the snapshot with rows to restore for which there is no live table.
+    fn find_gone(&mut self, needed: &BTreeSet<TableIndex>) {
+        for &source in needed {
+            if self.pairs.target(source).is_some() {
+                continue;
+            }
+            let name = self.then.table(source).name.to_string();
+            if self.rules.dropped.contains(&name) {
+                let detail = "gone: its rows are not restored";
+                self.note(NoteKind::TableGone, name, detail);
+            } else {
+                self.undecided.push(format!(
+                    "table {name} is gone: say `dropped = [{name:?}]` under [drift] to restore \
+                     without its rows, or `renamed = {{ {name:?} = \"...\" }}`"
+                ));
+            }
+        }
+        for &source in needed {
+            let Some(target) = self.pairs.target(source) else {
+                continue;
+            };
+            let table = self.view.schema().table(target);
+            if !table.tenancy.is_tenant_owned() {
+                self.undecided.push(format!(
+                    "{}: tenants own it in the snapshot, and no tenant does now. Classify the \
+                     table as it was",
+                    table.name
+                ));
+            }
+        }
+    }
+}
