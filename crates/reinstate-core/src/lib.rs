@@ -31,8 +31,8 @@ pub use observer::{Cancellation, Event, Observer, Phase, Silent};
 pub use owner::{Owner, ParseTenantError, TENANT_ID_BYTES_MAX, Tenant, TenantId, TenantKind};
 pub use port::{
     CaptureView, ChangeSource, Committed, Fingerprint, HeldKey, JournalEntry, LiveStore, LiveView,
-    ObjectReader, ObjectWriter, OwnedRowStream, Repository, RowOrder, RowStream, SequenceRaise,
-    SnapshotSource, TenantWriter,
+    ObjectReader, ObjectWriter, OwnHold, OwnedRowStream, Repository, RowOrder, RowStream,
+    SequenceRaise, SnapshotSource, TenantWriter,
 };
 pub use position::{Position, PositionNotation, Timestamp};
 pub use row::{

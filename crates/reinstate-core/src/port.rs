@@ -113,6 +113,19 @@ pub struct HeldKey {
     pub constraint: String,
 }
 
+/// A unique value of a row to be written that another of the tenant's own live rows has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnHold {
+    /// The encoded key of the row that was to be written; empty in a table without a key.
+    pub key: Vec<u8>,
+    /// Its encoded columns.
+    pub columns: Vec<u8>,
+    /// The encoded key of the live row that has the value; empty in a table without a key.
+    pub holder: Vec<u8>,
+    /// What must not be there twice: the name of the key or index.
+    pub constraint: String,
+}
+
 /// A store that is in use, and into which tenants are restored.
 pub trait LiveStore: SnapshotSource {
     /// Which store this is.
@@ -206,7 +219,7 @@ pub trait LiveView: Send {
         table: TableIndex,
     ) -> Result<Box<dyn RowStream + '_>, StoreError>;
 
-    /// Which of these rows, all to be created for `tenant`, would meet a row that is not its own:
+    /// Which of these rows, all to be written for `tenant`, would meet a row that is not its own:
     /// a key or unique value that somebody else holds.
     ///
     /// # Errors
@@ -217,6 +230,26 @@ pub trait LiveView: Send {
         table: TableIndex,
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError>;
+
+    /// Whether rows of the table that have different keys, or none, can still stand in each other's
+    /// way.
+    fn has_unique_values(&self, _table: TableIndex) -> bool {
+        false
+    }
+
+    /// Which of these rows, all to be written for `tenant`, have a unique value that another of its
+    /// own live rows has, once for each such value.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn held_by_own(
+        &self,
+        _tenant: &TenantId,
+        _table: TableIndex,
+        _rows: &RowBatch,
+    ) -> Result<Vec<OwnHold>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Which values of a column that once had the type `type_name` can be written, as the same
     /// text, into this column. None: the text may have to change.

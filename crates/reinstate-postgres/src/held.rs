@@ -1,10 +1,14 @@
-//! Which rows would meet a row of somebody else.
+//! Which rows would meet another row that has the same unique value.
 //!
 //! For every unique index of the table, the rows' values are sent once and joined with the live
-//! rows, whose owner must be somebody else. Indexes on expressions and partial indexes are
-//! evaluated by the server, on both sides alike. Nothing of the rows found comes back.
+//! rows. Indexes on expressions and partial indexes are evaluated by the server, on both sides
+//! alike. Nothing of somebody else's rows comes back.
 
-use reinstate_core::{ColumnIndex, ErrorKind, HeldKey, RowBatch, StoreError, TableIndex, TenantId};
+use reinstate_core::{
+    ColumnIndex, ErrorKind, HeldKey, KeyWriter, OwnHold, RowBatch, RowRef, StoreError, TableIndex,
+    TenantId,
+};
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::catalog::{Catalog, UniqueIndex, get};
@@ -15,22 +19,84 @@ use crate::sql::quote;
 /// A name that no column of an application has.
 const ORDINAL: &str = "\"reinstate ordinal\"";
 
-/// The keys among `rows` that somebody else holds.
-pub(crate) fn held_by_others(
-    session: &Session,
-    catalog: &Catalog,
-    tenant: &TenantId,
-    table: TableIndex,
-    rows: &RowBatch,
-) -> Result<Vec<HeldKey>, StoreError> {
-    let (schema, relation) = catalog.table(table);
-    let operation = format!("look for rows of others in table {}", schema.name);
-    let mut held = Vec::new();
-    for index in &relation.unique_indexes {
+/// What is asked about.
+pub(crate) struct Holders<'a> {
+    pub session: &'a Session,
+    pub catalog: &'a Catalog,
+    pub tenant: &'a TenantId,
+    pub table: TableIndex,
+}
+
+/// Whose rows have the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Others,
+    Own,
+}
+
+impl Holders<'_> {
+    /// The keys among `rows` that somebody else holds.
+    pub(crate) fn others(&self, rows: &RowBatch) -> Result<Vec<HeldKey>, StoreError> {
+        let mut held = Vec::new();
+        for index in &self.catalog.tables[self.table.get()].unique_indexes {
+            self.ask(index, Whose::Others, rows, |row, _| {
+                held.push(HeldKey {
+                    key: row.key().to_vec(),
+                    constraint: index.name.clone(),
+                });
+                Ok(())
+            })?;
+        }
+        Ok(held)
+    }
+
+    /// The rows among `rows` with a unique value that another row of the tenant has.
+    pub(crate) fn own(&self, rows: &RowBatch) -> Result<Vec<OwnHold>, StoreError> {
+        let (schema, relation) = self.catalog.table(self.table);
+        let mut held = Vec::new();
+        let mut key = KeyWriter::new();
+        for index in relation
+            .unique_indexes
+            .iter()
+            .filter(|index| !index.is_primary)
+        {
+            self.ask(index, Whose::Own, rows, |row, answer| {
+                key.clear();
+                for (column, place) in schema.key.iter().zip(1..) {
+                    let text: String = get(answer, place)?;
+                    key.push(schema.columns[column.get()].key_form, text.as_bytes());
+                }
+                held.push(OwnHold {
+                    key: row.key().to_vec(),
+                    columns: row.columns().to_vec(),
+                    holder: key.as_bytes().to_vec(),
+                    constraint: index.name.clone(),
+                });
+                Ok(())
+            })?;
+        }
+        Ok(held)
+    }
+
+    /// Calls `each` with every row that meets one of `whose`, and the server's answer.
+    fn ask(
+        &self,
+        index: &UniqueIndex,
+        whose: Whose,
+        rows: &RowBatch,
+        mut each: impl FnMut(RowRef<'_>, &Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let schema = self.catalog.schema.table(self.table);
+        let operation = format!("look for rows in the way in table {}", schema.name);
         let every = || (0..).map(ColumnIndex).take(schema.columns.len()).collect();
-        let columns: Vec<ColumnIndex> = index.columns.clone().unwrap_or_else(every);
-        let Some(sql) = question(catalog, table, index, &columns, tenant)? else {
-            continue;
+        let mut columns: Vec<ColumnIndex> = index.columns.clone().unwrap_or_else(every);
+        if whose == Whose::Own {
+            columns.extend(&schema.key);
+            columns.sort_unstable();
+            columns.dedup();
+        }
+        let Some(sql) = self.question(index, whose, &columns)? else {
+            return Ok(());
         };
         let values = gather(rows, &columns)
             .ok_or_else(|| StoreError::new(ErrorKind::Corrupt, format!("{operation}: not text")))?;
@@ -38,22 +104,98 @@ pub(crate) fn held_by_others(
             .iter()
             .map(|column| (column as &(dyn ToSql + Sync), Type::TEXT_ARRAY))
             .collect();
-        let found: Vec<usize> = session
-            .rows(&operation, &sql, &parameters)?
-            .iter()
-            .map(|row| Ok(usize::try_from(get::<i64>(row, 0)?).unwrap_or(0)))
-            .collect::<Result<_, StoreError>>()?;
-        // Ordinals start at one.
-        let keys = rows
-            .iter()
-            .zip(1..)
-            .filter(|(_, ordinal)| found.contains(ordinal));
-        held.extend(keys.map(|(row, _)| HeldKey {
-            key: row.key().to_vec(),
-            constraint: index.name.clone(),
-        }));
+        let answers = self.session.rows(&operation, &sql, &parameters)?;
+        let mut answers = answers.iter().peekable();
+        // Ordinals start at one, and the answers are in their order.
+        for (row, ordinal) in rows.iter().zip(1_i64..) {
+            while let Some(answer) = answers.peek() {
+                if get::<i64>(answer, 0)? != ordinal {
+                    break;
+                }
+                each(row, answer)?;
+                answers.next();
+            }
+        }
+        Ok(())
     }
-    Ok(held)
+
+    /// The ordinals of the rows that meet another in this index, as a query whose parameters are
+    /// the columns as lists of texts. Of the tenant's own rows, their keys as well.
+    fn question(
+        &self,
+        index: &UniqueIndex,
+        whose: Whose,
+        columns: &[ColumnIndex],
+    ) -> Result<Option<String>, StoreError> {
+        let (schema, relation) = self.catalog.table(self.table);
+        let Some(owned) = ownership(self.catalog, self.table, "t") else {
+            return Ok(None);
+        };
+        let mut found = vec![format!("w.{ORDINAL}")];
+        let selection = match whose {
+            Whose::Others => owned.of_others(self.tenant)?,
+            Whose::Own => {
+                let mut selection = owned.joined(self.tenant)?;
+                let keys = schema.key.iter().zip(&relation.key_operators);
+                let equal = keys.map(|(column, operator)| {
+                    let name = quote(&relation.columns[column.get()].name);
+                    found.push(format!("pg_catalog.format('%s', t.{name})"));
+                    format!("t.{name} {operator} w.{name}")
+                });
+                let equal = equal.collect::<Vec<_>>().join(" AND ");
+                if !equal.is_empty() {
+                    selection.condition = format!("{} AND NOT ({equal})", selection.condition);
+                }
+                selection
+            }
+        };
+        let join = |parts: Vec<String>| parts.join(", ");
+        let lists = (1..=columns.len())
+            .map(|place| format!("${place}::text[]"))
+            .collect();
+        let names = (1..=columns.len())
+            .map(|place| format!("v{place}"))
+            .collect();
+        let casts = columns.iter().zip(1..).map(|(column, place): (_, usize)| {
+            let column = &relation.columns[column.get()];
+            format!("u.v{place}::{} AS {}", column.type_sql, quote(&column.name))
+        });
+        let expressions = index.expressions.iter().zip(1..);
+        let expressions = expressions
+            .map(|(expression, place): (_, usize)| {
+                format!("({expression}) AS \"reinstate {place}\"")
+            })
+            .collect();
+        let expressions = join(expressions);
+        let predicate = match &index.predicate {
+            Some(predicate) => format!(" WHERE {predicate}"),
+            None => String::new(),
+        };
+        let equal = index.operators.iter().zip(1..);
+        let equal = equal.map(|(operator, place): (_, usize)| {
+            let name = format!("\"reinstate {place}\"");
+            if index.nulls_are_equal {
+                format!("(w.{name} {operator} t.{name} OR (w.{name} IS NULL AND t.{name} IS NULL))")
+            } else {
+                format!("w.{name} {operator} t.{name}")
+            }
+        });
+        Ok(Some(format!(
+            "SELECT DISTINCT {} FROM (
+                 SELECT s.*, {expressions} FROM (
+                     SELECT u.{ORDINAL}, {} FROM unnest({}) WITH ORDINALITY AS u({}, {ORDINAL})) s{predicate}) w
+               JOIN (SELECT t.*, {expressions} FROM {} AS t{predicate}) t ON {}{}
+              WHERE {} ORDER BY 1",
+            found.join(", "),
+            join(casts.collect()),
+            join(lists),
+            join(names),
+            relation.sql_rows(),
+            equal.collect::<Vec<_>>().join(" AND "),
+            selection.sources,
+            selection.condition
+        )))
+    }
 }
 
 /// The values of some columns, one list per column. None if a value is not text.
@@ -69,66 +211,4 @@ fn gather<'r>(rows: &'r RowBatch, columns: &[ColumnIndex]) -> Option<Vec<Vec<Opt
         }
     }
     Some(lists)
-}
-
-/// The ordinals of the rows that meet a row of somebody else in this index, as a query whose
-/// parameters are the columns as lists of texts.
-fn question(
-    catalog: &Catalog,
-    table: TableIndex,
-    index: &UniqueIndex,
-    columns: &[ColumnIndex],
-    tenant: &TenantId,
-) -> Result<Option<String>, StoreError> {
-    let relation = &catalog.tables[table.get()];
-    let Some(owned) = ownership(catalog, table, "t") else {
-        return Ok(None);
-    };
-    let others = owned.of_others(tenant)?;
-    let join = |parts: Vec<String>| parts.join(", ");
-    let lists = (1..=columns.len())
-        .map(|place| format!("${place}::text[]"))
-        .collect();
-    let names = (1..=columns.len())
-        .map(|place| format!("v{place}"))
-        .collect();
-    let casts = columns.iter().zip(1..).map(|(column, place): (_, usize)| {
-        let column = &relation.columns[column.get()];
-        format!("u.v{place}::{} AS {}", column.type_sql, quote(&column.name))
-    });
-    let expressions = index.expressions.iter().zip(1..);
-    let expressions = expressions
-        .map(|(expression, place): (_, usize)| format!("({expression}) AS \"reinstate {place}\""))
-        .collect();
-    let expressions = join(expressions);
-    let predicate = match &index.predicate {
-        Some(predicate) => format!(" WHERE {predicate}"),
-        None => String::new(),
-    };
-    let equal = index
-        .operators
-        .iter()
-        .zip(1..)
-        .map(|(operator, place): (_, usize)| {
-            let name = format!("\"reinstate {place}\"");
-            if index.nulls_are_equal {
-                format!("(w.{name} {operator} t.{name} OR (w.{name} IS NULL AND t.{name} IS NULL))")
-            } else {
-                format!("w.{name} {operator} t.{name}")
-            }
-        });
-    Ok(Some(format!(
-        "SELECT DISTINCT w.{ORDINAL} FROM (
-             SELECT s.*, {expressions} FROM (
-                 SELECT u.{ORDINAL}, {} FROM unnest({}) WITH ORDINALITY AS u({}, {ORDINAL})) s{predicate}) w
-           JOIN (SELECT t.*, {expressions} FROM {} AS t{predicate}) t ON {}{}
-          WHERE {}",
-        join(casts.collect()),
-        join(lists),
-        join(names),
-        relation.sql_rows(),
-        equal.collect::<Vec<_>>().join(" AND "),
-        others.sources,
-        others.condition
-    )))
 }

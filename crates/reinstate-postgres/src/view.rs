@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use reinstate_core::{
-    ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, Position, RowBatch, RowOrder,
-    RowStream, StoreError, StoreSchema, TableIndex, TenantId, Timestamp,
+    ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, OwnHold, Position, RowBatch,
+    RowOrder, RowStream, StoreError, StoreSchema, TableIndex, TenantId, Timestamp,
 };
 
 use crate::connections::{Connections, Reader};
 use crate::drift;
 use crate::fingerprint::read_fingerprint;
-use crate::held::held_by_others;
+use crate::held::Holders;
 use crate::rows::TenantRows;
 use crate::snapshot::{Access, Moment, begin};
 use crate::tenancy::TenancyMap;
@@ -30,6 +30,17 @@ impl PostgresView {
         let session = connections.reader()?;
         let moment = begin(&session, map, Access::ReadOnly)?;
         Ok(Self { session, moment })
+    }
+}
+
+impl PostgresView {
+    fn holders<'v>(&'v self, tenant: &'v TenantId, table: TableIndex) -> Holders<'v> {
+        Holders {
+            session: &self.session,
+            catalog: &self.moment.catalog,
+            tenant,
+            table,
+        }
     }
 }
 
@@ -77,7 +88,21 @@ impl LiveView for PostgresView {
         table: TableIndex,
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
-        held_by_others(&self.session, &self.moment.catalog, tenant, table, rows)
+        self.holders(tenant, table).others(rows)
+    }
+
+    fn has_unique_values(&self, table: TableIndex) -> bool {
+        let indexes = &self.moment.catalog.tables[table.get()].unique_indexes;
+        indexes.iter().any(|index| !index.is_primary)
+    }
+
+    fn held_by_own(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+        rows: &RowBatch,
+    ) -> Result<Vec<OwnHold>, StoreError> {
+        self.holders(tenant, table).own(rows)
     }
 
     fn fit(

@@ -4,6 +4,7 @@
 
 mod approval;
 mod bad_input;
+mod conflicts;
 mod corruption;
 mod demo;
 mod drift;

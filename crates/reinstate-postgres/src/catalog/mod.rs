@@ -76,6 +76,7 @@ pub(crate) struct CatalogColumn {
 #[derive(Clone, Debug)]
 pub(crate) struct UniqueIndex {
     pub name: String,
+    pub is_primary: bool,
     /// SQL over the table's columns, unqualified.
     pub expressions: Vec<String>,
     /// What compares each expression, as SQL operators.

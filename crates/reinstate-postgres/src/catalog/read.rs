@@ -215,6 +215,7 @@ fn read_indexes(
         }
         draft.catalog.unique_indexes.push(UniqueIndex {
             name: get(&row, 1)?,
+            is_primary: get(&row, 2)?,
             expressions: get(&row, 5)?,
             operators,
             columns: columns.filter(|_| predicate.is_none()),

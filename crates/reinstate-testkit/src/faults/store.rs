@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use reinstate_core::{
-    CaptureView, ChangeCounts, ChangeSource, Committed, ErrorKind, Fingerprint, HeldKey, JobId,
-    JournalEntry, LiveStore, LiveView, OwnedRowBatch, OwnedRowStream, Position, PositionNotation,
-    RowBatch, RowOrder, RowStream, SequenceValue, SnapshotSource, StoreError, StoreIdentity,
-    StoreSchema, TableIndex, TableName, TenantId, TenantKind, TenantWriter, Timestamp,
+    CaptureView, ChangeCounts, ChangeSource, ColumnIndex, Committed, ErrorKind, Filling,
+    Fingerprint, Fit, HeldKey, JobId, JournalEntry, LiveStore, LiveView, OwnHold, OwnedRowBatch,
+    OwnedRowStream, Position, PositionNotation, RowBatch, RowOrder, RowStream, SequenceValue,
+    SnapshotSource, StoreError, StoreIdentity, StoreSchema, TableIndex, TableName, TenantId,
+    TenantKind, TenantWriter, Timestamp,
 };
 
 /// What a store does wrong, and when. Calls are counted from zero.
@@ -279,6 +280,33 @@ impl LiveView for FaultyView<'_> {
     ) -> Result<Vec<HeldKey>, StoreError> {
         self.faults.call("look for held keys")?;
         self.inner.held_by_others(tenant, table, rows)
+    }
+
+    fn has_unique_values(&self, table: TableIndex) -> bool {
+        self.inner.has_unique_values(table)
+    }
+
+    fn held_by_own(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+        rows: &RowBatch,
+    ) -> Result<Vec<OwnHold>, StoreError> {
+        self.faults.call("look for held keys")?;
+        self.inner.held_by_own(tenant, table, rows)
+    }
+
+    fn fit(
+        &self,
+        type_name: &str,
+        table: TableIndex,
+        column: ColumnIndex,
+    ) -> Result<Option<Fit>, StoreError> {
+        self.inner.fit(type_name, table, column)
+    }
+
+    fn filling(&self, table: TableIndex, column: ColumnIndex) -> Result<Filling, StoreError> {
+        self.inner.filling(table, column)
     }
 }
 

@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 
 use reinstate_core::{
-    ChangeCounts, ConflictPolicy, ContentDigest, ErrorKind, Event, LiveView, Owner, Phase, Policy,
-    RowBatch, RowBuilder, RowRef, RowRole, Switch, TableIndex, TenantId,
+    ChangeCounts, ContentDigest, ErrorKind, Event, LiveView, Owner, Phase, Policy, RowBatch,
+    RowRef, RowRole, Switch, TableIndex, TenantId,
 };
 use reinstate_format::{CONFLICTS_MAX, Conflict, RunKey, TablePlan, TenantPlanDescription};
 
-use super::cursor::{Pair, RowCursor, Side, StreamCursor, live_rows, sorted_rows};
+use super::cursor::{RowCursor, Side, StreamCursor, Walk, live_rows, sorted_rows};
 use super::describe_tenant;
-use crate::drift::{MappedRows, RowChecks, SchemaMapping, Shape, TableMapping};
+use super::holds::{self, Holds};
+use crate::drift::{MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
 use crate::segment_writer::{OpenRun, SegmentWriter};
 use crate::{Context, Error};
@@ -28,9 +29,16 @@ pub(super) fn plan_tenant(
     description.image_digest = image.digest();
     for table in view.schema().write_order() {
         let mapping = mapping.table(table);
-        let mut changes = TableChanges::new(table, tenant, writer);
+        let mut changes = TableChanges::new(view, table, tenant, writer);
         changes.checks = Some(RowChecks::new(&mapping.checks, view.schema().table(table)));
-        plan_table(context, image, view, (table, mapping), policy, &mut changes)?;
+        let sides = Sides {
+            context,
+            image,
+            view,
+            table,
+            mapping,
+        };
+        sides.compare(policy, &mut changes)?;
         let (plan, conflicts) = changes.finish()?;
         description.conflicts.extend(conflicts);
         description.conflicts.truncate(CONFLICTS_MAX);
@@ -39,104 +47,92 @@ pub(super) fn plan_tenant(
     Ok(description)
 }
 
-fn plan_table(
-    context: Context<'_>,
-    image: &TenantImage,
-    view: &dyn LiveView,
-    (table, mapping): (TableIndex, &TableMapping),
-    policy: Policy,
-    changes: &mut TableChanges<'_, '_>,
-) -> Result<(), Error> {
-    let tenant = &image.tenant().id;
-    let mut now = live_rows(context, view, tenant, table)?;
-    let Some(source) = mapping.source else {
-        // The table is younger than the snapshot.
-        while now.advance()? {
-            changes.live(now.row());
-            changes.keep();
-        }
-        return Ok(());
-    };
-    let operation = format!("read the snapshot's rows of {tenant}");
-    let then = StreamCursor::new(image.rows(context, source), operation);
-    let compare = Compare {
-        context,
-        view,
-        policy,
-        shape: mapping.shape.as_ref(),
-    };
-    let Some(shape) = &mapping.shape else {
-        return compare.run(then, now, changes);
-    };
-    let then = MappedRows::new(then, shape);
-    if view.schema().table(table).has_key() {
-        return compare.run(then, now, changes);
-    }
-    // Rows without a key are ordered by their columns, which are others now.
-    let then = sorted_rows(context, table, then)?;
-    compare.run(then, now, changes)
-}
-
-/// How two tables are compared.
-struct Compare<'a> {
+/// One table of a tenant, then and now.
+struct Sides<'a> {
     context: Context<'a>,
+    image: &'a TenantImage,
     view: &'a dyn LiveView,
-    policy: Policy,
-    shape: Option<&'a Shape>,
+    table: TableIndex,
+    mapping: &'a TableMapping,
 }
 
-impl Compare<'_> {
-    fn run(
-        &self,
-        then: impl RowCursor,
-        now: impl RowCursor,
-        changes: &mut TableChanges<'_, '_>,
-    ) -> Result<(), Error> {
-        let Self { view, policy, .. } = *self;
-        let mut kept = RowBuilder::new();
-        let mut pair = Pair::start(then, now)?;
-        let mut missing = RowBatch::new();
+impl<'a> Sides<'a> {
+    fn compare(&self, policy: Policy, changes: &mut TableChanges<'_, '_>) -> Result<(), Error> {
+        let Some(source) = self.mapping.source else {
+            // The table is younger than the snapshot.
+            let mut now = self.now()?;
+            while now.advance()? {
+                changes.live(now.row());
+                changes.keep();
+            }
+            return Ok(());
+        };
+        let holds = if holds::may_stay(policy) && self.view.has_unique_values(self.table) {
+            let tenant = &self.image.tenant().id;
+            holds::find(self.view, (tenant, self.table), policy, || {
+                self.walk(source)
+            })?
+        } else {
+            Holds::default()
+        };
+        let mut walk = self.walk(source)?;
         let mut passed = Passed::new(self.context);
-        while let Some(side) = pair.side() {
+        while let Some(side) = walk.side() {
             match side {
                 Side::Left => match policy.create {
-                    Switch::On => {
-                        missing.push_row(pair.left.row());
-                        if missing.as_bytes().len() >= RowBatch::TARGET_BYTES {
-                            changes.create(view, policy, &mut missing)?;
-                        }
-                    }
+                    Switch::On => changes.create(walk.then(), &holds)?,
                     Switch::Off => changes.keep(),
                 },
                 Side::Right => {
-                    changes.live(pair.right.row());
-                    match policy.delete {
-                        Switch::On => changes.delete(pair.right.row())?,
-                        Switch::Off => changes.keep(),
+                    let live = walk.now();
+                    changes.live(live);
+                    if policy.delete == Switch::On || holds.gives_way(live) {
+                        changes.delete(live)?;
+                    } else {
+                        changes.keep();
                     }
                 }
                 Side::Both => {
-                    let live = pair.right.row();
+                    let (then, live) = (walk.then(), walk.now());
                     changes.live(live);
-                    let mut then = pair.left.row();
-                    if let Some(shape) = self.shape {
-                        shape.keep_unknown(then, live, &mut kept);
-                        then = kept.row();
-                    }
                     if then.columns() == live.columns() {
                         changes.same();
-                    } else if policy.put_back == Switch::On {
-                        changes.put_back(live, then)?;
+                    } else if policy.put_back == Switch::On || holds.gives_way(live) {
+                        changes.put_back(live, then, &holds)?;
                     } else {
                         changes.keep();
                     }
                 }
             }
             passed.row()?;
-            pair.pass(side)?;
+            walk.pass(side)?;
         }
         passed.report();
-        changes.create(view, policy, &mut missing)
+        Ok(())
+    }
+
+    fn walk(&self, source: TableIndex) -> Result<Walk<'a>, Error> {
+        let shape = self.mapping.shape.as_ref();
+        Walk::start(self.then(source)?, self.now()?, shape)
+    }
+
+    fn now(&self) -> Result<Box<dyn RowCursor + 'a>, Error> {
+        live_rows(self.context, self.view, &self.image.tenant().id, self.table)
+    }
+
+    /// The snapshot's rows as rows of the live table.
+    fn then(&self, source: TableIndex) -> Result<Box<dyn RowCursor + 'a>, Error> {
+        let operation = format!("read the snapshot's rows of {}", self.image.tenant().id);
+        let rows = StreamCursor::new(self.image.rows(self.context, source), operation);
+        let Some(shape) = &self.mapping.shape else {
+            return Ok(Box::new(rows));
+        };
+        let rows = MappedRows::new(rows, shape);
+        if self.view.schema().table(self.table).has_key() {
+            return Ok(Box::new(rows));
+        }
+        // Rows without a key are ordered by their columns, which are others now.
+        Ok(Box::new(sorted_rows(self.context, self.table, rows)?))
     }
 }
 
@@ -172,6 +168,7 @@ impl<'a> Passed<'a> {
 
 /// The changes of one table on their way into the plan.
 pub(super) struct TableChanges<'w, 'a> {
+    view: &'w dyn LiveView,
     writer: &'w mut SegmentWriter<'a>,
     /// What is asked of rows that come from the snapshot.
     pub(super) checks: Option<RowChecks<'w>>,
@@ -185,15 +182,21 @@ pub(super) struct TableChanges<'w, 'a> {
     before: ContentDigest,
     expected: ContentDigest,
     runs: [Option<OpenRun>; RowRole::ALL.len()],
+    /// Rows to create of which it is not known yet whether their places are free.
+    to_create: RowBatch,
+    /// Rows to put back of which the same is not known yet, before and after.
+    to_put_back: (RowBatch, RowBatch),
 }
 
 impl<'w, 'a> TableChanges<'w, 'a> {
     pub(super) fn new(
+        view: &'w dyn LiveView,
         table: TableIndex,
         tenant: &TenantId,
         writer: &'w mut SegmentWriter<'a>,
     ) -> Self {
         Self {
+            view,
             writer,
             checks: None,
             tenant: tenant.clone(),
@@ -206,6 +209,8 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             before: ContentDigest::EMPTY,
             expected: ContentDigest::EMPTY,
             runs: [const { None }; RowRole::ALL.len()],
+            to_create: RowBatch::new(),
+            to_put_back: (RowBatch::new(), RowBatch::new()),
         }
     }
 
@@ -264,48 +269,99 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         self.append(RowRole::Deleted, row)
     }
 
-    pub(super) fn put_back(&mut self, before: RowRef<'_>, after: RowRef<'_>) -> Result<(), Error> {
+    /// Puts a row back, unless somebody else's row, or one of `holds`, has a value of it.
+    pub(super) fn put_back(
+        &mut self,
+        before: RowRef<'_>,
+        after: RowRef<'_>,
+        holds: &Holds,
+    ) -> Result<(), Error> {
         self.check(after)?;
+        if let Some(constraint) = holds.constraint(after) {
+            self.conflict(after.key(), constraint);
+            return Ok(());
+        }
+        if !self.view.has_unique_values(self.table) {
+            return self.write_put_back(before, after);
+        }
+        self.to_put_back.0.push_row(before);
+        self.to_put_back.1.push_row(after);
+        if self.to_put_back.1.as_bytes().len() >= RowBatch::TARGET_BYTES {
+            self.put_back_gathered()?;
+        }
+        Ok(())
+    }
+
+    fn write_put_back(&mut self, before: RowRef<'_>, after: RowRef<'_>) -> Result<(), Error> {
         self.counts.put_back += 1;
         self.append(RowRole::PutBackBefore, before)?;
         self.append(RowRole::PutBackAfter, after)
     }
 
-    /// Creates these rows, unless somebody else's row is in their place.
-    pub(super) fn create(
-        &mut self,
-        view: &dyn LiveView,
-        policy: Policy,
-        rows: &mut RowBatch,
-    ) -> Result<(), Error> {
-        if rows.is_empty() {
+    /// Creates a row, unless somebody else's row, or one of `holds`, is in its place.
+    pub(super) fn create(&mut self, row: RowRef<'_>, holds: &Holds) -> Result<(), Error> {
+        self.check(row)?;
+        if let Some(constraint) = holds.constraint(row) {
+            self.conflict(row.key(), constraint);
             return Ok(());
         }
-        let held = view
+        self.to_create.push_row(row);
+        if self.to_create.as_bytes().len() >= RowBatch::TARGET_BYTES {
+            self.create_gathered()?;
+        }
+        Ok(())
+    }
+
+    /// The keys among these rows that somebody else holds; each is noted as a conflict.
+    fn held_by_others(&mut self, rows: &RowBatch) -> Result<HashSet<Vec<u8>>, Error> {
+        if rows.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let held = self
+            .view
             .held_by_others(&self.tenant, self.table, rows)
             .map_err(Error::store("look for rows of others in the way"))?;
         let mut places = HashSet::new();
-        for held in &held {
-            if places.insert(held.key.as_slice()) {
+        for held in held {
+            if !places.contains(&held.key) {
                 self.conflict(&held.key, &held.constraint);
+                places.insert(held.key);
             }
         }
-        for row in rows.iter() {
-            // With the policy to keep what is live, the row is left out, and counted as a
-            // conflict; with any other the plan cannot be applied, so it does not matter.
-            let leave_out = policy.on_conflict == ConflictPolicy::KeepLive || !held.is_empty();
-            if leave_out && places.contains(row.key()) {
-                continue;
-            }
-            self.check(row)?;
+        Ok(places)
+    }
+
+    /// Writes the rows whose places are free. The others are left out: with the policy to keep what
+    /// is live that is what was asked for, with any other the plan cannot be applied.
+    fn create_gathered(&mut self) -> Result<(), Error> {
+        let mut rows = std::mem::take(&mut self.to_create);
+        let held = self.held_by_others(&rows)?;
+        for row in rows.iter().filter(|row| !held.contains(row.key())) {
             self.counts.created += 1;
             self.append(RowRole::Created, row)?;
         }
         rows.clear();
+        self.to_create = rows;
+        Ok(())
+    }
+
+    fn put_back_gathered(&mut self) -> Result<(), Error> {
+        let (mut before, mut after) = std::mem::take(&mut self.to_put_back);
+        let held = self.held_by_others(&after)?;
+        for (before, after) in before.iter().zip(after.iter()) {
+            if !held.contains(after.key()) {
+                self.write_put_back(before, after)?;
+            }
+        }
+        before.clear();
+        after.clear();
+        self.to_put_back = (before, after);
         Ok(())
     }
 
     pub(super) fn finish(mut self) -> Result<(TablePlan, Vec<Conflict>), Error> {
+        self.put_back_gathered()?;
+        self.create_gathered()?;
         self.expected = self.before;
         let runs = std::mem::replace(&mut self.runs, [const { None }; RowRole::ALL.len()]);
         for run in runs.into_iter().flatten() {

@@ -3,9 +3,11 @@
 use std::cmp::Ordering;
 
 use reinstate_core::{
-    ErrorKind, LiveView, RowBatch, RowOrder, RowRef, RowStream, TableIndex, TenantId, compare_rows,
+    ErrorKind, LiveView, RowBatch, RowBuilder, RowOrder, RowRef, RowStream, TableIndex, TenantId,
+    compare_rows,
 };
 
+use crate::drift::Shape;
 use crate::sort::{Cursor, SortBudget, Sorted, SortedRows, Sorter};
 use crate::{Context, Error};
 
@@ -217,6 +219,62 @@ impl<L: RowCursor, R: RowCursor> Pair<L, R> {
             self.has_right = self.right.advance()?;
         }
         Ok(())
+    }
+}
+
+/// A tenant's rows in one table, then and now, side by side.
+pub(super) struct Walk<'a> {
+    pair: Pair<Box<dyn RowCursor + 'a>, Box<dyn RowCursor + 'a>>,
+    shape: Option<&'a Shape>,
+    /// The snapshot's row with what the live one knows beyond it, if both are there.
+    completed: RowBuilder,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn start(
+        then: Box<dyn RowCursor + 'a>,
+        now: Box<dyn RowCursor + 'a>,
+        shape: Option<&'a Shape>,
+    ) -> Result<Self, Error> {
+        let mut walk = Self {
+            pair: Pair::start(then, now)?,
+            shape,
+            completed: RowBuilder::new(),
+        };
+        walk.complete();
+        Ok(walk)
+    }
+
+    pub(super) fn side(&self) -> Option<Side> {
+        self.pair.side()
+    }
+
+    /// The snapshot's row, as it would be written.
+    pub(super) fn then(&self) -> RowRef<'_> {
+        match self.shape {
+            Some(_) if self.side() == Some(Side::Both) => self.completed.row(),
+            _ => self.pair.left.row(),
+        }
+    }
+
+    /// The live row.
+    pub(super) fn now(&self) -> RowRef<'_> {
+        self.pair.right.row()
+    }
+
+    pub(super) fn pass(&mut self, side: Side) -> Result<(), Error> {
+        self.pair.pass(side)?;
+        self.complete();
+        Ok(())
+    }
+
+    fn complete(&mut self) {
+        if let Some(shape) = self.shape
+            && self.pair.side() == Some(Side::Both)
+        {
+            let (then, now) = (self.pair.left.row(), self.pair.right.row());
+            shape.keep_unknown(then, now, &mut self.completed);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod compare;
 mod cursor;
+mod holds;
 mod saved;
 mod undo;
 

@@ -2,17 +2,22 @@
 //! the merge left.
 
 use reinstate_core::{
-    ConflictPolicy, ErrorKind, LiveStore, LiveView, ObjectWriter, Policy, RowBatch, RowRole,
+    ConflictPolicy, ErrorKind, LiveStore, LiveView, ObjectWriter, Policy, RowRef, RowRole,
     TableIndex, TenantId,
 };
 use reinstate_format::{CONFLICTS_MAX, PlanDescription, PlanSegment, TenantPlanDescription};
 
 use super::compare::{Passed, TableChanges};
 use super::cursor::{Pair, RowCursor, Side, StreamCursor, live_rows};
+use super::holds::Holds;
 use super::{
     PlanRequest, RestorePlan, StoredPlan, WrittenPlan, check_schema, describe_tenant, finish, start,
 };
 use crate::{Context, Error};
+
+/// An undo asks nobody about unique values of the tenant's own rows: the store refuses what does
+/// not fit.
+const NO_HOLDS: Holds = Holds::NONE;
 
 /// What to call the reason why a row is not undone.
 const CHANGED_SINCE: &str = "changed after the merge";
@@ -43,7 +48,7 @@ pub fn plan_undo(
     for tenant in tenants {
         let mut description = describe_tenant(view.as_ref(), tenant)?;
         for table in view.schema().write_order() {
-            let changes = TableChanges::new(table, tenant, &mut writer);
+            let changes = TableChanges::new(view.as_ref(), table, tenant, &mut writer);
             let undone = UndoTable {
                 context,
                 plan: merged.plan(),
@@ -105,11 +110,8 @@ impl UndoTable<'_, '_, '_> {
         if merged.created > 0 {
             self.take_back_created(view)?;
         }
-        if merged.put_back > 0 {
-            self.take_back_put_back(view)?;
-        }
-        if merged.deleted > 0 {
-            self.take_back_deleted(view)?;
+        if merged.put_back + merged.deleted > 0 {
+            self.take_back_changed(view)?;
         }
         let (mut plan, conflicts) = self.changes.finish()?;
         plan.same = plan.before.row_count() - plan.counts.put_back - plan.counts.deleted;
@@ -159,75 +161,114 @@ impl UndoTable<'_, '_, '_> {
         Ok(())
     }
 
-    fn take_back_put_back(&mut self, view: &dyn LiveView) -> Result<(), Error> {
-        let mut before = self.merged_rows(RowRole::PutBackBefore)?;
-        let after = self.merged_rows(RowRole::PutBackAfter)?;
+    /// Takes back what the merge put back or deleted: both in one walk, so that what is written
+    /// stays in order.
+    fn take_back_changed(&mut self, view: &dyn LiveView) -> Result<(), Error> {
+        let has_key = view.schema().table(self.table).has_key();
+        let gone = Gone::start(
+            self.merged_rows(RowRole::PutBackBefore)?,
+            self.merged_rows(RowRole::PutBackAfter)?,
+            self.merged_rows(RowRole::Deleted)?,
+        )?;
         let live = live_rows(self.context, view, self.tenant, self.table)?;
-        let mut has_before = before.advance()?;
-        let mut pair = Pair::start(after, live)?;
+        let mut pair = Pair::start(gone, live)?;
         let mut passed = Passed::new(self.context);
         while let Some(side) = pair.side() {
-            if side != Side::Right && !has_before {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    "the merged plan lacks a row's past",
-                ));
-            }
-            match side {
-                Side::Both if pair.right.row() == before.row() => {}
-                Side::Both => {
-                    let unchanged = pair.left.row() == pair.right.row();
-                    if unchanged || self.changed_since(pair.right.row().key()) {
-                        self.changes.put_back(pair.right.row(), before.row())?;
-                    }
-                }
-                // Somebody deleted the row since. It stays deleted unless told otherwise.
-                Side::Left => {
-                    if self.changed_since(pair.left.row().key()) {
-                        let mut rows = RowBatch::new();
-                        rows.push_row(before.row());
-                        self.changes.create(view, self.policy, &mut rows)?;
-                    }
-                }
-                Side::Right => {}
-            }
             if side != Side::Right {
-                has_before = before.advance()?;
+                let was = pair.left.row();
+                let left = pair.left.left_by_merge();
+                match side {
+                    // Rows that are equal to a deleted one were there beside it.
+                    Side::Both if has_key && pair.right.row() != was => {
+                        // Either somebody wrote to it since, or a new row has the key that the
+                        // deleted one had.
+                        let is_untouched = left == Some(pair.right.row());
+                        if is_untouched || self.changed_since(was.key()) {
+                            self.changes.put_back(pair.right.row(), was, &NO_HOLDS)?;
+                        }
+                    }
+                    Side::Both if has_key => {}
+                    // Somebody deleted the row that the merge left. It stays deleted unless told
+                    // otherwise.
+                    _ if left.is_some() && !self.changed_since(was.key()) => {}
+                    _ => self.changes.create(was, &NO_HOLDS)?,
+                }
             }
             passed.row()?;
             pair.pass(side)?;
         }
         Ok(())
     }
+}
 
-    fn take_back_deleted(&mut self, view: &dyn LiveView) -> Result<(), Error> {
-        let has_key = view.schema().table(self.table).has_key();
-        let deleted = self.merged_rows(RowRole::Deleted)?;
-        let live = live_rows(self.context, view, self.tenant, self.table)?;
-        let mut pair = Pair::start(deleted, live)?;
-        let mut missing = RowBatch::new();
-        let mut passed = Passed::new(self.context);
-        while let Some(side) = pair.side() {
-            match side {
-                Side::Left => missing.push_row(pair.left.row()),
-                // Rows that are equal to a deleted one were there beside it.
-                Side::Both if !has_key => missing.push_row(pair.left.row()),
-                Side::Both if pair.left.row() == pair.right.row() => {}
-                // A new row has the key that the deleted one had.
-                Side::Both => {
-                    if self.changed_since(pair.right.row().key()) {
-                        self.changes.put_back(pair.right.row(), pair.left.row())?;
-                    }
-                }
-                Side::Right => {}
+/// Rows as they were before a merge that put them back or deleted them, in order. No key is in
+/// both roles.
+struct Gone<C> {
+    before: C,
+    after: C,
+    deleted: C,
+    has_put_back: bool,
+    has_deleted: bool,
+    current: Option<RowRole>,
+}
+
+impl<C: RowCursor> Gone<C> {
+    fn start(mut before: C, mut after: C, mut deleted: C) -> Result<Self, Error> {
+        let has_put_back = step_both(&mut before, &mut after)?;
+        let has_deleted = deleted.advance()?;
+        Ok(Self {
+            before,
+            after,
+            deleted,
+            has_put_back,
+            has_deleted,
+            current: None,
+        })
+    }
+
+    /// The current row as the merge left it, if it left it.
+    fn left_by_merge(&self) -> Option<RowRef<'_>> {
+        (self.current == Some(RowRole::PutBackBefore)).then(|| self.after.row())
+    }
+}
+
+/// Goes to the next row that was put back.
+fn step_both<C: RowCursor>(before: &mut C, after: &mut C) -> Result<bool, Error> {
+    match (before.advance()?, after.advance()?) {
+        (true, true) => Ok(true),
+        (false, false) => Ok(false),
+        _ => Err(Error::new(
+            ErrorKind::Corrupt,
+            "the merged plan lacks a row's past",
+        )),
+    }
+}
+
+impl<C: RowCursor> RowCursor for Gone<C> {
+    fn advance(&mut self) -> Result<bool, Error> {
+        match self.current {
+            Some(RowRole::PutBackBefore) => {
+                self.has_put_back = step_both(&mut self.before, &mut self.after)?;
             }
-            if missing.as_bytes().len() >= RowBatch::TARGET_BYTES {
-                self.changes.create(view, self.policy, &mut missing)?;
-            }
-            passed.row()?;
-            pair.pass(side)?;
+            Some(_) => self.has_deleted = self.deleted.advance()?,
+            None => {}
         }
-        drop(pair);
-        self.changes.create(view, self.policy, &mut missing)
+        self.current = match (self.has_put_back, self.has_deleted) {
+            (false, false) => None,
+            (true, false) => Some(RowRole::PutBackBefore),
+            (false, true) => Some(RowRole::Deleted),
+            (true, true) if self.before.row().key() < self.deleted.row().key() => {
+                Some(RowRole::PutBackBefore)
+            }
+            (true, true) => Some(RowRole::Deleted),
+        };
+        Ok(self.current.is_some())
+    }
+
+    fn row(&self) -> RowRef<'_> {
+        match self.current {
+            Some(RowRole::PutBackBefore) => self.before.row(),
+            _ => self.deleted.row(),
+        }
     }
 }

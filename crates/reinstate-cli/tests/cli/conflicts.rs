@@ -1,0 +1,208 @@
+//! Unique values that somebody took since: another tenant, or the tenant's own newer rows.
+
+use std::fs;
+
+use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
+
+use crate::sandbox::{Run, Sandbox};
+
+const SCHEMA: &str = "\
+CREATE TABLE users (id int PRIMARY KEY, account_id int NOT NULL, email text UNIQUE, name text,
+                    number int, gone boolean NOT NULL DEFAULT false);
+CREATE UNIQUE INDEX users_name ON users (account_id, lower(name)) WHERE NOT gone;
+CREATE TABLE seats (account_id int NOT NULL, place int NOT NULL, label text, UNIQUE (account_id, place));
+INSERT INTO users SELECT n, n % 3, 'u' || n || '@example.org', 'User ' || n, n
+  FROM generate_series(1, 30) n;
+INSERT INTO seats SELECT n % 3, n, 's' || n FROM generate_series(1, 30) n;
+";
+
+struct Ground {
+    sandbox: Sandbox,
+    database: TestDatabase<'static>,
+}
+
+impl Ground {
+    fn captured() -> Self {
+        let database = shared_cluster().unwrap().fresh_database().unwrap();
+        database.psql(SCHEMA).unwrap();
+        let sandbox = Sandbox::empty();
+        let configuration = format!(
+            "version = 1\n[repository]\nurl = \"file:repository\"\n\
+             [store]\nname = \"main\"\nkind = \"postgres\"\nurl = {:?}\n\
+             [tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n",
+            database.url()
+        );
+        fs::write(sandbox.path("reinstate.toml"), configuration).unwrap();
+        sandbox.run(&["init"]).done(&[]);
+        sandbox.run(&["capture", "once"]).done(&[]);
+        Self { sandbox, database }
+    }
+
+    fn psql(&self, sql: &str) -> String {
+        self.database.psql(sql).unwrap()
+    }
+
+    fn users(&self) -> String {
+        self.psql("SELECT id, email, name FROM users WHERE account_id = 1 ORDER BY id")
+    }
+
+    fn restore(&self, options: &[&str]) -> Run {
+        let all = [
+            &["restore", "account:1", "--at", "latest", "--nearest-before"][..],
+            &["--confirm", "account:1"],
+            options,
+        ];
+        self.sandbox.run(&all.concat())
+    }
+}
+
+#[test]
+fn a_value_that_another_tenant_took_is_named_for_rows_created_and_put_back_alike() {
+    for incident in [
+        "DELETE FROM users WHERE id = 4; UPDATE users SET email = 'u4@example.org' WHERE id = 6",
+        "UPDATE users SET email = 'new@example.org' WHERE id = 4;
+         UPDATE users SET email = 'u4@example.org' WHERE id = 6",
+    ] {
+        let ground = Ground::captured();
+        ground.psql(incident);
+        ground.psql("UPDATE users SET name = 'other' WHERE id = 7");
+        let neighbour = "SELECT xmin, * FROM users WHERE id = 6";
+        let (before, others) = (ground.users(), ground.psql(neighbour));
+        let refused = ground.restore(&[]);
+        refused.refused(5, &["1 conflict"]);
+        assert!(
+            refused
+                .stdout
+                .contains("! account:1 users id=4: users_email_key"),
+            "{refused:?}"
+        );
+        assert_eq!(ground.users(), before);
+        // With the row left out the rest comes back, and nobody calls it complete.
+        let run = ground.restore(&["--on-conflict", "keep-live"]);
+        assert_eq!(run.code, 4, "{run:?}");
+        assert!(
+            ground.users().contains("7|u7@example.org|User 7"),
+            "{incident}"
+        );
+        assert!(!ground.users().contains("u4@"));
+        assert_eq!(ground.psql(neighbour), others);
+    }
+}
+
+/// Row 4 is gone; a new one has its address, and another its name but for the case.
+const REPLACED: &str = "\
+DELETE FROM users WHERE id IN (4, 10);
+INSERT INTO users VALUES (100, 1, 'u4@example.org', 'Fresh'), (101, 1, 'f@example.org', 'USER 10');
+DELETE FROM seats WHERE place = 1;
+INSERT INTO seats VALUES (1, 1, 'newer');
+";
+
+#[test]
+fn a_newer_row_of_the_tenant_makes_room_when_all_is_put_back() {
+    let ground = Ground::captured();
+    let before = ground.users();
+    ground.psql(REPLACED);
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(ground.users(), before);
+    assert_eq!(ground.psql("SELECT label FROM seats WHERE place = 1"), "s1");
+}
+
+#[test]
+fn a_newer_row_that_stays_follows_the_policy() {
+    let ground = Ground::captured();
+    ground.psql(REPLACED);
+    let replaced = ground.users();
+    let run = ground.restore(&["--delete", "off"]);
+    run.refused(5, &["3 conflicts"]);
+    for line in [
+        "! account:1 users id=4: users_email_key (by a newer row of the tenant)",
+        "! account:1 users id=10: users_name (by a newer row of the tenant)",
+        "seats_account_id_place_key (by a newer row of the tenant)",
+    ] {
+        assert!(run.stdout.contains(line), "{run:?}");
+    }
+    assert_eq!(ground.users(), replaced);
+
+    let kept = ground.restore(&["--delete", "off", "--on-conflict", "keep-live"]);
+    assert_eq!(kept.code, 4, "{kept:?}");
+    assert_eq!(ground.users(), replaced);
+
+    ground.psql("DELETE FROM seats WHERE label = 'newer'");
+    let taken = ["--delete", "off", "--on-conflict", "take-snapshot"];
+    ground.psql("INSERT INTO users VALUES (102, 1, 'stays@example.org', 'Stays')");
+    ground.restore(&taken).done(&["restored"]);
+    let users = ground.users();
+    assert!(
+        users.contains("4|u4@") && users.contains("10|u10@"),
+        "{users}"
+    );
+    assert!(
+        users.contains("102|stays@") && !users.contains("Fresh"),
+        "{users}"
+    );
+}
+
+#[test]
+fn a_changed_row_that_stays_follows_the_policy() {
+    let ground = Ground::captured();
+    let incident = "DELETE FROM users WHERE id = 4;
+                    UPDATE users SET email = 'u4@example.org' WHERE id = 7";
+    ground.psql(incident);
+    let run = ground.restore(&["--put-back", "off"]);
+    run.refused(5, &["1 conflict"]);
+    assert!(
+        run.stdout
+            .contains("users id=4: users_email_key (by a newer row"),
+        "{run:?}"
+    );
+    let taken = ["--put-back", "off", "--on-conflict", "take-snapshot"];
+    ground.psql("UPDATE users SET name = 'left alone' WHERE id = 10");
+    ground.restore(&taken).done(&["restored"]);
+    let users = ground.users();
+    assert!(
+        users.contains("4|u4@") && users.contains("7|u7@"),
+        "{users}"
+    );
+    assert!(users.contains("10|u10@example.org|left alone"), "{users}");
+}
+
+#[test]
+fn what_is_taken_back_out_of_turn_can_be_taken_back_again() {
+    let ground = Ground::captured();
+    // The restore creates user 1, puts user 25 back and deletes users 0 and 40.
+    ground.psql(
+        "DELETE FROM users WHERE id = 1; UPDATE users SET name = 'x' WHERE id = 25;
+         INSERT INTO users VALUES (40, 1, NULL, 'forty'), (0, 1, NULL, 'zero')",
+    );
+    let before = ground.users();
+    let restored = ground.sandbox.json(&[
+        "restore",
+        "account:1",
+        "--at",
+        "latest",
+        "--nearest-before",
+        "--confirm",
+        "account:1",
+    ]);
+    let job = restored.record("plan")["job"].as_str().unwrap().to_owned();
+    // Then a user deletes one of them and takes the place of another that the restore removed.
+    ground.psql("DELETE FROM users WHERE id = 25; INSERT INTO users VALUES (40, 1, NULL, 'mine')");
+    let after = ground.users();
+    let undo = |job: &str| {
+        let arguments = [
+            "undo",
+            job,
+            "--on-conflict",
+            "take-snapshot",
+            "--confirm",
+            "account:1",
+        ];
+        let run = ground.sandbox.json(&arguments);
+        assert_eq!(run.code, 0, "{run:?}");
+        run.record("plan")["job"].as_str().unwrap().to_owned()
+    };
+    let undone = undo(&job);
+    assert_eq!(ground.users(), before);
+    undo(&undone);
+    assert_eq!(ground.users(), after);
+}
