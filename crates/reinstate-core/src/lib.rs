@@ -9,6 +9,7 @@
 mod change;
 mod digest;
 mod error;
+mod finding;
 mod fit;
 mod id;
 mod key;
@@ -24,6 +25,7 @@ mod varint;
 pub use change::{ChangeCounts, ConflictPolicy, Policy, RowRole, Switch};
 pub use digest::{ContentDigest, Digest};
 pub use error::{ErrorKind, RepositoryError, StoreError};
+pub use finding::{Lead, SideEffect, StrayReference};
 pub use fit::{Filling, Fit};
 pub use id::{JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};
 pub use key::{KeyForm, KeyPart, KeyWriter};

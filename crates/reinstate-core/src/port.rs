@@ -7,8 +7,9 @@ use std::fmt;
 
 use crate::{
     ChangeCounts, ColumnIndex, Digest, Filling, Fit, JobId, ObjectId, OwnedRowBatch, Position,
-    PositionNotation, RepositoryError, RepositoryId, RowBatch, RowRole, SequenceValue, StoreError,
-    StoreIdentity, StoreSchema, TableIndex, TableName, TenantId, TenantKind, Timestamp,
+    PositionNotation, RepositoryError, RepositoryId, RowBatch, RowRole, SequenceValue, SideEffect,
+    StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName, TenantId,
+    TenantKind, Timestamp,
 };
 
 /// Rows of one table and one tenant.
@@ -249,6 +250,25 @@ pub trait LiveView: Send {
         _rows: &RowBatch,
     ) -> Result<Vec<OwnHold>, StoreError> {
         Ok(Vec::new())
+    }
+
+    /// The references of these rows, all to be written for `tenant`, that lead to no row although
+    /// they lead out of what tenants own, or to a row of another tenant.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn stray_references(
+        &self,
+        _tenant: &TenantId,
+        _table: TableIndex,
+        _rows: &RowBatch,
+    ) -> Result<Vec<StrayReference>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// What happens by itself when this many rows of a table change.
+    fn side_effects(&self, _table: TableIndex, _counts: ChangeCounts) -> Vec<SideEffect> {
+        Vec::new()
     }
 
     /// Which values of a column that once had the type `type_name` can be written, as the same

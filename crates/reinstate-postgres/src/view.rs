@@ -4,22 +4,26 @@ use std::fmt;
 use std::sync::Arc;
 
 use reinstate_core::{
-    ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, OwnHold, Position, RowBatch,
-    RowOrder, RowStream, StoreError, StoreSchema, TableIndex, TenantId, Timestamp,
+    ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, OwnHold, Position,
+    RowBatch, RowOrder, RowStream, SideEffect, StoreError, StoreSchema, StrayReference, TableIndex,
+    TenantId, Timestamp,
 };
 
 use crate::connections::{Connections, Reader};
 use crate::drift;
+use crate::effects::side_effects;
 use crate::fingerprint::read_fingerprint;
 use crate::held::Holders;
 use crate::rows::TenantRows;
 use crate::snapshot::{Access, Moment, begin};
+use crate::stray::stray_references;
 use crate::tenancy::TenancyMap;
 
 /// A read-only transaction on a connection of its own.
 pub(crate) struct PostgresView {
     session: Reader,
     moment: Moment,
+    map: TenancyMap,
 }
 
 impl PostgresView {
@@ -29,7 +33,12 @@ impl PostgresView {
     ) -> Result<Self, StoreError> {
         let session = connections.reader()?;
         let moment = begin(&session, map, Access::ReadOnly)?;
-        Ok(Self { session, moment })
+        let map = map.clone();
+        Ok(Self {
+            session,
+            moment,
+            map,
+        })
     }
 }
 
@@ -103,6 +112,19 @@ impl LiveView for PostgresView {
         rows: &RowBatch,
     ) -> Result<Vec<OwnHold>, StoreError> {
         self.holders(tenant, table).own(rows)
+    }
+
+    fn stray_references(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+        rows: &RowBatch,
+    ) -> Result<Vec<StrayReference>, StoreError> {
+        stray_references(&self.session, &self.moment.catalog, tenant, table, rows)
+    }
+
+    fn side_effects(&self, table: TableIndex, counts: ChangeCounts) -> Vec<SideEffect> {
+        side_effects(&self.map, &self.moment.catalog, table, counts)
     }
 
     fn fit(

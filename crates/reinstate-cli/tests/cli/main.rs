@@ -15,4 +15,5 @@ mod prompting;
 mod restoring;
 mod sandbox;
 mod stopping;
+mod surroundings;
 mod tenancy;

@@ -18,23 +18,19 @@ pub enum NoteKind {
     ColumnRenamed = 6,
     /// A column with another type than in the snapshot.
     TypeChanged = 7,
-    /// A trigger or rule that fires, and is allowed to.
-    TriggerFires = 8,
-    /// A trigger or rule that would fire, and that nobody has allowed: an obstacle.
-    TriggerUnknown = 9,
-    /// A row of everybody that rows to be written refer to is gone: an obstacle.
-    SharedMissing = 10,
-    /// A row of everybody that rows to be written refer to is not what it was.
-    SharedChanged = 11,
-    /// Rows to be written refer to a row of another tenant: an obstacle.
-    ForeignParent = 12,
+    /// Something that the store does by itself when the rows change, and that is allowed.
+    EffectAllowed = 8,
+    /// Something that the store does by itself and that nobody has allowed: an obstacle.
+    EffectRefused = 9,
     /// Rows to be written refer to a row that nobody has: an obstacle.
-    ParentGone = 13,
+    ParentMissing = 10,
+    /// Rows to be written refer to a row of another tenant.
+    ParentForeign = 11,
 }
 
 impl NoteKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 11] = [
         Self::TableAdded,
         Self::TableGone,
         Self::TableRenamed,
@@ -42,12 +38,10 @@ impl NoteKind {
         Self::ColumnDropped,
         Self::ColumnRenamed,
         Self::TypeChanged,
-        Self::TriggerFires,
-        Self::TriggerUnknown,
-        Self::SharedMissing,
-        Self::SharedChanged,
-        Self::ForeignParent,
-        Self::ParentGone,
+        Self::EffectAllowed,
+        Self::EffectRefused,
+        Self::ParentMissing,
+        Self::ParentForeign,
     ];
 
     /// The kind with this number.
@@ -67,12 +61,10 @@ impl NoteKind {
             Self::ColumnDropped => "column_dropped",
             Self::ColumnRenamed => "column_renamed",
             Self::TypeChanged => "type_changed",
-            Self::TriggerFires => "trigger_fires",
-            Self::TriggerUnknown => "trigger_unknown",
-            Self::SharedMissing => "shared_missing",
-            Self::SharedChanged => "shared_changed",
-            Self::ForeignParent => "foreign_parent",
-            Self::ParentGone => "parent_gone",
+            Self::EffectAllowed => "effect_allowed",
+            Self::EffectRefused => "effect_refused",
+            Self::ParentMissing => "parent_missing",
+            Self::ParentForeign => "parent_foreign",
         }
     }
 
@@ -80,9 +72,7 @@ impl NoteKind {
     #[must_use]
     pub const fn is_obstacle(self) -> bool {
         match self {
-            Self::TriggerUnknown | Self::SharedMissing | Self::ForeignParent | Self::ParentGone => {
-                true
-            }
+            Self::EffectRefused | Self::ParentMissing => true,
             Self::TableAdded
             | Self::TableGone
             | Self::TableRenamed
@@ -90,8 +80,8 @@ impl NoteKind {
             | Self::ColumnDropped
             | Self::ColumnRenamed
             | Self::TypeChanged
-            | Self::TriggerFires
-            | Self::SharedChanged => false,
+            | Self::EffectAllowed
+            | Self::ParentForeign => false,
         }
     }
 }
@@ -119,6 +109,6 @@ mod tests {
             assert_eq!(NoteKind::from_number(number), Some(kind));
         }
         assert_eq!(NoteKind::from_number(0), None);
-        assert_eq!(NoteKind::from_number(14), None);
+        assert_eq!(NoteKind::from_number(12), None);
     }
 }

@@ -250,7 +250,7 @@ pub(crate) fn plan() -> PlanDescription {
                 constraint: "notes_body_key".to_owned(),
             }],
             notes: vec![PlanNote {
-                kind: NoteKind::ParentGone,
+                kind: NoteKind::ParentMissing,
                 object: "notes.topic".to_owned(),
                 detail: "gone".to_owned(),
                 count: 7,

@@ -1,10 +1,11 @@
 //! What is checked before anything is written.
 
-use reinstate_core::{ChangeSource, ErrorKind, StoreError, TableIndex, TenantId};
+use reinstate_core::{ChangeSource, ErrorKind, StoreError, TenantId};
 use tokio_postgres::types::Type;
 
 use super::cycles::Cycles;
 use crate::catalog::{Catalog, OWN_NAMESPACE, get};
+use crate::effects::side_effects;
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
 use crate::tenancy::TenancyMap;
@@ -82,9 +83,14 @@ pub(super) fn check_changes(
             let message = "write rows: the plan names a table that no tenant owns";
             return Err(StoreError::new(ErrorKind::Refused, message));
         }
-        let is_loose = cycles.loose(index).is_some();
-        find_triggers(map, catalog, changes, (index, is_loose), &mut obstacles);
-        find_actions(catalog, changes, index, &mut obstacles);
+        let mut counts = changes.counts(index);
+        if cycles.loose(index).is_some() {
+            // Its rows are updated on the way.
+            counts.put_back = counts.put_back.max(1);
+        }
+        let effects = side_effects(map, catalog, index, counts);
+        let refused = effects.iter().filter(|effect| !effect.is_allowed);
+        obstacles.extend(refused.map(|effect| format!("{} {}", effect.object, effect.detail)));
     }
     find_missing_privileges(session, catalog, changes, &mut obstacles)?;
     if obstacles.is_empty() {
@@ -92,50 +98,6 @@ pub(super) fn check_changes(
     }
     let message = format!("write rows: {}", obstacles.join("; "));
     Err(StoreError::new(ErrorKind::Refused, message))
-}
-
-fn find_triggers(
-    map: &TenancyMap,
-    catalog: &Catalog,
-    changes: &dyn ChangeSource,
-    (index, is_loose): (TableIndex, bool),
-    obstacles: &mut Vec<String>,
-) {
-    let (schema, relation) = catalog.table(index);
-    let counts = changes.counts(index);
-    for trigger in &relation.triggers {
-        let fires = trigger.on_insert && counts.created > 0
-            || trigger.on_update && (counts.put_back > 0 || is_loose)
-            || trigger.on_delete && counts.deleted > 0;
-        if fires && !map.allows_trigger(schema.name.as_str(), &trigger.name) {
-            let name = format!("{}.{}", schema.name, trigger.name);
-            obstacles.push(format!(
-                "trigger or rule {name} would fire: if it changes no rows but the one it fires \
-                 for, add {name:?} to allowed_triggers"
-            ));
-        }
-    }
-}
-
-fn find_actions(
-    catalog: &Catalog,
-    changes: &dyn ChangeSource,
-    index: TableIndex,
-    obstacles: &mut Vec<String>,
-) {
-    let (schema, relation) = catalog.table(index);
-    let counts = changes.counts(index);
-    for action in &relation.actions {
-        let fires = action.on_delete && counts.deleted > 0
-            || action.on_update && action.can_change && counts.put_back > 0;
-        if fires && !action.child_is_owned {
-            obstacles.push(format!(
-                "foreign key {} would change or delete rows of {}, which no tenant owns, when \
-                 rows of {} change",
-                action.constraint, action.child, schema.name
-            ));
-        }
-    }
 }
 
 fn find_missing_privileges(

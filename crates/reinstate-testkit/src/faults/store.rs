@@ -7,8 +7,8 @@ use reinstate_core::{
     CaptureView, ChangeCounts, ChangeSource, ColumnIndex, Committed, ErrorKind, Filling,
     Fingerprint, Fit, HeldKey, JobId, JournalEntry, LiveStore, LiveView, OwnHold, OwnedRowBatch,
     OwnedRowStream, Position, PositionNotation, RowBatch, RowOrder, RowStream, SequenceValue,
-    SnapshotSource, StoreError, StoreIdentity, StoreSchema, TableIndex, TableName, TenantId,
-    TenantKind, TenantWriter, Timestamp,
+    SideEffect, SnapshotSource, StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex,
+    TableName, TenantId, TenantKind, TenantWriter, Timestamp,
 };
 
 /// What a store does wrong, and when. Calls are counted from zero.
@@ -294,6 +294,20 @@ impl LiveView for FaultyView<'_> {
     ) -> Result<Vec<OwnHold>, StoreError> {
         self.faults.call("look for held keys")?;
         self.inner.held_by_own(tenant, table, rows)
+    }
+
+    fn stray_references(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+        rows: &RowBatch,
+    ) -> Result<Vec<StrayReference>, StoreError> {
+        self.faults.call("follow references")?;
+        self.inner.stray_references(tenant, table, rows)
+    }
+
+    fn side_effects(&self, table: TableIndex, counts: ChangeCounts) -> Vec<SideEffect> {
+        self.inner.side_effects(table, counts)
     }
 
     fn fit(

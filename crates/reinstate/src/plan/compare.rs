@@ -11,6 +11,7 @@ use reinstate_format::{CONFLICTS_MAX, Conflict, RunKey, TablePlan, TenantPlanDes
 use super::cursor::{RowCursor, Side, StreamCursor, Walk, live_rows, sorted_rows};
 use super::describe_tenant;
 use super::holds::{self, Holds};
+use super::notes::Strays;
 use crate::drift::{MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
 use crate::segment_writer::{OpenRun, SegmentWriter};
@@ -39,10 +40,7 @@ pub(super) fn plan_tenant(
             mapping,
         };
         sides.compare(policy, &mut changes)?;
-        let (plan, conflicts) = changes.finish()?;
-        description.conflicts.extend(conflicts);
-        description.conflicts.truncate(CONFLICTS_MAX);
-        description.tables.push(plan);
+        changes.finish()?.add_to(&mut description);
     }
     Ok(description)
 }
@@ -186,6 +184,7 @@ pub(super) struct TableChanges<'w, 'a> {
     to_create: RowBatch,
     /// Rows to put back of which the same is not known yet, before and after.
     to_put_back: (RowBatch, RowBatch),
+    strays: Strays,
 }
 
 impl<'w, 'a> TableChanges<'w, 'a> {
@@ -211,6 +210,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             runs: [const { None }; RowRole::ALL.len()],
             to_create: RowBatch::new(),
             to_put_back: (RowBatch::new(), RowBatch::new()),
+            strays: Strays::default(),
         }
     }
 
@@ -281,21 +281,12 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             self.conflict(after.key(), constraint);
             return Ok(());
         }
-        if !self.view.has_unique_values(self.table) {
-            return self.write_put_back(before, after);
-        }
         self.to_put_back.0.push_row(before);
         self.to_put_back.1.push_row(after);
         if self.to_put_back.1.as_bytes().len() >= RowBatch::TARGET_BYTES {
             self.put_back_gathered()?;
         }
         Ok(())
-    }
-
-    fn write_put_back(&mut self, before: RowRef<'_>, after: RowRef<'_>) -> Result<(), Error> {
-        self.counts.put_back += 1;
-        self.append(RowRole::PutBackBefore, before)?;
-        self.append(RowRole::PutBackAfter, after)
     }
 
     /// Creates a row, unless somebody else's row, or one of `holds`, is in its place.
@@ -312,11 +303,17 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         Ok(())
     }
 
-    /// The keys among these rows that somebody else holds; each is noted as a conflict.
-    fn held_by_others(&mut self, rows: &RowBatch) -> Result<HashSet<Vec<u8>>, Error> {
+    /// The keys among these rows that somebody else holds; each is noted as a conflict. Where
+    /// their references lead astray is noted too.
+    fn look_around(&mut self, rows: &RowBatch) -> Result<HashSet<Vec<u8>>, Error> {
         if rows.is_empty() {
             return Ok(HashSet::new());
         }
+        let strays = self
+            .view
+            .stray_references(&self.tenant, self.table, rows)
+            .map_err(Error::store("follow the references of rows to be written"))?;
+        strays.into_iter().for_each(|stray| self.strays.add(stray));
         let held = self
             .view
             .held_by_others(&self.tenant, self.table, rows)
@@ -335,7 +332,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
     /// is live that is what was asked for, with any other the plan cannot be applied.
     fn create_gathered(&mut self) -> Result<(), Error> {
         let mut rows = std::mem::take(&mut self.to_create);
-        let held = self.held_by_others(&rows)?;
+        let held = self.look_around(&rows)?;
         for row in rows.iter().filter(|row| !held.contains(row.key())) {
             self.counts.created += 1;
             self.append(RowRole::Created, row)?;
@@ -347,10 +344,12 @@ impl<'w, 'a> TableChanges<'w, 'a> {
 
     fn put_back_gathered(&mut self) -> Result<(), Error> {
         let (mut before, mut after) = std::mem::take(&mut self.to_put_back);
-        let held = self.held_by_others(&after)?;
+        let held = self.look_around(&after)?;
         for (before, after) in before.iter().zip(after.iter()) {
             if !held.contains(after.key()) {
-                self.write_put_back(before, after)?;
+                self.counts.put_back += 1;
+                self.append(RowRole::PutBackBefore, before)?;
+                self.append(RowRole::PutBackAfter, after)?;
             }
         }
         before.clear();
@@ -359,7 +358,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<(TablePlan, Vec<Conflict>), Error> {
+    pub(super) fn finish(mut self) -> Result<Finished, Error> {
         self.put_back_gathered()?;
         self.create_gathered()?;
         self.expected = self.before;
@@ -382,6 +381,26 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             before: self.before,
             expected: self.expected,
         };
-        Ok((plan, self.conflicts))
+        Ok(Finished {
+            plan,
+            conflicts: self.conflicts,
+            strays: self.strays,
+        })
+    }
+}
+
+/// The changes of one table, all written.
+pub(super) struct Finished {
+    pub(super) plan: TablePlan,
+    conflicts: Vec<Conflict>,
+    strays: Strays,
+}
+
+impl Finished {
+    pub(super) fn add_to(self, description: &mut TenantPlanDescription) {
+        description.conflicts.extend(self.conflicts);
+        description.conflicts.truncate(CONFLICTS_MAX);
+        description.notes.extend(self.strays.into_notes());
+        description.tables.push(self.plan);
     }
 }

@@ -7,6 +7,7 @@
 mod compare;
 mod cursor;
 mod holds;
+mod notes;
 mod saved;
 mod undo;
 
@@ -106,6 +107,8 @@ pub fn plan(
             tenant,
         });
     }
+    let mut notes = mapping.notes;
+    notes.extend(notes::side_effects(view.as_ref(), &tenants));
     let description = PlanDescription {
         job: request.job,
         repository: request.repository,
@@ -122,7 +125,7 @@ pub fn plan(
         policy: request.policy,
         undoes: None,
         segment: PlanSegment::default(),
-        notes: mapping.notes,
+        notes,
         tenants,
     };
     finish(writer, description)

@@ -5,13 +5,14 @@ use reinstate_core::{
     ConflictPolicy, ErrorKind, LiveStore, LiveView, ObjectWriter, Policy, RowRef, RowRole,
     TableIndex, TenantId,
 };
-use reinstate_format::{CONFLICTS_MAX, PlanDescription, PlanSegment, TenantPlanDescription};
+use reinstate_format::{PlanDescription, PlanSegment, TenantPlanDescription};
 
 use super::compare::{Passed, TableChanges};
 use super::cursor::{Pair, RowCursor, Side, StreamCursor, live_rows};
 use super::holds::Holds;
 use super::{
-    PlanRequest, RestorePlan, StoredPlan, WrittenPlan, check_schema, describe_tenant, finish, start,
+    PlanRequest, RestorePlan, StoredPlan, WrittenPlan, check_schema, describe_tenant, finish,
+    notes, start,
 };
 use crate::{Context, Error};
 
@@ -69,7 +70,7 @@ pub fn plan_undo(
         policy: request.policy,
         undoes: Some(original.job),
         segment: PlanSegment::default(),
-        notes: Vec::new(),
+        notes: notes::side_effects(view.as_ref(), &parts),
         tenants: parts,
         ..original.clone()
     };
@@ -113,11 +114,10 @@ impl UndoTable<'_, '_, '_> {
         if merged.put_back + merged.deleted > 0 {
             self.take_back_changed(view)?;
         }
-        let (mut plan, conflicts) = self.changes.finish()?;
+        let mut finished = self.changes.finish()?;
+        let plan = &mut finished.plan;
         plan.same = plan.before.row_count() - plan.counts.put_back - plan.counts.deleted;
-        description.conflicts.extend(conflicts);
-        description.conflicts.truncate(CONFLICTS_MAX);
-        description.tables.push(plan);
+        finished.add_to(description);
         Ok(())
     }
 

@@ -1,0 +1,35 @@
+//! What a live store has to say about changes that are planned.
+
+/// Something that the store does by itself when rows change: a trigger, a rule, a foreign key that
+/// acts on rows of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SideEffect {
+    /// What does it.
+    pub object: String,
+    /// What it is and, if it is not allowed, how to allow it.
+    pub detail: String,
+    /// Whether an operator said that it harms nobody, so that a merge lets it happen.
+    pub is_allowed: bool,
+}
+
+/// A reference of rows to be written that leads astray.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StrayReference {
+    /// The reference: its columns and the parent's.
+    pub reference: String,
+    /// What the rows hold in its columns.
+    pub value: String,
+    /// Where it leads.
+    pub lead: Lead,
+    /// How many of the rows hold it.
+    pub row_count: u64,
+}
+
+/// Where a stray reference leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lead {
+    /// To a row that is not there, and that no plan for a tenant can create.
+    Nowhere,
+    /// To a row of another tenant.
+    ToAnother,
+}

@@ -1,0 +1,155 @@
+//! Where the references of rows to be written lead.
+//!
+//! A row's way to its tenant leads to a row of the tenant, and a key that holds the tenant's column
+//! on both sides cannot lead anywhere else. Every other foreign key is followed on the server, each
+//! value once. Nothing of the rows found comes back.
+
+use std::collections::BTreeMap;
+
+use reinstate_core::{
+    ErrorKind, Lead, RowBatch, StoreError, StrayReference, TableIndex, Tenancy, TenantId,
+};
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::catalog::{Catalog, ForeignKey, get};
+use crate::owner::{joined, ownership};
+use crate::session::Session;
+use crate::sql::{literal, quote};
+
+/// A name that no column of an application has.
+const ORDINAL: &str = "\"reinstate ordinal\"";
+
+/// The references of `rows`, all to be written for `tenant`, that lead astray.
+pub(crate) fn stray_references(
+    session: &Session,
+    catalog: &Catalog,
+    tenant: &TenantId,
+    table: TableIndex,
+    rows: &RowBatch,
+) -> Result<Vec<StrayReference>, StoreError> {
+    let mut strays = Vec::new();
+    let keys = catalog.foreign_keys.iter().filter(|key| key.child == table);
+    for key in keys.filter(|key| !stays_within(catalog, key)) {
+        let values: Vec<(Vec<&str>, u64)> = distinct(rows, key)?.into_iter().collect();
+        if values.is_empty() {
+            continue;
+        }
+        let lists: Vec<Vec<&str>> = (0..key.reference.columns.len())
+            .map(|place| values.iter().map(|(value, _)| value[place]).collect())
+            .collect();
+        let parameters: Vec<(&(dyn ToSql + Sync), Type)> = lists
+            .iter()
+            .map(|list| (list as &(dyn ToSql + Sync), Type::TEXT_ARRAY))
+            .collect();
+        let parent = catalog.schema.table(key.reference.parent);
+        let lead = if parent.tenancy.is_tenant_owned() {
+            Lead::ToAnother
+        } else {
+            Lead::Nowhere
+        };
+        let operation = format!("follow foreign key {}", key.name);
+        let sql = question(catalog, key, tenant);
+        for answer in session.rows(&operation, &sql, &parameters)? {
+            let place = usize::try_from(get::<i64>(&answer, 0)?).ok();
+            if let Some((value, row_count)) = place.and_then(|place| values.get(place)) {
+                strays.push(StrayReference {
+                    reference: name(catalog, key),
+                    value: value.join(","),
+                    lead,
+                    row_count: *row_count,
+                });
+            }
+        }
+    }
+    Ok(strays)
+}
+
+/// Whether a key cannot lead out of the tenant, because whose the row is depends on it, or because
+/// both sides name the tenant.
+fn stays_within(catalog: &Catalog, key: &ForeignKey) -> bool {
+    let child = &catalog.schema.table(key.child).tenancy;
+    if child.references().any(|way| *way == key.reference) {
+        return true;
+    }
+    let parent = &catalog.schema.table(key.reference.parent).tenancy;
+    let (Tenancy::Direct { column: own }, Tenancy::Direct { column: theirs }) = (child, parent)
+    else {
+        return false;
+    };
+    let reference = &key.reference;
+    let mut pairs = reference.columns.iter().zip(&reference.parent_columns);
+    pairs.any(|pair| pair == (own, theirs))
+}
+
+/// The values that rows hold in the columns of a key, with how many rows do. Rows with NULL in one
+/// of them refer to nothing.
+fn distinct<'r>(
+    rows: &'r RowBatch,
+    key: &ForeignKey,
+) -> Result<BTreeMap<Vec<&'r str>, u64>, StoreError> {
+    let mut found = BTreeMap::new();
+    for row in rows.iter() {
+        let values: Vec<Option<&[u8]>> = row.values().collect();
+        let columns = key.reference.columns.iter();
+        let value: Option<Vec<&[u8]>> = columns
+            .map(|column| values.get(column.get()).copied().flatten())
+            .collect();
+        let Some(value) = value else { continue };
+        let value: Result<Vec<&str>, _> = value.into_iter().map(std::str::from_utf8).collect();
+        let value = value.map_err(|_| {
+            let message = format!("follow foreign key {}: not text", key.name);
+            StoreError::new(ErrorKind::Corrupt, message)
+        })?;
+        *found.entry(value).or_insert(0) += 1;
+    }
+    Ok(found)
+}
+
+/// The places of the values that lead astray, from zero, as a query whose parameters are the columns
+/// as lists of texts.
+fn question(catalog: &Catalog, key: &ForeignKey, tenant: &TenantId) -> String {
+    let child = &catalog.tables[key.child.get()];
+    let parent = &catalog.tables[key.reference.parent.get()];
+    let mut casts = Vec::new();
+    let mut lists = Vec::new();
+    let mut names = Vec::new();
+    for (column, place) in key.reference.columns.iter().zip(1..) {
+        let column = &child.columns[column.get()];
+        casts.push(format!(
+            "u.v{place}::{} AS {}",
+            column.type_sql,
+            quote(&column.name)
+        ));
+        lists.push(format!("${place}::text[]"));
+        names.push(format!("v{place}"));
+    }
+    let equal = joined(child, "w", parent, "p", &key.reference, &key.operators).join(" AND ");
+    let (joins, is_astray) = match ownership(catalog, key.reference.parent, "p") {
+        None => (String::new(), "p.tableoid IS NULL".to_owned()),
+        Some(owned) => {
+            let (joins, owner) = owned.captured();
+            // Ids are texts of the tenant's column, or no row could have them.
+            let own = literal(&String::from_utf8_lossy(tenant.as_bytes()));
+            (joins, format!("({owner}) COLLATE \"C\" NOT IN ('', {own})"))
+        }
+    };
+    format!(
+        "SELECT w.{ORDINAL} - 1 FROM (
+             SELECT u.{ORDINAL}, {} FROM unnest({}) WITH ORDINALITY AS u({}, {ORDINAL})) w
+           LEFT JOIN {} AS p ON {equal}{joins} WHERE {is_astray} ORDER BY 1",
+        casts.join(", "),
+        lists.join(", "),
+        names.join(", "),
+        parent.sql_rows(),
+    )
+}
+
+fn name(catalog: &Catalog, key: &ForeignKey) -> String {
+    let child = catalog.schema.table(key.child);
+    let parent = catalog.schema.table(key.reference.parent);
+    let columns = key.reference.columns.iter();
+    let columns: Vec<&str> = columns
+        .map(|column| child.columns[column.get()].name.as_str())
+        .collect();
+    format!("{}.{} -> {}", child.name, columns.join(","), parent.name)
+}
