@@ -204,17 +204,17 @@ fn values_that_no_longer_fit_are_refused_before_anything_is_written() {
         (
             "UPDATE tickets SET size = 1 WHERE size > 32767;
              ALTER TABLE tickets ALTER size TYPE smallint",
-            "table tickets, row 40: the snapshot holds a value that the live column (smallint) has \
+            "table tickets, row 34: the snapshot holds a value that the live column (smallint) has \
              no room for in size",
         ),
         (
             "UPDATE tickets SET title = 'short';
              ALTER TABLE tickets ALTER title TYPE varchar(8)",
-            "table tickets, row 40: the snapshot holds a value",
+            "table tickets, row 10: the snapshot holds a value",
         ),
         (
             "ALTER TYPE mood RENAME VALUE 'angry' TO 'furious'",
-            "table tickets, row 43: the snapshot holds a value that the live column (public.mood) \
+            "table tickets, row 1: the snapshot holds a value that the live column (public.mood) \
              has no room for in mood",
         ),
         (
