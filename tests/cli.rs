@@ -15,6 +15,7 @@ url = "file:repository"
 [store]
 name = "shop"
 kind = "postgres"
+unguarded = true
 url = { env = "DATABASE_URL" }
 [tenancy]
 kind = "account"

@@ -225,6 +225,7 @@ url = "file://./repository"
 [store]
 name = "bank"
 kind = "postgres"
+unguarded = true
 url = { env = "DATABASE_URL" }
 [tenancy]
 kind = "account"

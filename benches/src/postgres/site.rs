@@ -90,6 +90,7 @@ impl PostgresSite {
         let synthetic = SyntheticStore::try_new(spec(), Flavour::Columns)?;
         fill(&synthetic, &keeper, keys)?;
         let mut settings = ConnectionSettings::new(SecretUrl::new(url), DATABASE);
+        settings.unguarded = true;
         settings.lanes = Self::LANES;
         let store = PostgresStore::connect(settings, tenancy(&synthetic))?;
         store.prepare()?;

@@ -56,10 +56,9 @@ pub fn open_store(
 ) -> anyhow::Result<Box<dyn LiveStore>> {
     let store: Box<dyn LiveStore> = match &configuration.store {
         StoreConfiguration::Embedded { path } => Box::new(open_embedded(path, cache_bytes)?),
-        StoreConfiguration::Postgres { url, tenancy } => Box::new(crate::postgres::connect(
+        StoreConfiguration::Postgres(postgres) => Box::new(crate::postgres::connect(
             &configuration.store_name,
-            url,
-            tenancy,
+            postgres,
         )?),
     };
     check(configuration, store.as_ref())?;

@@ -72,6 +72,9 @@ pub enum Command {
     /// Find out whose rows the tables hold, and check that against the rows (PostgreSQL).
     #[command(subcommand)]
     Tenancy(Tenancy),
+    /// Let the database itself stop a restore at another tenant's row (PostgreSQL).
+    #[command(subcommand)]
+    Guard(Guard),
     /// Take snapshots of the store.
     #[command(subcommand)]
     Capture(Capture),
@@ -164,6 +167,23 @@ pub enum Tenancy {
     },
     /// Check the configured map against every row: reads whole tables, and writes nothing.
     Check,
+}
+
+/// Arguments of `guard`.
+#[derive(Debug, Subcommand)]
+pub enum Guard {
+    /// Put guard triggers on every table, or renew them after the tenancy map changed.
+    Install,
+    /// Take the guard triggers off again.
+    Remove,
+    /// Show which tables are guarded, and how.
+    Status,
+    /// Print the statements that make a role of least privilege out of an existing one; nothing is
+    /// run.
+    Role {
+        /// The role's name.
+        name: String,
+    },
 }
 
 /// Arguments of `capture`.

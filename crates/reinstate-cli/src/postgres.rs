@@ -1,15 +1,35 @@
 //! Opening a PostgreSQL store.
 
-use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl, TenancyMap};
+use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl};
 
-use crate::configuration::UrlSource;
+use crate::configuration::{PostgresConfiguration, StoreConfiguration};
+use crate::failure::Failure;
+use crate::session::Session;
 
 /// Connects to the database.
 ///
 /// # Errors
 /// As the store reports it; never with the URL in it.
-pub fn connect(name: &str, url: &UrlSource, tenancy: &TenancyMap) -> anyhow::Result<PostgresStore> {
-    let url = SecretUrl::new(url.resolve()?.reveal());
-    let settings = ConnectionSettings::new(url, name);
-    Ok(PostgresStore::connect(settings, tenancy.clone())?)
+pub fn connect(name: &str, configuration: &PostgresConfiguration) -> anyhow::Result<PostgresStore> {
+    let url = SecretUrl::new(configuration.url.resolve()?.reveal());
+    let mut settings = ConnectionSettings::new(url, name);
+    settings.unguarded = configuration.unguarded;
+    Ok(PostgresStore::connect(
+        settings,
+        configuration.tenancy.clone(),
+    )?)
+}
+
+/// Connects to the database that a command is about.
+///
+/// # Errors
+/// Usage, with `otherwise`, if the store is another; as [`connect`].
+pub fn needed(session: &Session<'_>, otherwise: &str) -> anyhow::Result<PostgresStore> {
+    let configuration = &session.configuration;
+    match &configuration.store {
+        StoreConfiguration::Postgres(postgres) => connect(&configuration.store_name, postgres),
+        StoreConfiguration::Embedded { .. } => {
+            Err(Failure::usage(otherwise).next("reinstate doctor").into())
+        }
+    }
 }

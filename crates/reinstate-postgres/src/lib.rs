@@ -16,6 +16,7 @@ mod drift;
 mod effects;
 mod error;
 mod fingerprint;
+mod guard;
 mod held;
 mod journal;
 mod merge;
@@ -33,6 +34,7 @@ mod tls;
 mod view;
 
 pub use check::{TenancyCheck, TenancyFault, TenancyFinding};
+pub use guard::{GuardState, GuardedTable};
 pub use settings::{ConnectionSettings, SecretUrl};
 pub use store::PostgresStore;
 pub use suggest::{Proposal, RowCount, SuggestOptions, TenancyProposal};

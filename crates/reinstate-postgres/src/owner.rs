@@ -9,6 +9,9 @@ use reinstate_core::{ErrorKind, Reference, Route, StoreError, TableIndex, Tenanc
 use crate::catalog::{Catalog, CatalogTable, TenantType};
 use crate::sql::{literal, quote};
 
+/// The tenant that the session's merge is about, as SQL; NULL or the empty text outside of one.
+pub(crate) const TENANT_SETTING: &str = "pg_catalog.current_setting('reinstate.tenant', true)";
+
 /// How the owner of a row is found.
 #[derive(Clone, Debug)]
 pub(crate) struct Ownership {
@@ -49,12 +52,14 @@ pub(crate) struct Selection {
 pub(crate) fn ownership(catalog: &Catalog, table: TableIndex, alias: &str) -> Option<Ownership> {
     let mut ways = Vec::new();
     let mut alias_count = 0;
+    // A quoted name cannot be extended.
+    let prefix = if alias.starts_with('"') { "way" } else { alias };
     let mut waiting = vec![(table, alias.to_owned(), Way::default())];
     while let Some((table, here, mut way)) = waiting.pop() {
         let (schema, relation) = catalog.table(table);
         let mut extend = |reference: &Reference, operators: &[String], open: Vec<String>| {
             alias_count += 1;
-            let there = format!("{alias}_{alias_count}");
+            let there = format!("{prefix}_{alias_count}");
             let parent = &catalog.tables[reference.parent.get()];
             let mut way = way.clone();
             let equal = joined(relation, &here, parent, &there, reference, operators);
@@ -279,6 +284,20 @@ impl Ownership {
         let cases: Vec<String> = cases.chain(parents).collect();
         let owner = format!("CASE {} END", cases.join(" "));
         (joins.concat(), owner)
+    }
+
+    /// That the row is the tenant's that the session's setting names, as SQL that stands by itself.
+    pub(crate) fn is_named_by_setting(&self) -> String {
+        let ways = self.ways.iter().map(|way| {
+            let column = &way.column;
+            let is_owner = format!("{column}::text COLLATE \"C\" = {TENANT_SETTING}");
+            if way.hops.is_empty() {
+                return is_owner;
+            }
+            let (sources, condition) = (way.sources().join(", "), way.conditions(is_owner));
+            format!("EXISTS (SELECT FROM {sources} WHERE {condition})")
+        });
+        ways.collect::<Vec<_>>().join(" OR ")
     }
 
     /// That the row finds no parent by any of its ways, as SQL; nothing if its own column says whose

@@ -76,6 +76,7 @@ pub(crate) fn begin(
             continue;
         }
         check_visibility(&catalog)?;
+        obey_policies(session, &catalog)?;
         return Ok(Moment {
             catalog,
             position,
@@ -115,6 +116,16 @@ fn read_position(session: &Session) -> Result<(Position, Timestamp), StoreError>
     Ok((position, Timestamp::from_micros(get(&row, 1)?)))
 }
 
+/// Lets the policies of row-level security apply for this transaction, if the role is under any. They
+/// were seen to show every row, and cannot change while the tables are locked. Without this, a
+/// query that a policy would filter is an error.
+pub(crate) fn obey_policies(session: &Session, catalog: &Catalog) -> Result<(), StoreError> {
+    if catalog.tables.iter().any(|table| table.is_policed) {
+        session.run("obey row-level security", "SET LOCAL row_security = on")?;
+    }
+    Ok(())
+}
+
 /// Refuses tables of which the role would see only some rows, or none.
 fn check_visibility(catalog: &Catalog) -> Result<(), StoreError> {
     let included = || {
@@ -135,13 +146,13 @@ fn check_visibility(catalog: &Catalog) -> Result<(), StoreError> {
         return Err(StoreError::new(ErrorKind::Refused, message));
     }
     let hidden: Vec<String> = included()
-        .filter(|(_, _, table)| table.hides_rows)
+        .filter(|(_, _, table)| table.hides_rows())
         .map(|(_, schema, _)| schema.name.to_string())
         .collect();
     if !hidden.is_empty() {
         let message = format!(
-            "row-level security would hide rows of {} from the role: ALTER ROLE ... BYPASSRLS, \
-             or use the owner of the tables where row-level security is not forced",
+            "row-level security would hide rows of {} from the role: give it a policy FOR SELECT \
+             USING (true), as `reinstate guard role` writes it, or ALTER ROLE ... BYPASSRLS",
             names(hidden)
         );
         return Err(StoreError::new(ErrorKind::Refused, message));

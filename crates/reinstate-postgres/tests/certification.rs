@@ -8,27 +8,66 @@ use reinstate_testkit::certification::{
 use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
 use reinstate_testkit::{ApplicationChange, KeySpace};
 
+/// As a superuser whom nothing stops.
+const UNGUARDED: u8 = 0;
+/// As a superuser, with guard triggers.
+const GUARDED: u8 = 1;
+/// As the role of least privilege, confined by row-level security.
+const CONFINED: u8 = 2;
+
 /// A database of its own in the test process's server.
-struct PostgresFixture {
+struct PostgresFixture<const PROTECTION: u8> {
     store: PostgresStore,
     database: TestDatabase<'static>,
 }
 
-impl Fixture for PostgresFixture {
+fn open(url: String) -> PostgresStore {
+    connect(ConnectionSettings::new(SecretUrl::new(url), "certified"))
+}
+
+fn open_unguarded(database: &TestDatabase<'static>) -> PostgresStore {
+    let mut settings = ConnectionSettings::new(SecretUrl::new(database.url()), "certified");
+    settings.unguarded = true;
+    connect(settings)
+}
+
+fn connect(settings: ConnectionSettings) -> PostgresStore {
+    let mut map = TenancyMap::new(TenantKind::parse("account").expect("a kind"));
+    map.column = Some("account_id".to_owned());
+    map.shared.push("currencies".to_owned());
+    let reference = "issue_id -> issues.id".to_owned();
+    map.tables
+        .insert("comments".to_owned(), TableRule::via(reference));
+    PostgresStore::connect(settings, map).expect("a connection")
+}
+
+/// Opens the database as a role that may do no more than it must.
+fn confined(database: &TestDatabase<'static>, owner: &PostgresStore) -> PostgresStore {
+    let role = format!("confined_{}", database.name());
+    let create = format!("CREATE ROLE {role} LOGIN");
+    database.psql(&create).expect("a role");
+    let script = owner.role_script(&role).expect("a script");
+    database.psql(&script).expect("the rights of the role");
+    open(format!("{}&user={role}", database.url()))
+}
+
+impl<const PROTECTION: u8> Fixture for PostgresFixture<PROTECTION> {
     fn create() -> Self {
         let cluster = shared_cluster().expect("a PostgreSQL server");
         let database = cluster.fresh_database().expect("a database");
         database
             .psql(&standard_postgres_ddl())
             .expect("the standard tables");
-        let mut map = TenancyMap::new(TenantKind::parse("account").expect("a kind"));
-        map.column = Some("account_id".to_owned());
-        map.shared.push("currencies".to_owned());
-        let reference = "issue_id -> issues.id".to_owned();
-        map.tables
-            .insert("comments".to_owned(), TableRule::via(reference));
-        let settings = ConnectionSettings::new(SecretUrl::new(database.url()), "certified");
-        let store = PostgresStore::connect(settings, map).expect("a connection");
+        let owner = open(database.url());
+        owner.prepare().expect("a journal");
+        let store = match PROTECTION {
+            GUARDED => {
+                owner.install_guard().expect("guard triggers");
+                owner
+            }
+            CONFINED => confined(&database, &owner),
+            _ => open_unguarded(&database),
+        };
         Self { store, database }
     }
 
@@ -120,5 +159,23 @@ fn literal(value: &Option<Vec<u8>>) -> String {
     }
 }
 
-reinstate_testkit::certify_live_store!(PostgresFixture);
-reinstate_testkit::certify_engine!(PostgresFixture, cases = 20);
+mod unguarded {
+    use super::{PostgresFixture, UNGUARDED};
+
+    reinstate_testkit::certify_live_store!(PostgresFixture<UNGUARDED>);
+    reinstate_testkit::certify_engine!(PostgresFixture<UNGUARDED>, cases = 10);
+}
+
+mod guarded {
+    use super::{GUARDED, PostgresFixture};
+
+    reinstate_testkit::certify_live_store!(PostgresFixture<GUARDED>);
+    reinstate_testkit::certify_engine!(PostgresFixture<GUARDED>, cases = 10);
+}
+
+mod confined {
+    use super::{CONFINED, PostgresFixture};
+
+    reinstate_testkit::certify_live_store!(PostgresFixture<CONFINED>);
+    reinstate_testkit::certify_engine!(PostgresFixture<CONFINED>, cases = 10);
+}

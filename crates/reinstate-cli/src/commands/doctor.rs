@@ -6,11 +6,13 @@ use reinstate::snapshots;
 use reinstate_core::{
     ErrorKind, JobId, LiveStore, Repository, SnapshotDescription, StoreSchema, Tenancy, TenantId,
 };
+use reinstate_postgres::GuardState;
 use reinstate_repository::LocalRepository;
 use serde::Serialize;
 
 use crate::adapters;
 use crate::arguments::Global;
+use crate::configuration::StoreConfiguration;
 use crate::console::Console;
 use crate::exit::Exit;
 use crate::failure::{Failure, exit_of, show};
@@ -253,6 +255,7 @@ fn check_store(
         }
     }
     check_journal(checks, store.as_ref());
+    check_guard(checks, session);
 }
 
 fn describe_tables(schema: &StoreSchema) -> String {
@@ -281,7 +284,7 @@ fn check_schema(
         let message = "the latest snapshot is of another store of this name";
         checks.warn("schema", message, "reinstate capture once");
     } else if latest.schema != *schema {
-        let message = "the tables changed since the latest snapshot: it cannot be restored";
+        let message = "the tables changed since the latest snapshot: a plan says what that means";
         checks.warn("schema", message, "reinstate capture once");
     } else {
         checks.ok("schema", "the tables are those of the latest snapshot");
@@ -314,5 +317,35 @@ fn check_journal(checks: &mut Checks<'_>, store: &dyn LiveStore) {
             let message = crate::failure::one_line(&error);
             checks.fail("journal", &message, "reinstate init");
         }
+    }
+}
+
+/// Whether the database would stop a merge at another tenant's row, where that is not the store's
+/// own doing.
+fn check_guard(checks: &mut Checks<'_>, session: &Session<'_>) {
+    let configuration = &session.configuration;
+    let StoreConfiguration::Postgres(postgres) = &configuration.store else {
+        return;
+    };
+    let status = crate::postgres::connect(&configuration.store_name, postgres)
+        .and_then(|store| Ok(store.guard_status()?));
+    match status {
+        Ok(tables) => {
+            let open = tables
+                .iter()
+                .filter(|table| table.state != GuardState::Armed && !table.is_confined)
+                .count();
+            if open == 0 {
+                checks.ok(
+                    "guard",
+                    "the database stops a merge at another tenant's row",
+                );
+            } else {
+                let tables = counted(open as u64, "table is", "tables are");
+                let message = format!("{tables} guarded neither by triggers nor by row security");
+                checks.warn("guard", &message, "reinstate guard install");
+            }
+        }
+        Err(error) => checks.error("guard", &error),
     }
 }

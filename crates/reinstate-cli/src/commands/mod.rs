@@ -6,6 +6,7 @@ mod diff;
 mod doctor;
 mod export;
 mod generate;
+mod guard;
 mod init;
 mod list;
 mod plan;
@@ -43,6 +44,7 @@ pub fn run(
         Command::Init(init) => init::run(init, global, console),
         Command::Doctor => doctor::run(global, console, interruption),
         Command::Tenancy(tenancy) => tenancy::run(tenancy, &session()?),
+        Command::Guard(guard) => guard::run(guard, &session()?),
         Command::Capture(capture) => capture::run(capture, &session()?),
         Command::Snapshots(snapshots) => list::snapshots(snapshots, &session()?),
         Command::Tenants(tenants) => list::tenants(tenants, &session()?),

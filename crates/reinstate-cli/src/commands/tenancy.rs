@@ -6,13 +6,12 @@ use std::path::Path;
 
 use reinstate_core::ErrorKind;
 use reinstate_postgres::{
-    PostgresStore, Proposal, RowCount, SuggestOptions, TableRule, TenancyCheck, TenancyFault,
-    TenancyFinding, TenancyProposal,
+    Proposal, RowCount, SuggestOptions, TableRule, TenancyCheck, TenancyFault, TenancyFinding,
+    TenancyProposal,
 };
 use serde::Serialize;
 
 use crate::arguments::Tenancy;
-use crate::configuration::StoreConfiguration;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::postgres;
@@ -69,7 +68,9 @@ struct CheckRecord {
 
 /// `tenancy`.
 pub fn run(arguments: &Tenancy, session: &Session<'_>) -> anyhow::Result<Exit> {
-    let store = open(session)?;
+    let what = "an embedded store keeps every row's owner beside the row: there is no map of its \
+                tables to find or to check";
+    let store = postgres::needed(session, what)?;
     match arguments {
         Tenancy::Suggest {
             columns,
@@ -89,20 +90,6 @@ pub fn run(arguments: &Tenancy, session: &Session<'_>) -> anyhow::Result<Exit> {
             let check = store.check_tenancy(&progress, cancellation)?;
             progress.clear();
             checked(&check, session)
-        }
-    }
-}
-
-fn open(session: &Session<'_>) -> anyhow::Result<PostgresStore> {
-    let configuration = &session.configuration;
-    match &configuration.store {
-        StoreConfiguration::Postgres { url, tenancy } => {
-            postgres::connect(&configuration.store_name, url, tenancy)
-        }
-        StoreConfiguration::Embedded { .. } => {
-            let message = "an embedded store keeps every row's owner beside the row: there is no \
-                           map of its tables to find or to check";
-            Err(Failure::usage(message).next("reinstate doctor").into())
         }
     }
 }

@@ -8,7 +8,7 @@ use reinstate_core::TenantKind;
 use reinstate_postgres::{RouteRule, TableRule, TenancyMap, Unowned};
 use serde::Deserialize;
 
-use super::{Configuration, StoreConfiguration, UrlSource, directory_of};
+use super::{Configuration, PostgresConfiguration, StoreConfiguration, UrlSource, directory_of};
 
 /// The version of the file that is understood.
 const VERSION: u32 = 1;
@@ -37,6 +37,7 @@ struct Store {
     kind: String,
     url: Option<UrlSource>,
     path: Option<PathBuf>,
+    unguarded: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -178,6 +179,9 @@ fn check_store(
             if store.url.is_some() {
                 return Err("store.url: an embedded store has a path instead".to_owned());
             }
+            if store.unguarded.is_some() {
+                return Err("store.unguarded: an embedded store guards itself".to_owned());
+            }
             let path = store
                 .path
                 .ok_or("store.path is missing: the file of the embedded store")?;
@@ -198,7 +202,12 @@ fn check_store(
             };
             let tenancy = tenancy.ok_or("the section [tenancy] is missing")?;
             let tenancy = tenancy.check_postgres()?;
-            Ok(StoreConfiguration::Postgres { url, tenancy })
+            let unguarded = store.unguarded.unwrap_or(false);
+            Ok(StoreConfiguration::Postgres(PostgresConfiguration {
+                url,
+                tenancy,
+                unguarded,
+            }))
         }
         other => Err(format!(
             "store.kind {other:?}: expected \"embedded\" or \"postgres\""

@@ -41,12 +41,18 @@ pub enum StoreConfiguration {
         path: PathBuf,
     },
     /// A PostgreSQL database.
-    Postgres {
-        /// Where its URL comes from.
-        url: UrlSource,
-        /// Whose rows are whose.
-        tenancy: TenancyMap,
-    },
+    Postgres(PostgresConfiguration),
+}
+
+/// A PostgreSQL database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresConfiguration {
+    /// Where its URL comes from.
+    pub url: UrlSource,
+    /// Whose rows are whose.
+    pub tenancy: TenancyMap,
+    /// Whether merges need no guard in the database.
+    pub unguarded: bool,
 }
 
 impl Configuration {
@@ -148,9 +154,15 @@ mod tests {
         let read = parse(POSTGRES).unwrap();
         assert_eq!(read.repository, Path::new("/var/lib/reinstate"));
         assert_eq!(read.tenant_kind.as_deref(), Some("account"));
-        let StoreConfiguration::Postgres { url, tenancy } = read.store else {
+        let StoreConfiguration::Postgres(read) = read.store else {
             panic!("not PostgreSQL");
         };
+        let PostgresConfiguration {
+            url,
+            tenancy,
+            unguarded,
+        } = read;
+        assert!(!unguarded);
         assert_eq!(url, UrlSource::Environment("DATABASE_URL".to_owned()));
         assert_eq!(tenancy.column.as_deref(), Some("account_id"));
         assert_eq!(tenancy.shared, ["currencies"]);
@@ -214,6 +226,8 @@ mod tests {
     fn what_does_not_fit_the_kind_of_store_is_refused() {
         refused(&EMBEDDED.replace("path = \"app.redb\"", ""), "path");
         refused(&format!("{EMBEDDED}\ncolumn = \"x\""), "column");
+        let unguarded = EMBEDDED.replace("path =", "unguarded = true\npath =");
+        refused(&unguarded, "unguarded");
         refused(&POSTGRES.replace("\"postgres\"", "\"mysql\""), "mysql");
         refused(&POSTGRES.replace("version = 1", "version = 2"), "version 2");
         refused(&POSTGRES.replace("file:///var", "s3://var"), "s3://");

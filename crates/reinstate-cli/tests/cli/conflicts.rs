@@ -28,7 +28,7 @@ impl Ground {
         let sandbox = Sandbox::empty();
         let configuration = format!(
             "version = 1\n[repository]\nurl = \"file:repository\"\n\
-             [store]\nname = \"main\"\nkind = \"postgres\"\nurl = {:?}\n\
+             [store]\nname = \"main\"\nkind = \"postgres\"\nunguarded = true\nurl = {:?}\n\
              [tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n",
             database.url()
         );

@@ -57,7 +57,7 @@ impl Ground {
     fn configure(&self, rest: &str) {
         let head = format!(
             "version = 1\n[repository]\nurl = \"file:repository\"\n\
-             [store]\nname = \"main\"\nkind = \"postgres\"\nurl = {:?}\n",
+             [store]\nname = \"main\"\nkind = \"postgres\"\nunguarded = true\nurl = {:?}\n",
             self.database.url()
         );
         fs::write(self.sandbox.path("reinstate.toml"), head + rest).unwrap();

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use crate::sandbox::Sandbox;
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 19] = [
     "demo",
     "init",
     "doctor",
     "tenancy",
+    "guard",
     "capture",
     "snapshots",
     "tenants",

@@ -8,6 +8,7 @@ mod conflicts;
 mod corruption;
 mod demo;
 mod drift;
+mod guard;
 mod help;
 mod json;
 mod looking;

@@ -55,8 +55,12 @@ pub(crate) struct CatalogTable {
     pub sequences: Vec<OwnedSequence>,
     /// Foreign keys of other tables to this one that act on their own rows.
     pub actions: Vec<ReferentialAction>,
-    /// Whether row-level security would filter what this role reads.
-    pub hides_rows: bool,
+    /// Whether row-level security applies to this role.
+    pub is_policed: bool,
+    /// Whether it lets the role read every row all the same.
+    pub shows_all_rows: bool,
+    /// Whether it lets the role write only to the tenant that a merge says it is about.
+    pub confines_writes: bool,
     /// Whether the role may read the table.
     pub is_readable: bool,
 }
@@ -154,6 +158,11 @@ impl CatalogTable {
         } else {
             format!("ONLY {}", self.sql_name())
         }
+    }
+
+    /// Whether row-level security would filter what this role reads.
+    pub(crate) fn hides_rows(&self) -> bool {
+        self.is_policed && !self.shows_all_rows
     }
 
     /// The columns as SQL, in the order of the schema.

@@ -13,6 +13,14 @@ use crate::sql::{literal, qualified};
 const IS_TABLE: &str = "c.relkind IN ('r', 'p') AND NOT c.relispartition \
      AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
+/// A policy that applies to the role, of a table `c`.
+const POLICY: &str = "pg_policy p WHERE p.polrelid = c.oid
+     AND EXISTS (SELECT FROM unnest(p.polroles) r WHERE r = 0 OR pg_has_role(r, 'USAGE'))";
+
+/// That a policy depends on the tenant that a merge says it is about.
+const NAMES_TENANT: &str = "(coalesce(pg_get_expr(p.polwithcheck, p.polrelid),
+       pg_get_expr(p.polqual, p.polrelid)) LIKE '%reinstate.tenant%')";
+
 /// The tables that a reader may lock, by object id, as SQL and as users write them: all that it
 /// may read.
 pub(crate) fn lockable_tables(session: &Session) -> Result<Vec<(u32, String, String)>, StoreError> {
@@ -40,7 +48,19 @@ pub(super) fn tables(session: &Session) -> Result<Vec<Row>, StoreError> {
                 has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
                 CASE WHEN c.relkind = 'p' THEN ARRAY(
                     SELECT p.relid::oid FROM pg_partition_tree(c.oid) p
-                     WHERE p.relid <> c.oid) ELSE '{{}}' END
+                     WHERE p.relid <> c.oid) ELSE '{{}}' END,
+                EXISTS (SELECT FROM {POLICY} AND p.polpermissive AND p.polcmd IN ('r', '*')
+                           AND pg_get_expr(p.polqual, p.polrelid) = 'true')
+                AND NOT EXISTS (SELECT FROM {POLICY} AND NOT p.polpermissive
+                           AND p.polcmd IN ('r', '*')
+                           AND pg_get_expr(p.polqual, p.polrelid) IS DISTINCT FROM 'true'),
+                (SELECT bool_and(EXISTS (
+                            SELECT FROM {POLICY} AND NOT p.polpermissive
+                               AND p.polcmd IN (written, '*') AND {NAMES_TENANT})
+                         OR NOT EXISTS (
+                            SELECT FROM {POLICY} AND p.polpermissive
+                               AND p.polcmd IN (written, '*') AND NOT {NAMES_TENANT}))
+                   FROM unnest('{{a,w,d}}'::\"char\"[]) AS written)
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
           WHERE {IS_TABLE} AND n.nspname <> {}",
         literal(OWN_NAMESPACE)
@@ -123,6 +143,8 @@ pub(super) fn foreign_keys(session: &Session) -> Result<Vec<Row>, StoreError> {
 pub(super) fn triggers(session: &Session) -> Result<Vec<Row>, StoreError> {
     let sql = "SELECT t.tgrelid, t.tgname::text, t.tgtype::int4 FROM pg_trigger t
           WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled IN ('O', 'A')
+            AND NOT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                             WHERE p.oid = t.tgfoid AND n.nspname = 'reinstate')
          UNION ALL
          SELECT r.ev_class, r.rulename::text,
                 CASE r.ev_type WHEN '2' THEN 16 WHEN '3' THEN 4 ELSE 8 END

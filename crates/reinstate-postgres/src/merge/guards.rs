@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 use super::cycles::Cycles;
 use crate::catalog::{Catalog, OWN_NAMESPACE, get};
 use crate::effects::side_effects;
+use crate::guard::{GuardState, Guards};
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
 use crate::tenancy::TenancyMap;
@@ -97,6 +98,32 @@ pub(super) fn check_changes(
         return Ok(());
     }
     let message = format!("write rows: {}", obstacles.join("; "));
+    Err(StoreError::new(ErrorKind::Refused, message))
+}
+
+/// Refuses to write where nothing but this program would keep the merge from rows of others.
+pub(super) fn check_guarded(
+    session: &Session,
+    catalog: &Catalog,
+    changes: &dyn ChangeSource,
+) -> Result<(), StoreError> {
+    let guards = Guards::read(session)?;
+    let open = changes.tables().iter().filter(|&&table| {
+        let is_confined = catalog.tables[table.get()].confines_writes;
+        !is_confined && guards.state(catalog, table) != GuardState::Armed
+    });
+    let open: Vec<&str> = open
+        .map(|&table| catalog.schema.table(table).name.as_str())
+        .collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "write rows: nothing in the database would stop this role at another tenant's row of {}: \
+         run `reinstate guard install` as the owner of the tables, or restore as a role that \
+         `reinstate guard role` describes, or set unguarded = true under [store]",
+        open.join(", ")
+    );
     Err(StoreError::new(ErrorKind::Refused, message))
 }
 

@@ -36,13 +36,15 @@ use reinstate_core::{
     RowStream, StoreError, StoreSchema, TableIndex, TableName, TenantId, TenantWriter,
 };
 
+use tokio_postgres::types::Type;
+
 use crate::catalog::{Catalog, get};
 use crate::connections::{Connections, Reader};
 use crate::fingerprint::read_fingerprint;
 use crate::journal;
 use crate::rows::TenantRows;
 use crate::session::{CommitOutcome, Session};
-use crate::snapshot::{Access, begin};
+use crate::snapshot::{Access, begin, obey_policies};
 use crate::tenancy::TenancyMap;
 
 use counts::Written;
@@ -87,6 +89,12 @@ impl<'s> PostgresWriter<'s> {
         // committed after a snapshot taken earlier.
         guards::lock_tenant(&session, tenant)?;
         let moment = begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
+        let name = String::from_utf8_lossy(tenant.as_bytes()).into_owned();
+        session.row(
+            "say which tenant is written",
+            "SELECT set_config('reinstate.tenant', $1, true)",
+            &[(&name, Type::TEXT)],
+        )?;
         let writer = Self {
             session,
             connections,
@@ -129,6 +137,8 @@ impl<'s> PostgresWriter<'s> {
             // It may have been a moment without a free connection.
             _ => self.connections.reader()?,
         };
+        other.begin("look at the tenant again", "BEGIN READ ONLY")?;
+        obey_policies(&other, &self.catalog)?;
         if read_fingerprint(&other, &self.catalog, &self.tenant)? == self.fingerprint {
             return Ok(());
         }
@@ -160,6 +170,9 @@ impl TenantWriter for PostgresWriter<'_> {
         changes: &dyn ChangeSource,
     ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
         guards::check_changes(&self.session, self.map, &self.catalog, changes)?;
+        if !self.connections.settings().unguarded {
+            guards::check_guarded(&self.session, &self.catalog, changes)?;
+        }
         self.connect_other();
         self.written = apply::apply(
             &self.session,

@@ -190,7 +190,8 @@ impl<'a> Target<'a> {
         let Some(is_owner) = owned.by_row_alone(self.tenant)? else {
             return Ok(None);
         };
-        if !relation.triggers.is_empty() {
+        // COPY into a table under row-level security is refused.
+        if !relation.triggers.is_empty() || relation.is_policed {
             return Ok(None);
         }
         let names = relation.columns.iter().map(|column| quote(&column.name));

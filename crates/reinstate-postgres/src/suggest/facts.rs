@@ -99,7 +99,7 @@ impl Facts {
     /// Whether the role sees every row of a table.
     pub(super) fn can_be_read(&self, index: TableIndex) -> bool {
         let table = &self.table(index).catalog;
-        table.is_readable && !table.hides_rows
+        table.is_readable && !table.hides_rows()
     }
 
     pub(super) fn indexes(&self) -> impl Iterator<Item = TableIndex> + use<> {

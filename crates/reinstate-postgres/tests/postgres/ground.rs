@@ -93,7 +93,8 @@ pub fn open_store(url: &str, adapt: impl FnOnce(&mut TenancyMap)) -> PostgresSto
     let mut map = TenancyMap::new(TenantKind::parse("account").unwrap());
     map.column = Some("account_id".to_owned());
     adapt(&mut map);
-    let settings = ConnectionSettings::new(SecretUrl::new(url), "ground");
+    let mut settings = ConnectionSettings::new(SecretUrl::new(url), "ground");
+    settings.unguarded = true;
     PostgresStore::connect(settings, map).unwrap()
 }
 

@@ -8,6 +8,7 @@ mod fences;
 mod ground;
 mod guards;
 mod merge;
+mod protection;
 mod reading;
 mod tenancy;
 mod types;

@@ -1,0 +1,247 @@
+//! Guard triggers: the database itself aborts a merge that would touch another tenant's row.
+//!
+//! A merge says in a setting of its transaction which tenant it is about. On every table that it
+//! could write to, a trigger looks at the rows that each statement changed, whoever caused it:
+//! cascades, other triggers and rules included. Sessions without the setting, which is everybody
+//! else, pass it by.
+//!
+//! The triggers are this crate's own text and are compared with it: a guard that was made for
+//! another tenancy map, or that somebody changed, does not count as one.
+
+mod role;
+
+use std::collections::HashMap;
+
+use reinstate_core::{StoreError, TableIndex, TableName};
+use tokio_postgres::Row;
+
+use crate::catalog::{Catalog, get};
+use crate::owner::{TENANT_SETTING, ownership};
+use crate::session::Session;
+use crate::snapshot::{Access, begin};
+use crate::sql::{literal, quote};
+use crate::store::PostgresStore;
+
+/// The triggers of one table: name, event, and the names of the rows that it looks at.
+const TRIGGERS: [(&str, &str, &str); 3] = [
+    ("reinstate_guard_insert", "INSERT", "NEW TABLE AS new_rows"),
+    (
+        "reinstate_guard_update",
+        "UPDATE",
+        "OLD TABLE AS old_rows NEW TABLE AS new_rows",
+    ),
+    ("reinstate_guard_delete", "DELETE", "OLD TABLE AS old_rows"),
+];
+
+/// How a table is guarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuardState {
+    /// Its triggers are there, and are those of the tenancy map.
+    Armed,
+    /// It has triggers of a guard, but not those of the tenancy map, or not all enabled.
+    Outdated,
+    /// It has none.
+    Absent,
+}
+
+/// A table and how it is guarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardedTable {
+    /// The table.
+    pub table: TableName,
+    /// Its guard.
+    pub state: GuardState,
+    /// Whether row-level security confines what this role writes to it.
+    pub is_confined: bool,
+}
+
+impl PostgresStore {
+    /// How every table is guarded.
+    ///
+    /// # Errors
+    /// As [`SnapshotSource::begin_capture`](reinstate_core::SnapshotSource::begin_capture).
+    pub fn guard_status(&self) -> Result<Vec<GuardedTable>, StoreError> {
+        let session = Session::connect(self.settings())?;
+        let catalog = begin(&session, &self.map, Access::ReadOnly)?.catalog;
+        let guards = Guards::read(&session)?;
+        let tables = catalog
+            .iter()
+            .map(|(index, schema, relation)| GuardedTable {
+                table: schema.name.clone(),
+                state: guards.state(&catalog, index),
+                is_confined: relation.confines_writes,
+            });
+        let tables = tables.collect();
+        session.roll_back();
+        Ok(tables)
+    }
+
+    /// Puts guard triggers on every table, or renews them, one table after the other. Each takes a
+    /// SHARE ROW EXCLUSIVE lock, which lets others read and waits for writers.
+    ///
+    /// # Errors
+    /// `Refused` if the role owns neither the tables nor the schema of the journal, which must
+    /// exist; `Contended` if a table stays locked. Tables that were done stay guarded.
+    pub fn install_guard(&self) -> Result<Vec<GuardedTable>, StoreError> {
+        let session = Session::connect(self.settings())?;
+        let catalog = begin(&session, &self.map, Access::ReadOnly)?.catalog;
+        let guards = Guards::read(&session)?;
+        session.roll_back();
+        for (index, schema, _) in catalog.iter() {
+            if guards.state(&catalog, index) != GuardState::Armed {
+                let operation = format!("guard table {}", schema.name);
+                session.run(&operation, &definition(&catalog, index))?;
+            }
+        }
+        self.guard_status()
+    }
+
+    /// Takes the guard triggers off every table that has any. Returns how many had.
+    ///
+    /// # Errors
+    /// As [`install_guard`](Self::install_guard).
+    pub fn remove_guard(&self) -> Result<u64, StoreError> {
+        let session = Session::connect(self.settings())?;
+        let sql = "SELECT DISTINCT format('%I.%I', n.nspname, c.relname), p.proname::text
+                     FROM pg_trigger t
+                     JOIN pg_class c ON c.oid = t.tgrelid
+                     JOIN pg_namespace n ON n.oid = c.relnamespace
+                     JOIN pg_proc p ON p.oid = t.tgfoid
+                     JOIN pg_namespace f ON f.oid = p.pronamespace
+                    WHERE f.nspname = 'reinstate' AND t.tgparentid = 0 AND NOT t.tgisinternal
+                    ORDER BY 1";
+        let mut removed = 0;
+        for row in session.rows("look for guard triggers", sql, &[])? {
+            let (table, function): (String, String) = (get(&row, 0)?, get(&row, 1)?);
+            let drop: String = TRIGGERS
+                .iter()
+                .map(|(name, ..)| format!("DROP TRIGGER IF EXISTS {name} ON {table};\n"))
+                .collect();
+            let drop = format!("{drop}DROP FUNCTION reinstate.{};", quote(&function));
+            session.run(&format!("remove the guard of table {table}"), &drop)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+/// The guards that the database has.
+pub(crate) struct Guards {
+    /// By table: the text of each function that enabled triggers call, and how many do.
+    found: HashMap<u32, Vec<String>>,
+    /// Tables with triggers that are switched off.
+    disabled: Vec<u32>,
+}
+
+impl Guards {
+    pub(crate) fn read(session: &Session) -> Result<Self, StoreError> {
+        let sql = "SELECT t.tgrelid, p.prosrc, t.tgenabled IN ('O', 'A')
+                     FROM pg_trigger t
+                     JOIN pg_proc p ON p.oid = t.tgfoid
+                     JOIN pg_namespace f ON f.oid = p.pronamespace
+                    WHERE f.nspname = 'reinstate' AND t.tgparentid = 0 AND NOT t.tgisinternal";
+        let mut guards = Self {
+            found: HashMap::new(),
+            disabled: Vec::new(),
+        };
+        let note = |row: &Row, guards: &mut Self| {
+            let table: u32 = get(row, 0)?;
+            if get(row, 2)? {
+                guards.found.entry(table).or_default().push(get(row, 1)?);
+            } else {
+                guards.disabled.push(table);
+            }
+            Ok::<(), StoreError>(())
+        };
+        for row in session.rows("look for guard triggers", sql, &[])? {
+            note(&row, &mut guards)?;
+        }
+        Ok(guards)
+    }
+
+    pub(crate) fn state(&self, catalog: &Catalog, table: TableIndex) -> GuardState {
+        let oid = catalog.tables[table.get()].oid;
+        let body = body(catalog, table);
+        match self.found.get(&oid) {
+            Some(texts) if texts.len() == TRIGGERS.len() => {
+                if texts.iter().all(|text| *text == body) {
+                    GuardState::Armed
+                } else {
+                    GuardState::Outdated
+                }
+            }
+            None if !self.disabled.contains(&oid) => GuardState::Absent,
+            _ => GuardState::Outdated,
+        }
+    }
+}
+
+/// The statements that guard a table, as one transaction.
+fn definition(catalog: &Catalog, table: TableIndex) -> String {
+    let (_, relation) = catalog.table(table);
+    let name = relation.sql_name();
+    let function = format!("reinstate.{}", quote(&function_name(&name)));
+    let mut sql = format!(
+        "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
+             SET search_path = pg_catalog, pg_temp AS {};\n",
+        literal(&body(catalog, table))
+    );
+    for (trigger, event, rows) in TRIGGERS {
+        sql.push_str(&format!(
+            "CREATE OR REPLACE TRIGGER {trigger} AFTER {event} ON {name} REFERENCING {rows}
+                 FOR EACH STATEMENT EXECUTE FUNCTION {function}();
+             ALTER TABLE {name} ENABLE TRIGGER {trigger};\n"
+        ));
+    }
+    sql
+}
+
+/// A name for the function of a table, which may have any name itself.
+fn function_name(table: &str) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres guard v1");
+    hasher.update(table.as_bytes());
+    format!("guard_{}", &hasher.finalize().to_hex()[..16])
+}
+
+/// What the function of a table does.
+fn body(catalog: &Catalog, table: TableIndex) -> String {
+    let (schema, _) = catalog.table(table);
+    let check = |rows: &str| {
+        let is_foreign = match ownership(catalog, table, "t") {
+            Some(owned) => {
+                let (joins, owner) = owned.captured();
+                format!(
+                    "SELECT FROM {rows} AS t{joins}
+                      WHERE ({owner}) COLLATE \"C\" IS DISTINCT FROM tenant"
+                )
+            }
+            None => format!("SELECT FROM {rows}"),
+        };
+        format!(
+            "        IF EXISTS ({is_foreign}) THEN
+            RAISE insufficient_privilege USING MESSAGE = {};
+        END IF;\n",
+            literal(&format!(
+                "guard of reinstate: the merge would change rows of {} that are not its tenant's",
+                schema.name
+            ))
+        )
+    };
+    format!(
+        "\nDECLARE
+    tenant text := {TENANT_SETTING};
+BEGIN
+    IF coalesce(tenant, '') = '' THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+{}    END IF;
+    IF TG_OP <> 'DELETE' THEN
+{}    END IF;
+    RETURN NULL;
+END
+",
+        check("old_rows"),
+        check("new_rows")
+    )
+}

@@ -1,0 +1,111 @@
+//! The role of least privilege: what an administrator runs to make one.
+
+use std::collections::BTreeSet;
+
+use reinstate_core::{StoreError, Tenancy};
+
+use crate::catalog::Catalog;
+use crate::owner::{TENANT_SETTING, ownership};
+use crate::session::Session;
+use crate::snapshot::{Access, begin};
+use crate::sql::{qualified, quote};
+use crate::store::PostgresStore;
+
+impl PostgresStore {
+    /// Statements that let `role`, which must exist, capture and restore and nothing else: it reads
+    /// all, and row-level security keeps it from writing to any tenant but the one that a merge says
+    /// it is about. Everybody else's rights stay what they are. Nothing is run.
+    ///
+    /// # Errors
+    /// As [`SnapshotSource::begin_capture`](reinstate_core::SnapshotSource::begin_capture).
+    pub fn role_script(&self, role: &str) -> Result<String, StoreError> {
+        let session = Session::connect(self.settings())?;
+        let catalog = begin(&session, &self.map, Access::ReadOnly)?.catalog;
+        let row = session.row(
+            "look for the name of the database",
+            "SELECT current_database()::text,
+                    ARRAY(SELECT c.oid FROM pg_class c WHERE c.relrowsecurity)",
+            &[],
+        )?;
+        let database: String = crate::catalog::get(&row, 0)?;
+        let policed: Vec<u32> = crate::catalog::get(&row, 1)?;
+        session.roll_back();
+        Ok(script(&catalog, role, &database, &policed))
+    }
+}
+
+fn script(catalog: &Catalog, role: &str, database: &str, policed: &[u32]) -> String {
+    let role = quote(role).trim().to_owned();
+    let mut sql = format!(
+        "-- Run by the owner of the tables. The role must exist, own nothing, and be neither\n\
+         -- superuser nor BYPASSRLS: CREATE ROLE {role} LOGIN;\n\
+         BEGIN;\n\
+         GRANT CONNECT, TEMPORARY ON DATABASE {} TO {role};\n\
+         GRANT USAGE ON SCHEMA reinstate TO {role};\n\
+         GRANT SELECT, INSERT ON reinstate.journal TO {role};\n",
+        quote(database)
+    );
+    let included = || {
+        catalog
+            .iter()
+            .filter(|(_, schema, _)| schema.tenancy != Tenancy::Excluded)
+    };
+    let namespaces: BTreeSet<&str> = included()
+        .map(|(_, _, relation)| relation.namespace.as_str())
+        .collect();
+    for namespace in namespaces {
+        sql.push_str(&format!(
+            "GRANT USAGE ON SCHEMA {} TO {role};\n",
+            quote(namespace)
+        ));
+    }
+    for (index, _, relation) in included() {
+        let name = relation.sql_name();
+        let Some(owned) = ownership(catalog, index, &quote(&relation.relation)) else {
+            sql.push_str(&format!("\nGRANT SELECT ON {name} TO {role};\n"));
+            sql.push_str(&sees_all(&name, &role, policed.contains(&relation.oid)));
+            continue;
+        };
+        sql.push_str(&format!(
+            "\nGRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {role};\n"
+        ));
+        for sequence in &relation.sequences {
+            let sequence = qualified(&sequence.namespace, &sequence.relation);
+            sql.push_str(&format!(
+                "GRANT USAGE, SELECT, UPDATE ON SEQUENCE {sequence} TO {role};\n"
+            ));
+        }
+        if policed.contains(&relation.oid) {
+            sql.push_str(&sees_all(&name, &role, true));
+        } else {
+            sql.push_str(&format!(
+                "CREATE POLICY reinstate_everybody ON {name} USING (true) WITH CHECK (true);\n\
+                 ALTER TABLE {name} ENABLE ROW LEVEL SECURITY;\n"
+            ));
+        }
+        let own = owned.is_named_by_setting();
+        for (command, check) in [
+            ("INSERT", format!("WITH CHECK ({own})")),
+            ("UPDATE", format!("USING ({own}) WITH CHECK ({own})")),
+            ("DELETE", format!("USING ({own})")),
+        ] {
+            sql.push_str(&format!(
+                "CREATE POLICY reinstate_{} ON {name} AS RESTRICTIVE FOR {command} TO {role}\n    \
+                 {check};\n",
+                command.to_lowercase()
+            ));
+        }
+    }
+    debug_assert!(
+        sql.contains(TENANT_SETTING) || !included().any(|(_, s, _)| s.tenancy.is_tenant_owned())
+    );
+    sql + "COMMIT;\n"
+}
+
+/// A policy that shows a role every row of a table that is under row-level security.
+fn sees_all(name: &str, role: &str, is_policed: bool) -> String {
+    if !is_policed {
+        return String::new();
+    }
+    format!("CREATE POLICY reinstate_all ON {name} TO {role} USING (true) WITH CHECK (true);\n")
+}

@@ -1,0 +1,222 @@
+//! The database itself stops a merge at another tenant's row: by guard triggers, or by row-level
+//! security for a role that may do no more than it must.
+
+use reinstate_core::{ErrorKind, LiveStore, TenantKind};
+use reinstate_postgres::{ConnectionSettings, GuardState, PostgresStore, SecretUrl, TenancyMap};
+
+use crate::ground::{Ground, restore, via};
+
+const SHOP: &str = "\
+CREATE TABLE orders (id int PRIMARY KEY, account_id int NOT NULL, note text);
+CREATE TABLE items (id int PRIMARY KEY, order_id int NOT NULL REFERENCES orders, name text);
+CREATE TABLE prices (id int PRIMARY KEY, amount int);
+INSERT INTO orders SELECT n, n % 3, 'o' || n FROM generate_series(1, 30) n;
+INSERT INTO items SELECT n, n % 30 + 1, 'i' || n FROM generate_series(1, 60) n;
+INSERT INTO prices VALUES (1, 10);
+";
+
+/// Whoever writes an order, whosever it is, changes a row of tenant 2 as well.
+const SABOTAGE: &str = "\
+CREATE FUNCTION sabotage() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    UPDATE public.orders SET note = 'sabotaged' WHERE id = 2;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER sabotage AFTER INSERT ON orders FOR EACH STATEMENT EXECUTE FUNCTION sabotage();
+";
+
+fn rules(map: &mut TenancyMap) {
+    via(map, "items", "order_id -> orders.id");
+    map.shared.push("prices".to_owned());
+    map.allowed_triggers.push("orders.sabotage".to_owned());
+}
+
+fn shop() -> Ground {
+    Ground::with_map(SHOP, rules)
+}
+
+/// A store that insists on a guard.
+fn insisting(url: String, adapt: impl FnOnce(&mut TenancyMap)) -> PostgresStore {
+    let mut map = TenancyMap::new(TenantKind::parse("account").unwrap());
+    map.column = Some("account_id".to_owned());
+    adapt(&mut map);
+    let settings = ConnectionSettings::new(SecretUrl::new(url), "guarded");
+    PostgresStore::connect(settings, map).unwrap()
+}
+
+fn lose_tenant_one(ground: &Ground) {
+    ground.psql("DELETE FROM items USING orders o WHERE o.id = order_id AND o.account_id = 1");
+    ground.psql("DELETE FROM orders WHERE account_id = 1");
+}
+
+fn states(store: &PostgresStore) -> Vec<(String, GuardState)> {
+    let tables = store.guard_status().unwrap().into_iter();
+    tables
+        .map(|table| (table.table.to_string(), table.state))
+        .collect()
+}
+
+/// What a session that says it writes tenant 1 cannot do.
+const FOREIGN: [&str; 7] = [
+    "UPDATE orders SET note = 'x' WHERE id = 2",
+    "UPDATE orders SET account_id = 2 WHERE id = 1",
+    "UPDATE orders SET account_id = 1 WHERE id = 2",
+    "INSERT INTO orders VALUES (100, 2, 'x')",
+    "INSERT INTO items VALUES (100, 2, 'x')",
+    "UPDATE items SET order_id = 2 WHERE order_id = 1",
+    "DELETE FROM items WHERE order_id = 2",
+];
+
+fn as_tenant_one(sql: &str) -> String {
+    format!("BEGIN; SET LOCAL reinstate.tenant = '1'; {sql}; COMMIT")
+}
+
+#[test]
+fn without_a_guard_nothing_is_written() {
+    let ground = shop();
+    let image = ground.image("1");
+    lose_tenant_one(&ground);
+    let store = insisting(ground.database.url(), rules);
+    let error = restore(&store, "1", &image, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    let message = error.to_string();
+    assert!(message.contains("row of orders, items: run"), "{message}");
+    assert_eq!(
+        ground.psql("SELECT count(*) FROM orders WHERE account_id = 1"),
+        "0"
+    );
+    store.install_guard().unwrap();
+    restore(&store, "1", &image, 2).unwrap();
+    assert_eq!(ground.image("1"), image);
+}
+
+#[test]
+fn guard_triggers_stop_what_reaches_another_tenant_and_let_everybody_else_work() {
+    let ground = shop();
+    let store = insisting(ground.database.url(), rules);
+    store.install_guard().unwrap();
+    for sql in FOREIGN
+        .into_iter()
+        .chain(["UPDATE prices SET amount = 1", "DELETE FROM prices"])
+    {
+        let error = ground.database.psql(&as_tenant_one(sql)).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("guard of reinstate"), "{sql}: {message}");
+        // Those whom no merge is about do as they like.
+        ground.psql(&format!("BEGIN; {sql}; ROLLBACK"));
+    }
+    for sql in [
+        "UPDATE orders SET note = 'mine' WHERE account_id = 1",
+        "INSERT INTO items VALUES (100, 1, 'mine')",
+        "DELETE FROM items WHERE order_id = 1",
+    ] {
+        ground.psql(&as_tenant_one(sql));
+    }
+
+    let image = ground.image("1");
+    lose_tenant_one(&ground);
+    ground.psql(SABOTAGE);
+    let error = restore(&store, "1", &image, 1).unwrap_err();
+    let message = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{message}");
+    assert!(
+        message.contains("guard of reinstate: the merge would change rows of orders"),
+        "{message}"
+    );
+    assert_eq!(ground.psql("SELECT note FROM orders WHERE id = 2"), "o2");
+}
+
+#[test]
+fn a_guard_that_is_not_that_of_the_map_does_not_count() {
+    let ground = shop();
+    let store = insisting(ground.database.url(), rules);
+    let all = |state: GuardState| {
+        let names = ["items", "orders", "prices"];
+        names.map(|name| (name.to_owned(), state)).to_vec()
+    };
+    assert_eq!(states(&store), all(GuardState::Absent));
+    store.install_guard().unwrap();
+    assert_eq!(states(&store), all(GuardState::Armed));
+    // Another map asks for other triggers.
+    let other = insisting(ground.database.url(), |map| {
+        map.shared.extend(["prices".to_owned(), "items".to_owned()]);
+    });
+    assert_eq!(states(&other)[0].1, GuardState::Outdated);
+    assert_eq!(states(&other)[1].1, GuardState::Armed);
+
+    ground.psql("ALTER TABLE orders DISABLE TRIGGER reinstate_guard_delete");
+    assert_eq!(states(&store)[1].1, GuardState::Outdated);
+    ground.psql("DROP TRIGGER reinstate_guard_update ON items");
+    assert_eq!(states(&store)[0].1, GuardState::Outdated);
+    let image = ground.image("1");
+    lose_tenant_one(&ground);
+    assert!(restore(&store, "1", &image, 1).is_err());
+    store.install_guard().unwrap();
+    assert_eq!(states(&store), all(GuardState::Armed));
+    restore(&store, "1", &image, 2).unwrap();
+    assert_eq!(store.remove_guard().unwrap(), 3);
+    assert_eq!(states(&store), all(GuardState::Absent));
+    assert_eq!(store.remove_guard().unwrap(), 0);
+}
+
+#[test]
+fn a_confined_role_restores_its_tenant_and_can_do_nothing_else() {
+    let ground = shop();
+    // One table has policies of the application already.
+    ground.psql(
+        "ALTER TABLE items ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY application ON items USING (current_setting('app.tenant', true) = '7')",
+    );
+    let role = format!("confined_{}", ground.database.name());
+    ground.psql(&format!("CREATE ROLE {role} LOGIN"));
+    ground.psql(&ground.store.role_script(&role).unwrap());
+    let store = insisting(format!("{}&user={role}", ground.database.url()), rules);
+    let status = store.guard_status().unwrap();
+    let confined: Vec<bool> = status.iter().map(|table| table.is_confined).collect();
+    assert_eq!(confined, [true, true, false], "{status:?}");
+
+    let image = ground.image("1");
+    let others = "SELECT t.xmin, t.* FROM orders t WHERE account_id <> 1 ORDER BY id";
+    let before = ground.psql(others);
+    lose_tenant_one(&ground);
+    restore(&store, "1", &image, 1).unwrap();
+    assert_eq!(ground.image("1"), image);
+    assert_eq!(ground.psql(others), before);
+
+    let items = ground.psql("SELECT t.xmin, t.* FROM items t ORDER BY id");
+    for sql in FOREIGN
+        .into_iter()
+        .chain(["UPDATE prices SET amount = 1", "DELETE FROM prices"])
+    {
+        // Refused, or there is no such row for it.
+        let _ = ground
+            .database
+            .psql(&format!("SET ROLE {role}; {}", as_tenant_one(sql)));
+    }
+    let _ = ground
+        .database
+        .psql(&format!("SET ROLE {role}; DELETE FROM orders"));
+    assert_eq!(ground.psql(others), before);
+    assert_eq!(
+        ground.psql("SELECT t.xmin, t.* FROM items t ORDER BY id"),
+        items
+    );
+    assert_eq!(ground.psql("SELECT amount FROM prices"), "10");
+}
+
+#[test]
+fn policies_that_would_hide_rows_are_refused_whatever_else_they_allow() {
+    let ground = shop();
+    let role = format!("confined_{}", ground.database.name());
+    ground.psql(&format!("CREATE ROLE {role} LOGIN"));
+    ground.psql(&ground.store.role_script(&role).unwrap());
+    let store = insisting(format!("{}&user={role}", ground.database.url()), rules);
+    assert!(store.read_view().is_ok());
+    ground.psql("CREATE POLICY hides ON orders AS RESTRICTIVE FOR SELECT USING (id > 3)");
+    let error = store.read_view().map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(
+        error.to_string().contains("would hide rows of orders"),
+        "{error}"
+    );
+}
