@@ -123,7 +123,15 @@ fn classify(error: &anyhow::Error) -> (Exit, &'static str, String) {
         } else {
             continue;
         };
-        return (Exit::of(kind), kind_name(kind), next_step(kind).to_owned());
+        // What the store's own rules refuse is in no plan's list of conflicts.
+        let by_store =
+            kind == ErrorKind::Conflict && error.chain().any(<dyn StdError>::is::<StoreError>);
+        let next = if by_store {
+            "see to what the store refuses, then make a new plan"
+        } else {
+            next_step(kind)
+        };
+        return (Exit::of(kind), kind_name(kind), next.to_owned());
     }
     let next = next_step(ErrorKind::Other).to_owned();
     (Exit::Other, kind_name(ErrorKind::Other), next)

@@ -15,7 +15,7 @@ use crate::catalog::{get, read_sequences};
 use crate::rows::OwnedRows;
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
-use crate::snapshot::{Access, Moment, begin, obey_policies};
+use crate::snapshot::{Access, Moment, begin, settle};
 use crate::sql::literal;
 use crate::tenancy::TenancyMap;
 
@@ -53,7 +53,7 @@ impl PostgresCapture {
                     literal(&snapshot)
                 );
                 session.run("import the snapshot", &import)?;
-                obey_policies(&session, &moment.catalog)?;
+                settle(&session, map, &moment.catalog)?;
                 sessions.push(session);
             }
         }

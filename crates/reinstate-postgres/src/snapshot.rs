@@ -10,6 +10,7 @@ use reinstate_core::{ErrorKind, Position, StoreError, Tenancy, Timestamp};
 
 use crate::catalog::{Catalog, get, lockable_tables, read_catalog};
 use crate::session::Session;
+use crate::sql::quote;
 use crate::tenancy::{TableRule, TenancyMap};
 
 /// How often a capture starts anew because tables came in between.
@@ -76,7 +77,7 @@ pub(crate) fn begin(
             continue;
         }
         check_visibility(&catalog)?;
-        obey_policies(session, &catalog)?;
+        settle(session, map, &catalog)?;
         return Ok(Moment {
             catalog,
             position,
@@ -116,14 +117,32 @@ fn read_position(session: &Session) -> Result<(Position, Timestamp), StoreError>
     Ok((position, Timestamp::from_micros(get(&row, 1)?)))
 }
 
-/// Lets the policies of row-level security apply for this transaction, if the role is under any. They
-/// were seen to show every row, and cannot change while the tables are locked. Without this, a
-/// query that a policy would filter is an error.
-pub(crate) fn obey_policies(session: &Session, catalog: &Catalog) -> Result<(), StoreError> {
+/// How a transaction has to behave for what the catalogue and the operator say.
+///
+/// Under row-level security its policies apply: they were seen to show every row, and cannot change
+/// while the tables are locked; without the setting, a query that one would filter is an error. The
+/// search path is the operator's only now that the catalogue was read: what it says of types depends
+/// on the path.
+pub(crate) fn settle(
+    session: &Session,
+    map: &TenancyMap,
+    catalog: &Catalog,
+) -> Result<(), StoreError> {
+    let mut sql = String::new();
     if catalog.tables.iter().any(|table| table.is_policed) {
-        session.run("obey row-level security", "SET LOCAL row_security = on")?;
+        sql.push_str("SET LOCAL row_security = on;");
     }
-    Ok(())
+    if !map.search_path.is_empty() {
+        let schemas: Vec<String> = map.search_path.iter().map(|name| quote(name)).collect();
+        let schemas = schemas.join(", ");
+        sql.push_str(&format!(
+            "SET LOCAL search_path = pg_catalog, {schemas}, pg_temp;"
+        ));
+    }
+    if sql.is_empty() {
+        return Ok(());
+    }
+    session.run("settle the transaction", &sql)
 }
 
 /// Refuses tables of which the role would see only some rows, or none.

@@ -22,6 +22,9 @@ pub struct TenancyMap {
     pub tables: BTreeMap<String, TableRule>,
     /// Triggers and rules, as `table.trigger`, that may fire when a merge writes.
     pub allowed_triggers: Vec<String>,
+    /// Schemas in which triggers, and functions that indexes and defaults call, look for what they
+    /// name without a schema. None: they find only what the server itself brings.
+    pub search_path: Vec<String>,
 }
 
 /// What one table's rows belong to.
@@ -103,6 +106,7 @@ impl TenancyMap {
             excluded: Vec::new(),
             tables: BTreeMap::new(),
             allowed_triggers: Vec::new(),
+            search_path: Vec::new(),
         }
     }
 

@@ -52,6 +52,8 @@ struct Tenancy {
     #[serde(default)]
     allowed_triggers: Vec<String>,
     #[serde(default)]
+    search_path: Vec<String>,
+    #[serde(default)]
     table: BTreeMap<String, Table>,
 }
 
@@ -223,6 +225,7 @@ impl Tenancy {
             ("excluded", !self.excluded.is_empty()),
             ("table", !self.table.is_empty()),
             ("allowed_triggers", !self.allowed_triggers.is_empty()),
+            ("search_path", !self.search_path.is_empty()),
         ];
         match surplus.iter().find(|(_, is_there)| *is_there) {
             Some((key, _)) => Err(format!(
@@ -263,6 +266,7 @@ impl Tenancy {
         map.excluded = self.excluded;
         map.tables = tables;
         map.allowed_triggers = self.allowed_triggers;
+        map.search_path = self.search_path;
         Ok(map)
     }
 }

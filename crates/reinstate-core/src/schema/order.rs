@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use super::{StoreSchema, TableIndex};
+use super::{Reference, StoreSchema, TableIndex};
 
 /// See [`StoreSchema::write_order`].
 pub(super) fn write_order(schema: &StoreSchema) -> Vec<TableIndex> {
@@ -54,18 +54,36 @@ fn cycles(schema: &StoreSchema) -> Vec<Vec<TableIndex>> {
         .collect()
 }
 
-/// The tables of a cycle, those first on whose rows the owner of others depends.
+/// The tables of a cycle, those first on whose rows the owner of others depends, and as far as
+/// possible those that others must refer to.
 fn along_paths(schema: &StoreSchema, component: Vec<TableIndex>) -> Vec<TableIndex> {
     let mut waiting = component;
     let mut order = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
-        let place = waiting.iter().position(|&table| {
-            let mut parents = schema.table(table).tenancy.references();
-            parents.all(|reference| !waiting.contains(&reference.parent))
-        });
+        let is_free = |&table: &TableIndex| {
+            let mut ways = schema.table(table).tenancy.references();
+            ways.all(|way| !waiting.contains(&way.parent))
+        };
+        let must_wait = |&table: &TableIndex| {
+            let mut references = schema.table(table).references.iter();
+            references.any(|reference| {
+                let parent = reference.parent;
+                parent != table && waiting.contains(&parent) && is_rigid(schema, table, reference)
+            })
+        };
+        let best = |table: &TableIndex| is_free(table) && !must_wait(table);
+        let place = waiting.iter().position(best);
+        let place = place.or_else(|| waiting.iter().position(is_free));
         order.push(waiting.remove(place.expect("BUG: a checked schema has no circular path")));
     }
     order
+}
+
+/// Whether none of a reference's columns can be NULL until the row it refers to is there.
+fn is_rigid(schema: &StoreSchema, table: TableIndex, reference: &Reference) -> bool {
+    let columns = &schema.table(table).columns;
+    let mut own = reference.columns.iter();
+    own.all(|column| !columns[column.get()].nullable)
 }
 
 /// What a table's rows refer to in other tables, for whatever reason.
@@ -84,6 +102,7 @@ mod tests {
 
     use super::super::tests::{direct, one_of, table, via};
     use super::*;
+    use crate::ColumnIndex;
 
     #[test]
     fn the_tables_of_a_cycle_stand_together_between_their_parents_and_children() {
@@ -95,6 +114,20 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(schema.write_order(), [3, 2, 1, 0].map(TableIndex));
+    }
+
+    #[test]
+    fn a_cycle_is_broken_where_a_reference_may_be_null() {
+        // Agents have a queue, queues a policy; a policy may have an agent.
+        let mut policies = table("b_policies", direct(), &[0]);
+        policies.references[0].columns = vec![ColumnIndex(2)];
+        let schema = StoreSchema::try_new(vec![
+            table("a_agents", direct(), &[2]),
+            policies,
+            table("c_queues", via(0, 1), &[1]),
+        ])
+        .unwrap();
+        assert_eq!(schema.write_order(), [1, 2, 0].map(TableIndex));
     }
 
     proptest! {

@@ -104,7 +104,8 @@ pub(super) fn unique_indexes(session: &Session) -> Result<Vec<Row>, StoreError> 
                                  AND m.amoprighttype = f.opcintype AND m.amopstrategy = 3
                                 JOIN pg_operator o ON o.oid = m.amopopr
                                WHERE f.oid = i.indclass[k - 1])
-                        FROM generate_series(1, i.indnkeyatts) k ORDER BY k)
+                        FROM generate_series(1, i.indnkeyatts) k ORDER BY k),
+                i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
            FROM pg_index i
            JOIN pg_class x ON x.oid = i.indexrelid
            JOIN pg_class c ON c.oid = i.indrelid

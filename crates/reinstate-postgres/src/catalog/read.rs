@@ -205,6 +205,15 @@ fn read_indexes(
             .iter()
             .map(|&number| column_at(draft, number))
             .collect();
+        if !is_primary && draft.schema.key.is_empty() && get(&row, 8)? {
+            // Rows that any key tells apart can be put back, and not only deleted and created.
+            let columns = columns.as_deref().unwrap_or_default();
+            let is_key = |column: &ColumnIndex| !draft.schema.columns[column.get()].nullable;
+            if columns.iter().all(is_key) {
+                draft.schema.key = columns.to_vec();
+                draft.catalog.key_operators.clone_from(&operators);
+            }
+        }
         if is_primary {
             draft.catalog.key_operators.clone_from(&operators);
             draft.schema.key = columns.clone().ok_or_else(|| {

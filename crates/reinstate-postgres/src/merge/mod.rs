@@ -44,7 +44,7 @@ use crate::fingerprint::read_fingerprint;
 use crate::journal;
 use crate::rows::TenantRows;
 use crate::session::{CommitOutcome, Session};
-use crate::snapshot::{Access, begin, obey_policies};
+use crate::snapshot::{Access, begin, settle};
 use crate::tenancy::TenancyMap;
 
 use counts::Written;
@@ -138,7 +138,7 @@ impl<'s> PostgresWriter<'s> {
             _ => self.connections.reader()?,
         };
         other.begin("look at the tenant again", "BEGIN READ ONLY")?;
-        obey_policies(&other, &self.catalog)?;
+        settle(&other, self.map, &self.catalog)?;
         if read_fingerprint(&other, &self.catalog, &self.tenant)? == self.fingerprint {
             return Ok(());
         }

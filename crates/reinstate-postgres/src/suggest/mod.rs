@@ -46,6 +46,8 @@ pub struct TenancyProposal {
     pub notes: Vec<String>,
     /// Triggers that were allowed already.
     pub allowed_triggers: Vec<String>,
+    /// The search path that the configuration has, kept.
+    pub search_path: Vec<String>,
     /// One proposal for each table, in the order of their names.
     pub tables: Vec<Proposal>,
 }
@@ -111,6 +113,7 @@ impl PostgresStore {
             column: tenant.columns[0].clone(),
             notes: tenant.notes(&facts),
             allowed_triggers: self.map.allowed_triggers.clone(),
+            search_path: self.map.search_path.clone(),
             tables,
         })
     }

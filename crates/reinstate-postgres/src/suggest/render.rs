@@ -28,10 +28,14 @@ pub(super) fn to_toml(proposal: &TenancyProposal) -> String {
     line!(out, "[tenancy]");
     line!(out, "kind = {}", text(proposal.kind.as_str()));
     line!(out, "column = {}", text(&proposal.column));
-    if !proposal.allowed_triggers.is_empty() {
-        let names = proposal.allowed_triggers.iter().map(|name| text(name));
-        let names: Vec<String> = names.collect();
-        line!(out, "allowed_triggers = [{}]", names.join(", "));
+    for (key, names) in [
+        ("allowed_triggers", &proposal.allowed_triggers),
+        ("search_path", &proposal.search_path),
+    ] {
+        if !names.is_empty() {
+            let names: Vec<String> = names.iter().map(|name| text(name)).collect();
+            line!(out, "{key} = [{}]", names.join(", "));
+        }
     }
     list(&mut out, "shared", &sure(&TableRule::Shared));
     list(&mut out, "excluded", &sure(&TableRule::Excluded));
