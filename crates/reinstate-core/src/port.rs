@@ -221,7 +221,9 @@ pub trait LiveView: Send {
     ) -> Result<Box<dyn RowStream + '_>, StoreError>;
 
     /// Which of these rows, all to be written for `tenant`, would meet a row that is not its own:
-    /// a key or unique value that somebody else holds.
+    /// a key or unique value that somebody else holds. Rows in the role `Created` have keys that the
+    /// tenant's live rows do not have; those in the role `PutBackAfter` take the place of the live
+    /// row with their key, whosever it is now.
     ///
     /// # Errors
     /// As the store reports it.
@@ -229,6 +231,7 @@ pub trait LiveView: Send {
         &self,
         tenant: &TenantId,
         table: TableIndex,
+        role: RowRole,
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError>;
 
@@ -263,6 +266,20 @@ pub trait LiveView: Send {
         _table: TableIndex,
         _rows: &RowBatch,
     ) -> Result<Vec<StrayReference>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Rows whose way to their tenant leads over one of these rows of `table`, and ends there, because
+    /// the row is to be created, or is such a row itself: what an incident left behind, by table.
+    /// They are nobody's, and the tenant's again as soon as it is restored.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn left_behind(
+        &self,
+        _table: TableIndex,
+        _rows: &RowBatch,
+    ) -> Result<Vec<(TableIndex, RowBatch)>, StoreError> {
         Ok(Vec::new())
     }
 

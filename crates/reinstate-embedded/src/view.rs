@@ -3,8 +3,8 @@
 use redb::{ReadableDatabase, ReadableTable};
 use reinstate_core::{
     Digest, ErrorKind, Fingerprint, HeldKey, JobId, JournalEntry, LiveStore, LiveView, Position,
-    PositionNotation, RowBatch, RowOrder, RowStream, StoreError, StoreIdentity, StoreSchema,
-    TableIndex, TenantId, TenantKind, TenantWriter, Timestamp,
+    PositionNotation, RowBatch, RowOrder, RowRole, RowStream, StoreError, StoreIdentity,
+    StoreSchema, TableIndex, TenantId, TenantKind, TenantWriter, Timestamp,
 };
 
 use crate::EmbeddedStore;
@@ -172,6 +172,7 @@ impl LiveView for EmbeddedView<'_> {
         &self,
         _tenant: &TenantId,
         _table: TableIndex,
+        _role: RowRole,
         _rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
         // Keys are a tenant's own here: nobody else can hold one.

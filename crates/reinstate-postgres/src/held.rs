@@ -5,8 +5,8 @@
 //! alike. Nothing of somebody else's rows comes back.
 
 use reinstate_core::{
-    ColumnIndex, ErrorKind, HeldKey, KeyWriter, OwnHold, RowBatch, RowRef, StoreError, TableIndex,
-    TenantId,
+    ColumnIndex, ErrorKind, HeldKey, KeyWriter, OwnHold, RowBatch, RowRef, RowRole, StoreError,
+    TableIndex, TenantId,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -31,15 +31,25 @@ pub(crate) struct Holders<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
     Others,
+    /// Those of others, but for the row with the same key.
+    OthersElsewhere,
     Own,
 }
 
 impl Holders<'_> {
     /// The keys among `rows` that somebody else holds.
-    pub(crate) fn others(&self, rows: &RowBatch) -> Result<Vec<HeldKey>, StoreError> {
+    pub(crate) fn others(
+        &self,
+        role: RowRole,
+        rows: &RowBatch,
+    ) -> Result<Vec<HeldKey>, StoreError> {
         let mut held = Vec::new();
+        let whose = match role {
+            RowRole::PutBackAfter => Whose::OthersElsewhere,
+            _ => Whose::Others,
+        };
         for index in &self.catalog.tables[self.table.get()].unique_indexes {
-            self.ask(index, Whose::Others, rows, |row, _| {
+            self.ask(index, whose, rows, |row, _| {
                 held.push(HeldKey {
                     key: row.key().to_vec(),
                     constraint: index.name.clone(),
@@ -90,7 +100,7 @@ impl Holders<'_> {
         let operation = format!("look for rows in the way in table {}", schema.name);
         let every = || (0..).map(ColumnIndex).take(schema.columns.len()).collect();
         let mut columns: Vec<ColumnIndex> = index.columns.clone().unwrap_or_else(every);
-        if whose == Whose::Own {
+        if whose != Whose::Others {
             columns.extend(&schema.key);
             columns.sort_unstable();
             columns.dedup();
@@ -132,23 +142,22 @@ impl Holders<'_> {
             return Ok(None);
         };
         let mut found = vec![format!("w.{ORDINAL}")];
-        let selection = match whose {
-            Whose::Others => owned.of_others(self.tenant)?,
-            Whose::Own => {
-                let mut selection = owned.joined(self.tenant)?;
-                let keys = schema.key.iter().zip(&relation.key_operators);
-                let equal = keys.map(|(column, operator)| {
-                    let name = quote(&relation.columns[column.get()].name);
-                    found.push(format!("pg_catalog.format('%s', t.{name})"));
-                    format!("t.{name} {operator} w.{name}")
-                });
-                let equal = equal.collect::<Vec<_>>().join(" AND ");
-                if !equal.is_empty() {
-                    selection.condition = format!("{} AND NOT ({equal})", selection.condition);
-                }
-                selection
-            }
+        let mut selection = match whose {
+            Whose::Others | Whose::OthersElsewhere => owned.of_others(self.tenant)?,
+            Whose::Own => owned.joined(self.tenant)?,
         };
+        if whose != Whose::Others {
+            let keys = schema.key.iter().zip(&relation.key_operators);
+            let equal = keys.map(|(column, operator)| {
+                let name = quote(&relation.columns[column.get()].name);
+                found.push(format!("pg_catalog.format('%s', t.{name})"));
+                format!("t.{name} {operator} w.{name}")
+            });
+            let equal = equal.collect::<Vec<_>>().join(" AND ");
+            if !equal.is_empty() {
+                selection.condition = format!("{} AND NOT ({equal})", selection.condition);
+            }
+        }
         let join = |parts: Vec<String>| parts.join(", ");
         let lists = (1..=columns.len())
             .map(|place| format!("${place}::text[]"))

@@ -19,6 +19,7 @@ mod fingerprint;
 mod guard;
 mod held;
 mod journal;
+mod left_behind;
 mod merge;
 mod owner;
 mod rows;

@@ -127,7 +127,12 @@ pub(crate) fn joined(
 
 /// That a row may go a way and none of those before. That its columns are not NULL goes without
 /// saying: they equal the parent's.
-fn opening(child: &CatalogTable, here: &str, routes: &[Route], place: usize) -> Vec<String> {
+pub(crate) fn opening(
+    child: &CatalogTable,
+    here: &str,
+    routes: &[Route],
+    place: usize,
+) -> Vec<String> {
     let holds = |route: &Route| {
         route.condition.as_ref().map(|condition| {
             let column = quote(&child.columns[condition.column.get()].name);

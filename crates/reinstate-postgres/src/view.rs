@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use reinstate_core::{
     ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, OwnHold, Position,
-    RowBatch, RowOrder, RowStream, SideEffect, StoreError, StoreSchema, StrayReference, TableIndex,
-    TenantId, Timestamp,
+    RowBatch, RowOrder, RowRole, RowStream, SideEffect, StoreError, StoreSchema, StrayReference,
+    TableIndex, TenantId, Timestamp,
 };
 
 use crate::connections::{Connections, Reader};
@@ -14,6 +14,7 @@ use crate::drift;
 use crate::effects::side_effects;
 use crate::fingerprint::read_fingerprint;
 use crate::held::Holders;
+use crate::left_behind::left_behind;
 use crate::rows::TenantRows;
 use crate::snapshot::{Access, Moment, begin};
 use crate::stray::stray_references;
@@ -95,9 +96,10 @@ impl LiveView for PostgresView {
         &self,
         tenant: &TenantId,
         table: TableIndex,
+        role: RowRole,
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
-        self.holders(tenant, table).others(rows)
+        self.holders(tenant, table).others(role, rows)
     }
 
     fn has_unique_values(&self, table: TableIndex) -> bool {
@@ -121,6 +123,14 @@ impl LiveView for PostgresView {
         rows: &RowBatch,
     ) -> Result<Vec<StrayReference>, StoreError> {
         stray_references(&self.session, &self.moment.catalog, tenant, table, rows)
+    }
+
+    fn left_behind(
+        &self,
+        table: TableIndex,
+        rows: &RowBatch,
+    ) -> Result<Vec<(TableIndex, RowBatch)>, StoreError> {
+        left_behind(&self.session, &self.moment.catalog, table, rows)
     }
 
     fn side_effects(&self, table: TableIndex, counts: ChangeCounts) -> Vec<SideEffect> {

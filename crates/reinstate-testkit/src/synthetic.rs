@@ -2,8 +2,8 @@
 
 use reinstate_core::{
     CaptureView, ErrorKind, Fingerprint, HeldKey, JobId, JournalEntry, LiveStore, LiveView,
-    Position, PositionNotation, RowBatch, RowOrder, RowStream, SnapshotSource, StoreError, StoreId,
-    StoreIdentity, StoreSchema, TableIndex, TenantId, TenantKind, TenantWriter, Timestamp,
+    Position, PositionNotation, RowBatch, RowOrder, RowRole, RowStream, SnapshotSource, StoreError,
+    StoreId, StoreIdentity, StoreSchema, TableIndex, TenantId, TenantKind, TenantWriter, Timestamp,
 };
 use reinstate_synthetic::SyntheticStore;
 
@@ -134,6 +134,7 @@ impl LiveView for SyntheticView<'_> {
         &self,
         _tenant: &TenantId,
         _table: TableIndex,
+        _role: RowRole,
         _rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
         Ok(Vec::new())

@@ -10,7 +10,7 @@ const SCHEMA: &str = "\
 CREATE TABLE users (id int PRIMARY KEY, account_id int NOT NULL, email text UNIQUE, name text,
                     number int, gone boolean NOT NULL DEFAULT false);
 CREATE UNIQUE INDEX users_name ON users (account_id, lower(name)) WHERE NOT gone;
-CREATE TABLE seats (account_id int NOT NULL, place int NOT NULL, label text, UNIQUE (account_id, place));
+CREATE TABLE seats (account_id int NOT NULL, place int, label text, UNIQUE (account_id, place));
 INSERT INTO users SELECT n, n % 3, 'u' || n || '@example.org', 'User ' || n, n
   FROM generate_series(1, 30) n;
 INSERT INTO seats SELECT n % 3, n, 's' || n FROM generate_series(1, 30) n;

@@ -11,6 +11,7 @@ mod drift;
 mod guard;
 mod help;
 mod json;
+mod left_behind;
 mod looking;
 mod prompting;
 mod restoring;

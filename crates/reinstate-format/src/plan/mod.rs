@@ -118,6 +118,11 @@ pub struct TablePlan {
     pub before: ContentDigest,
     /// What it must contain after.
     pub expected: ContentDigest,
+    /// Rows, as they are after the merge, that nobody owned before it and that become the tenant's
+    /// because what they belong to is back.
+    pub gained: ContentDigest,
+    /// Rows that nobody owns after the merge because what they belong to is gone again.
+    pub lost: ContentDigest,
 }
 
 /// A row whose place is taken.

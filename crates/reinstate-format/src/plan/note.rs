@@ -26,11 +26,14 @@ pub enum NoteKind {
     ParentMissing = 10,
     /// Rows to be written refer to a row of another tenant.
     ParentForeign = 11,
+    /// Rows that an incident left behind without the row they belong to, and that are the tenant's
+    /// again.
+    LeftBehind = 12,
 }
 
 impl NoteKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TableAdded,
         Self::TableGone,
         Self::TableRenamed,
@@ -42,6 +45,7 @@ impl NoteKind {
         Self::EffectRefused,
         Self::ParentMissing,
         Self::ParentForeign,
+        Self::LeftBehind,
     ];
 
     /// The kind with this number.
@@ -65,6 +69,7 @@ impl NoteKind {
             Self::EffectRefused => "effect_refused",
             Self::ParentMissing => "parent_missing",
             Self::ParentForeign => "parent_foreign",
+            Self::LeftBehind => "left_behind",
         }
     }
 
@@ -81,7 +86,8 @@ impl NoteKind {
             | Self::ColumnRenamed
             | Self::TypeChanged
             | Self::EffectAllowed
-            | Self::ParentForeign => false,
+            | Self::ParentForeign
+            | Self::LeftBehind => false,
         }
     }
 }
@@ -109,6 +115,6 @@ mod tests {
             assert_eq!(NoteKind::from_number(number), Some(kind));
         }
         assert_eq!(NoteKind::from_number(0), None);
-        assert_eq!(NoteKind::from_number(12), None);
+        assert_eq!(NoteKind::from_number(13), None);
     }
 }

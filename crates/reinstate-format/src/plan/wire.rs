@@ -78,6 +78,8 @@ struct WireTable {
     conflicts: u64,
     before: WireContent,
     expected: WireContent,
+    gained: WireContent,
+    lost: WireContent,
 }
 
 #[derive(Clone, Debug, PartialEq, SchemaRead, SchemaWrite)]
@@ -246,6 +248,8 @@ impl From<&TenantPlanDescription> for WireTenant {
             conflicts: table.conflicts,
             before: table.before.into(),
             expected: table.expected.into(),
+            gained: table.gained.into(),
+            lost: table.lost.into(),
         });
         let conflicts = part.conflicts.iter().map(|conflict| WireConflict {
             table: conflict.table.0,
@@ -289,6 +293,8 @@ impl WireTenant {
             conflicts: table.conflicts,
             before: table.before.into(),
             expected: table.expected.into(),
+            gained: table.gained.into(),
+            lost: table.lost.into(),
         });
         let conflicts = self.conflicts.into_iter().map(|conflict| Conflict {
             table: TableIndex(conflict.table),

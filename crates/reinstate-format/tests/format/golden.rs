@@ -193,6 +193,8 @@ pub(crate) fn plan() -> PlanDescription {
         conflicts: u64::from(table),
         before: ContentDigest::from_parts(7, 8),
         expected: ContentDigest::from_parts(u128::MAX - 9, 10),
+        gained: ContentDigest::from_parts(11, 12),
+        lost: ContentDigest::from_parts(13, 14),
     };
     PlanDescription {
         job: JobId::from_bytes([0x66; 16]),

@@ -218,8 +218,9 @@ fn notes() -> impl Strategy<Value = Vec<PlanNote>> {
 
 /// What a plan does to tenants of a store that has at least one table.
 fn tenants() -> impl Strategy<Value = Vec<TenantPlanDescription>> {
-    let table = (counts(), any::<(u64, u64, u64)>(), content(), content()).prop_map(
-        |(counts, (same, kept, conflicts), before, expected)| TablePlan {
+    let contents = (content(), content(), content(), content());
+    let table = (counts(), any::<(u64, u64, u64)>(), contents).prop_map(
+        |(counts, (same, kept, conflicts), (before, expected, gained, lost))| TablePlan {
             table: TableIndex(0),
             counts,
             same,
@@ -227,6 +228,8 @@ fn tenants() -> impl Strategy<Value = Vec<TenantPlanDescription>> {
             conflicts,
             before,
             expected,
+            gained,
+            lost,
         },
     );
     let conflict = any::<(Vec<u8>, String)>().prop_map(|(key, constraint)| Conflict {

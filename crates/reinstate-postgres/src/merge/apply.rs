@@ -17,6 +17,7 @@ use super::sequences::RestoredValues;
 use super::staging::{Stage, StageColumns, Staging};
 use super::statements::Target;
 use crate::catalog::{Catalog, get};
+use crate::left_behind::can_be_left_behind;
 use crate::session::Session;
 
 /// Makes the changes and returns what the server counted.
@@ -178,13 +179,24 @@ impl<'a> Apply<'a> {
         let target = self.target(table);
         let operation = format!("delete rows of {}", target.schema().name);
         let session = self.staging.session;
+        // A row that was left behind is the tenant's only when what it belongs to is back.
+        let can_wait = can_be_left_behind(self.staging.catalog, table);
         if !target.schema().has_key() {
-            let deleted = session.execute(&operation, &target.delete_copies(&stage)?, &[])?;
+            if !can_wait {
+                let deleted = session.execute(&operation, &target.delete_copies(&stage)?, &[])?;
+                return self.settle(&operation, &stage, deleted);
+            }
+            let sql = target.delete_own_copies(&stage)?;
+            let deleted = session.execute(&operation, &sql, &[])?;
+            if deleted < expected {
+                self.waiting.push((table, stage, expected - deleted));
+                return Ok(());
+            }
             return self.settle(&operation, &stage, deleted);
         }
         let keepers = self.keepers.conditions(table);
         let deleted = session.execute(&operation, &target.delete(&stage, &keepers)?, &[])?;
-        if keepers.is_empty() || deleted == expected {
+        if keepers.is_empty() && !can_wait || deleted == expected {
             return self.settle(&operation, &stage, deleted);
         }
         self.keepers.keep(table);
@@ -201,7 +213,11 @@ impl<'a> Apply<'a> {
         for (table, stage, expected) in std::mem::take(&mut self.waiting) {
             let target = self.target(table);
             let operation = format!("delete rows of {}", target.schema().name);
-            let sql = target.delete(&stage, &[])?;
+            let sql = if target.schema().has_key() {
+                target.delete(&stage, &[])?
+            } else {
+                target.delete_copies(&stage)?
+            };
             let deleted = self.staging.session.execute(&operation, &sql, &[])?;
             let remaining = Stage {
                 name: stage.name,

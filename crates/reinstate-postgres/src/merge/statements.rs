@@ -62,27 +62,61 @@ impl<'a> Target<'a> {
     /// # Errors
     /// As [`Ownership::listed`].
     pub(super) fn delete_copies(&self, stage: &Stage) -> Result<String, StoreError> {
+        let (numbered, delete) = self.copies(stage)?;
+        Ok(format!("{numbered} {delete}"))
+    }
+
+    /// The same, as far as the rows are the tenant's now; takes what was deleted out of the stage.
+    /// As many rows of the stage go as live ones.
+    ///
+    /// # Errors
+    /// As [`Ownership::listed`].
+    pub(super) fn delete_own_copies(&self, stage: &Stage) -> Result<String, StoreError> {
+        let (numbered, delete) = self.copies(stage)?;
+        Ok(format!(
+            "{numbered}, gone AS ({delete} RETURNING n.line),
+             counted AS (SELECT g.line, count(*) AS copies FROM gone g GROUP BY 1),
+             staged AS (
+                 SELECT s.ctid AS place, {0} AS line, row_number() OVER (PARTITION BY {0}) AS copy
+                   FROM {1} AS s)
+             DELETE FROM {1} AS s USING staged k, counted c
+              WHERE s.ctid = k.place AND k.line = c.line AND k.copy <= c.copies",
+            self.line("s"),
+            stage.name,
+        ))
+    }
+
+    /// The tenant's copies of the staged rows, numbered, and the statement that deletes as many of
+    /// each as are staged.
+    fn copies(&self, stage: &Stage) -> Result<(String, String), StoreError> {
         let own = self.owned("t")?.joined(self.tenant)?;
         let rows = self.relation().sql_rows();
-        let whole = |alias: &str| format!("ROW({})::text", self.relation().sql_columns(alias));
-        Ok(format!(
+        let numbered = format!(
             "WITH wanted AS (
                  SELECT {} AS line, count(*) AS copies FROM {} AS s GROUP BY 1),
              found AS (
                  SELECT t.tableoid AS part, t.ctid AS place, {} AS line
                    FROM {rows} AS t{} WHERE {}),
              numbered AS (
-                 SELECT f.part, f.place, w.copies,
+                 SELECT f.part, f.place, f.line, w.copies,
                         row_number() OVER (PARTITION BY f.line) AS copy
-                   FROM found f JOIN wanted w ON w.line = f.line)
-             DELETE FROM {rows} AS t USING numbered n
-              WHERE t.ctid = n.place AND t.tableoid = n.part AND n.copy <= n.copies",
-            whole("s"),
+                   FROM found f JOIN wanted w ON w.line = f.line)",
+            self.line("s"),
             stage.name,
-            whole("t"),
+            self.line("t"),
             own.sources,
             own.condition,
-        ))
+        );
+        let delete = format!(
+            "DELETE FROM {rows} AS t USING numbered n
+              WHERE t.ctid = n.place AND t.tableoid = n.part AND n.copy <= n.copies"
+        );
+        Ok((numbered, delete))
+    }
+
+    /// A row as the server writes it.
+    fn line(&self, alias: &str) -> String {
+        format!("ROW({})::text", self.relation().sql_columns(alias))
     }
 
     /// Gives live rows the values that are staged under their keys. Both the row as it is and

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use reinstate_core::{
     CaptureView, ChangeCounts, ChangeSource, ColumnIndex, Committed, ErrorKind, Filling,
     Fingerprint, Fit, HeldKey, JobId, JournalEntry, LiveStore, LiveView, OwnHold, OwnedRowBatch,
-    OwnedRowStream, Position, PositionNotation, RowBatch, RowOrder, RowStream, SequenceValue,
-    SideEffect, SnapshotSource, StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex,
-    TableName, TenantId, TenantKind, TenantWriter, Timestamp,
+    OwnedRowStream, Position, PositionNotation, RowBatch, RowOrder, RowRole, RowStream,
+    SequenceValue, SideEffect, SnapshotSource, StoreError, StoreIdentity, StoreSchema,
+    StrayReference, TableIndex, TableName, TenantId, TenantKind, TenantWriter, Timestamp,
 };
 
 /// What a store does wrong, and when. Calls are counted from zero.
@@ -276,10 +276,11 @@ impl LiveView for FaultyView<'_> {
         &self,
         tenant: &TenantId,
         table: TableIndex,
+        role: RowRole,
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
         self.faults.call("look for held keys")?;
-        self.inner.held_by_others(tenant, table, rows)
+        self.inner.held_by_others(tenant, table, role, rows)
     }
 
     fn has_unique_values(&self, table: TableIndex) -> bool {
@@ -304,6 +305,15 @@ impl LiveView for FaultyView<'_> {
     ) -> Result<Vec<StrayReference>, StoreError> {
         self.faults.call("follow references")?;
         self.inner.stray_references(tenant, table, rows)
+    }
+
+    fn left_behind(
+        &self,
+        table: TableIndex,
+        rows: &RowBatch,
+    ) -> Result<Vec<(TableIndex, RowBatch)>, StoreError> {
+        self.faults.call("look for what was left behind")?;
+        self.inner.left_behind(table, rows)
     }
 
     fn side_effects(&self, table: TableIndex, counts: ChangeCounts) -> Vec<SideEffect> {

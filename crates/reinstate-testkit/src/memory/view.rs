@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use reinstate_core::{
     CaptureView, Fingerprint, HeldKey, LiveView, OwnedRowBatch, OwnedRowStream, Position, RowBatch,
-    RowOrder, RowStream, SequenceValue, StoreError, StoreSchema, TableIndex, TenantId, Timestamp,
+    RowOrder, RowRole, RowStream, SequenceValue, StoreError, StoreSchema, TableIndex, TenantId,
+    Timestamp,
 };
 
 use crate::memory::MemoryOptions;
@@ -156,6 +157,7 @@ impl LiveView for MemoryView {
         &self,
         tenant: &TenantId,
         table: TableIndex,
+        _role: RowRole,
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
         let schema = self.state.schema.table(table);

@@ -2,8 +2,8 @@
 
 use reinstate_core::{
     CaptureView, Fingerprint, HeldKey, LiveStore, LiveView, OwnedRowBatch, OwnedRowStream,
-    Position, RowBatch, RowOrder, RowRef, RowStream, SequenceValue, SnapshotSource, StoreError,
-    StoreSchema, TableIndex, Tenancy, TenantId, Timestamp,
+    Position, RowBatch, RowOrder, RowRef, RowRole, RowStream, SequenceValue, SnapshotSource,
+    StoreError, StoreSchema, TableIndex, Tenancy, TenantId, Timestamp,
 };
 
 use crate::certification::TENANTS;
@@ -292,9 +292,10 @@ impl LiveView for MutantView<'_> {
         &self,
         tenant: &TenantId,
         table: TableIndex,
+        role: RowRole,
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
-        let mut held = self.inner.held_by_others(tenant, table, rows)?;
+        let mut held = self.inner.held_by_others(tenant, table, role, rows)?;
         match self.store.mutation {
             Mutation::HeldIsAlwaysEmpty => held.clear(),
             Mutation::HeldNamesOwnKeys => {

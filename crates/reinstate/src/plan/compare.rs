@@ -6,11 +6,14 @@ use reinstate_core::{
     ChangeCounts, ContentDigest, ErrorKind, Event, LiveView, Owner, Phase, Policy, RowBatch,
     RowRef, RowRole, Switch, TableIndex, TenantId,
 };
-use reinstate_format::{CONFLICTS_MAX, Conflict, RunKey, TablePlan, TenantPlanDescription};
+use reinstate_format::{
+    CONFLICTS_MAX, Conflict, NoteKind, PlanNote, RunKey, TablePlan, TenantPlanDescription,
+};
 
 use super::cursor::{RowCursor, Side, StreamCursor, Walk, live_rows, sorted_rows};
 use super::describe_tenant;
 use super::holds::{self, Holds};
+use super::left_behind::{LeftBehind, Returning};
 use super::notes::Strays;
 use crate::drift::{MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
@@ -28,9 +31,14 @@ pub(super) fn plan_tenant(
     let tenant = &image.tenant().id;
     let mut description = describe_tenant(view, tenant)?;
     description.image_digest = image.digest();
+    let mut left_behind = LeftBehind::default();
     for table in view.schema().write_order() {
         let mapping = mapping.table(table);
-        let mut changes = TableChanges::new(view, table, tenant, writer);
+        let mut returning = left_behind.take(table);
+        let batches = std::mem::take(&mut returning.batches);
+        let mut changes = TableChanges::new(context, view, table, tenant, writer);
+        changes.returning = returning;
+        changes.left_behind = Some(&mut left_behind);
         changes.checks = Some(RowChecks::new(&mapping.checks, view.schema().table(table)));
         let sides = Sides {
             context,
@@ -38,6 +46,7 @@ pub(super) fn plan_tenant(
             view,
             table,
             mapping,
+            returning: &batches,
         };
         sides.compare(policy, &mut changes)?;
         changes.finish()?.add_to(&mut description);
@@ -52,6 +61,8 @@ struct Sides<'a> {
     view: &'a dyn LiveView,
     table: TableIndex,
     mapping: &'a TableMapping,
+    /// Rows that will be the tenant's without being written.
+    returning: &'a [RowBatch],
 }
 
 impl<'a> Sides<'a> {
@@ -60,8 +71,9 @@ impl<'a> Sides<'a> {
             // The table is younger than the snapshot.
             let mut now = self.now()?;
             while now.advance()? {
-                changes.live(now.row());
+                let returns = changes.live(now.row());
                 changes.keep();
+                changes.stays(returns, now.row());
             }
             return Ok(());
         };
@@ -83,22 +95,26 @@ impl<'a> Sides<'a> {
                 },
                 Side::Right => {
                     let live = walk.now();
-                    changes.live(live);
+                    let returns = changes.live(live);
                     if policy.delete == Switch::On || holds.gives_way(live) {
                         changes.delete(live)?;
                     } else {
                         changes.keep();
+                        changes.stays(returns, live);
                     }
                 }
                 Side::Both => {
                     let (then, live) = (walk.then(), walk.now());
-                    changes.live(live);
+                    let returns = changes.live(live);
                     if then.columns() == live.columns() {
                         changes.same();
+                        changes.stays(returns, live);
                     } else if policy.put_back == Switch::On || holds.gives_way(live) {
                         changes.put_back(live, then, &holds)?;
+                        changes.stays(returns, then);
                     } else {
                         changes.keep();
+                        changes.stays(returns, live);
                     }
                 }
             }
@@ -115,7 +131,8 @@ impl<'a> Sides<'a> {
     }
 
     fn now(&self) -> Result<Box<dyn RowCursor + 'a>, Error> {
-        live_rows(self.context, self.view, &self.image.tenant().id, self.table)
+        let tenant = &self.image.tenant().id;
+        live_rows(self.context, self.view, tenant, self.table, self.returning)
     }
 
     /// The snapshot's rows as rows of the live table.
@@ -166,6 +183,7 @@ impl<'a> Passed<'a> {
 
 /// The changes of one table on their way into the plan.
 pub(super) struct TableChanges<'w, 'a> {
+    context: Context<'w>,
     view: &'w dyn LiveView,
     writer: &'w mut SegmentWriter<'a>,
     /// What is asked of rows that come from the snapshot.
@@ -185,16 +203,26 @@ pub(super) struct TableChanges<'w, 'a> {
     /// Rows to put back of which the same is not known yet, before and after.
     to_put_back: (RowBatch, RowBatch),
     strays: Strays,
+    /// Rows that the tenant will have without their being written.
+    pub(super) returning: Returning,
+    /// Those of later tables.
+    pub(super) left_behind: Option<&'w mut LeftBehind>,
+    /// Rows that return, as they are.
+    found: ContentDigest,
+    /// Rows that return, as they are in the end.
+    gained: ContentDigest,
 }
 
 impl<'w, 'a> TableChanges<'w, 'a> {
     pub(super) fn new(
+        context: Context<'w>,
         view: &'w dyn LiveView,
         table: TableIndex,
         tenant: &TenantId,
         writer: &'w mut SegmentWriter<'a>,
     ) -> Self {
         Self {
+            context,
             view,
             writer,
             checks: None,
@@ -211,6 +239,10 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             to_create: RowBatch::new(),
             to_put_back: (RowBatch::new(), RowBatch::new()),
             strays: Strays::default(),
+            returning: Returning::default(),
+            left_behind: None,
+            found: ContentDigest::EMPTY,
+            gained: ContentDigest::EMPTY,
         }
     }
 
@@ -226,9 +258,23 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         self.writer.append(run, row)
     }
 
-    /// Notes a row that the live tenant has. It stays, until one of the others says otherwise.
-    pub(super) fn live(&mut self, row: RowRef<'_>) {
-        self.before.add(row);
+    /// Notes a row that the live tenant has, or will have without its being written: returns
+    /// whether that. It stays, until one of the others says otherwise.
+    pub(super) fn live(&mut self, row: RowRef<'_>) -> bool {
+        let returns = self.returning.pass(row);
+        if returns {
+            self.found.add(row);
+        } else {
+            self.before.add(row);
+        }
+        returns
+    }
+
+    /// Notes what a row that returns by itself is in the end.
+    pub(super) fn stays(&mut self, returns: bool, row: RowRef<'_>) {
+        if returns {
+            self.gained.add(row);
+        }
     }
 
     /// What the live table holds, once every row of it was noted.
@@ -305,7 +351,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
 
     /// The keys among these rows that somebody else holds; each is noted as a conflict. Where
     /// their references lead astray is noted too.
-    fn look_around(&mut self, rows: &RowBatch) -> Result<HashSet<Vec<u8>>, Error> {
+    fn look_around(&mut self, role: RowRole, rows: &RowBatch) -> Result<HashSet<Vec<u8>>, Error> {
         if rows.is_empty() {
             return Ok(HashSet::new());
         }
@@ -316,7 +362,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         strays.into_iter().for_each(|stray| self.strays.add(stray));
         let held = self
             .view
-            .held_by_others(&self.tenant, self.table, rows)
+            .held_by_others(&self.tenant, self.table, role, rows)
             .map_err(Error::store("look for rows of others in the way"))?;
         let mut places = HashSet::new();
         for held in held {
@@ -332,10 +378,17 @@ impl<'w, 'a> TableChanges<'w, 'a> {
     /// is live that is what was asked for, with any other the plan cannot be applied.
     fn create_gathered(&mut self) -> Result<(), Error> {
         let mut rows = std::mem::take(&mut self.to_create);
-        let held = self.look_around(&rows)?;
+        let held = self.look_around(RowRole::Created, &rows)?;
+        let mut created = RowBatch::new();
         for row in rows.iter().filter(|row| !held.contains(row.key())) {
             self.counts.created += 1;
             self.append(RowRole::Created, row)?;
+            created.push_row(row);
+        }
+        if let Some(left_behind) = &mut self.left_behind
+            && !created.is_empty()
+        {
+            left_behind.find(self.context, self.view, self.table, &created)?;
         }
         rows.clear();
         self.to_create = rows;
@@ -344,7 +397,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
 
     fn put_back_gathered(&mut self) -> Result<(), Error> {
         let (mut before, mut after) = std::mem::take(&mut self.to_put_back);
-        let held = self.look_around(&after)?;
+        let held = self.look_around(RowRole::PutBackAfter, &after)?;
         for (before, after) in before.iter().zip(after.iter()) {
             if !held.contains(after.key()) {
                 self.counts.put_back += 1;
@@ -362,6 +415,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         self.put_back_gathered()?;
         self.create_gathered()?;
         self.expected = self.before;
+        self.expected.merge(self.found);
         let runs = std::mem::replace(&mut self.runs, [const { None }; RowRole::ALL.len()]);
         for run in runs.into_iter().flatten() {
             let role = run.key().role;
@@ -380,8 +434,12 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             conflicts: self.conflict_count,
             before: self.before,
             expected: self.expected,
+            gained: self.gained,
+            lost: ContentDigest::EMPTY,
         };
         Ok(Finished {
+            name: self.view.schema().table(self.table).name.to_string(),
+            found: self.found.row_count(),
             plan,
             conflicts: self.conflicts,
             strays: self.strays,
@@ -391,6 +449,9 @@ impl<'w, 'a> TableChanges<'w, 'a> {
 
 /// The changes of one table, all written.
 pub(super) struct Finished {
+    name: String,
+    /// How many rows return by themselves.
+    found: u64,
     pub(super) plan: TablePlan,
     conflicts: Vec<Conflict>,
     strays: Strays,
@@ -401,6 +462,16 @@ impl Finished {
         description.conflicts.extend(self.conflicts);
         description.conflicts.truncate(CONFLICTS_MAX);
         description.notes.extend(self.strays.into_notes());
+        if self.found > 0 {
+            let detail = "holds rows that were left behind when what they belong to went: they are \
+                          the tenant's again";
+            description.notes.push(PlanNote {
+                kind: NoteKind::LeftBehind,
+                object: self.name,
+                detail: detail.to_owned(),
+                count: self.found,
+            });
+        }
         description.tables.push(self.plan);
     }
 }

@@ -112,22 +112,27 @@ impl RowCursor for SortedRows {
     }
 }
 
-/// The live tenant's rows in one table, in order, sorted here if the store does not.
+/// The live tenant's rows in one table, and others that will be its own, in order, sorted here if
+/// the store does not.
 pub(super) fn live_rows<'v>(
     context: Context<'_>,
     view: &'v dyn LiveView,
     tenant: &TenantId,
     table: TableIndex,
+    others: &[RowBatch],
 ) -> Result<Box<dyn RowCursor + 'v>, Error> {
     let name = &view.schema().table(table).name;
     let operation = format!("read the live rows of {tenant} in {name}");
     let mut stream = view
         .tenant_rows(tenant, table)
         .map_err(Error::store(operation.clone()))?;
-    if view.row_order() == RowOrder::Sorted {
+    if view.row_order() == RowOrder::Sorted && others.is_empty() {
         return Ok(Box::new(StreamCursor::new(stream, operation)));
     }
     let mut sorter = sorter(context);
+    for row in others.iter().flat_map(RowBatch::iter) {
+        sorter.push(&[], table, row)?;
+    }
     let mut batch = RowBatch::new();
     while stream
         .next_batch(&mut batch)

@@ -7,6 +7,7 @@
 mod compare;
 mod cursor;
 mod holds;
+mod left_behind;
 mod notes;
 mod saved;
 mod undo;

@@ -49,7 +49,7 @@ pub fn plan_undo(
     for tenant in tenants {
         let mut description = describe_tenant(view.as_ref(), tenant)?;
         for table in view.schema().write_order() {
-            let changes = TableChanges::new(view.as_ref(), table, tenant, &mut writer);
+            let changes = TableChanges::new(context, view.as_ref(), table, tenant, &mut writer);
             let undone = UndoTable {
                 context,
                 plan: merged.plan(),
@@ -92,7 +92,7 @@ impl UndoTable<'_, '_, '_> {
         view: &dyn LiveView,
         description: &mut TenantPlanDescription,
     ) -> Result<(), Error> {
-        let mut live = live_rows(self.context, view, self.tenant, self.table)?;
+        let mut live = live_rows(self.context, view, self.tenant, self.table, &[])?;
         while live.advance()? {
             self.changes.live(live.row());
         }
@@ -104,6 +104,7 @@ impl UndoTable<'_, '_, '_> {
             .flat_map(|part| &part.tables);
         let has_key = view.schema().table(self.table).has_key();
         let merged = parts.into_iter().find(|plan| plan.table == self.table);
+        let (gained, lost) = merged.map_or(Default::default(), |plan| (plan.gained, plan.lost));
         // Without a key only the number of equal rows tells anything. A table that holds what it
         // held before the merge was taken back already.
         let merged = merged.filter(|plan| has_key || plan.before != self.changes.before());
@@ -117,6 +118,10 @@ impl UndoTable<'_, '_, '_> {
         let mut finished = self.changes.finish()?;
         let plan = &mut finished.plan;
         plan.same = plan.before.row_count() - plan.counts.put_back - plan.counts.deleted;
+        // What came back by itself is nobody's again, and the other way round.
+        (plan.gained, plan.lost) = (lost, gained);
+        plan.expected.merge(lost);
+        plan.expected.subtract(gained);
         finished.add_to(description);
         Ok(())
     }
@@ -141,7 +146,7 @@ impl UndoTable<'_, '_, '_> {
 
     fn take_back_created(&mut self, view: &dyn LiveView) -> Result<(), Error> {
         let created = self.merged_rows(RowRole::Created)?;
-        let live = live_rows(self.context, view, self.tenant, self.table)?;
+        let live = live_rows(self.context, view, self.tenant, self.table, &[])?;
         let mut pair = Pair::start(created, live)?;
         let mut passed = Passed::new(self.context);
         while let Some(side) = pair.side() {
@@ -170,7 +175,7 @@ impl UndoTable<'_, '_, '_> {
             self.merged_rows(RowRole::PutBackAfter)?,
             self.merged_rows(RowRole::Deleted)?,
         )?;
-        let live = live_rows(self.context, view, self.tenant, self.table)?;
+        let live = live_rows(self.context, view, self.tenant, self.table, &[])?;
         let mut pair = Pair::start(gone, live)?;
         let mut passed = Passed::new(self.context);
         while let Some(side) = pair.side() {

@@ -1,6 +1,6 @@
 //! What a live view must hold.
 
-use reinstate_core::{RowBatch, RowOrder, TableIndex, compare_rows};
+use reinstate_core::{RowBatch, RowOrder, RowRole, TableIndex, compare_rows};
 
 use super::capture::{BATCH_BYTES_MAX, write_much};
 use crate::certification::observe::encoded;
@@ -253,7 +253,7 @@ pub(super) fn keys_held_by_others_are_named_and_no_others(
             expected.push(encoded(&scenario.schema, row)?.0);
         }
     }
-    let held = view.held_by_others(&tenant("acme"), index, &batch)?;
+    let held = view.held_by_others(&tenant("acme"), index, RowRole::Created, &batch)?;
     let mut found: Vec<_> = held.iter().map(|held| held.key.clone()).collect();
     found.sort();
     found.dedup();
@@ -272,7 +272,7 @@ pub(super) fn keys_held_by_others_are_named_and_no_others(
     let mut batch = RowBatch::new();
     let row = rows.activity(&acme, Some("issue"), Some("viewed"));
     row.encode(scenario.schema.table(index), &mut batch)?;
-    let held = view.held_by_others(&tenant("acme"), index, &batch)?;
+    let held = view.held_by_others(&tenant("acme"), index, RowRole::Created, &batch)?;
     ensure!(
         held.is_empty(),
         "a table without a key holds {} keys",
