@@ -1,0 +1,194 @@
+//! An application of some 150 tables and twelve accounts, in two variants.
+
+mod ordinary;
+
+use std::collections::BTreeMap;
+
+use reinstate_testkit::cluster::TestDatabase;
+
+const SPECIAL: &str = include_str!("special.sql");
+const DESK: &str = include_str!("desk.sql");
+const HELPERS: &str = include_str!("helpers.sql");
+const SPECIAL_ROWS: &str = include_str!("special_rows.sql");
+const TIGHT: &str = include_str!("tight.sql");
+
+/// What a person decides about the tables whose owner is not plain.
+pub const DECIDED: &str = include_str!("decided.toml");
+
+/// The seed of the ordinary tables.
+const SEED: u64 = 150;
+
+/// Whose a row is of everybody's.
+pub const EVERYBODY: u32 = 0;
+
+/// How to tell whose a row of a special table is, where the last two digits of `id` do not say it.
+/// None of them follows a reference.
+const OWNERS: &[(&str, &str)] = &[
+    ("schema_migrations", "0"),
+    ("currencies", "0"),
+    ("countries", "0"),
+    ("users", "0"),
+    ("user_preferences", "0"),
+    ("accounts", "id"),
+    ("memberships", "account_id"),
+    ("account_settings", "account_id"),
+    ("api_tokens", "account_id"),
+    ("sessions", "account_id"),
+    ("documents", "right(id::text, 2)::int"),
+    ("document_versions", "right(document_id::text, 2)::int"),
+    ("milestones", "account_id"),
+    ("issue_labels", "issue_id % 100"),
+    ("reactions", "subject_id % 100"),
+    ("page_views", "project_id % 100"),
+    ("audit_log", "account_id"),
+    ("order_lines", "order_id % 100"),
+    ("coupon_uses", "order_id % 100"),
+    ("price_history", "account_id"),
+    ("event_payloads", "event_id % 100"),
+    ("measurements", "account_id"),
+    ("template_steps", "template_id % 100"),
+    ("billing.invoices", "account_id"),
+    ("billing.lines", "account_id"),
+    ("billing.plans", "0"),
+];
+
+/// Whether foreign keys can wait until the end of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// All of them can.
+    Deferrable,
+    /// None of them can.
+    Immediate,
+}
+
+/// The rows of one owner in one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// How many there are, and a digest of their text.
+    pub rows: String,
+    /// A digest that also covers which transaction wrote each of them.
+    pub written: String,
+}
+
+/// Digests by owner and table.
+pub type Digests = BTreeMap<(u32, String), Digest>;
+
+/// The application in a database.
+pub struct Application<'c> {
+    database: TestDatabase<'c>,
+    /// The tables that hold rows, with SQL that tells whose a row `t` is.
+    owners: BTreeMap<String, String>,
+}
+
+impl<'c> Application<'c> {
+    /// Makes the tables and their rows.
+    pub fn new(database: TestDatabase<'c>, keys: Keys) -> Self {
+        let ordinary = ordinary::tables(SEED);
+        let mut sql = format!("{SPECIAL}{DESK}");
+        sql.extend(ordinary.iter().map(|table| table.definition.as_str()));
+        // Rows come in an order that only keys that wait can bear.
+        sql.push_str(&alter_keys(Keys::Deferrable));
+        sql.push_str("BEGIN;\nSET CONSTRAINTS ALL DEFERRED;\n");
+        sql.push_str(HELPERS);
+        sql.push_str(SPECIAL_ROWS);
+        sql.extend(ordinary.iter().map(|table| table.rows.as_str()));
+        sql.push_str("COMMIT;\n");
+        if keys == Keys::Immediate {
+            sql.push_str(TIGHT);
+            sql.push_str(&alter_keys(Keys::Immediate));
+        }
+        database.psql(&sql).expect("make the application");
+        let owners = owners(&database, &ordinary);
+        Self { database, owners }
+    }
+
+    /// Runs SQL as the superuser.
+    #[track_caller]
+    pub fn psql(&self, sql: &str) -> String {
+        self.database.psql(sql).expect("run SQL")
+    }
+
+    /// The database's name.
+    pub fn database(&self) -> &str {
+        self.database.name()
+    }
+
+    /// Digests of all rows, as the server writes them.
+    pub fn digests(&self) -> Digests {
+        let select = |(table, owner): (&String, &String)| {
+            format!(
+                "SELECT '{table}', owner, count(*), md5(string_agg(line, E'\\n' ORDER BY line)),
+                        md5(string_agg(line || by, E'\\n' ORDER BY line, by))
+                   FROM (SELECT coalesce({owner}, 0) AS owner, t::text AS line, t.xmin::text AS by
+                           FROM {table} t) AS rows
+                  GROUP BY owner;\n"
+            )
+        };
+        let sql: String = self.owners.iter().map(select).collect();
+        let mut digests = Digests::new();
+        for line in self.psql(&sql).lines() {
+            let fields: Vec<&str> = line.split('|').collect();
+            let [table, owner, count, rows, written] = fields.as_slice() else {
+                panic!("not a digest: {line}");
+            };
+            let owner: u32 = owner.parse().expect("the number of an owner");
+            let digest = Digest {
+                rows: format!("{count} {rows}"),
+                written: (*written).to_owned(),
+            };
+            digests.insert((owner, (*table).to_owned()), digest);
+        }
+        digests
+    }
+
+    /// Deletes all rows of some accounts.
+    pub fn delete(&self, accounts: &[u32], keys: Keys) {
+        let accounts: Vec<String> = accounts.iter().map(u32::to_string).collect();
+        let mut sql = match keys {
+            Keys::Deferrable => "BEGIN;\nSET CONSTRAINTS ALL DEFERRED;\n".to_owned(),
+            Keys::Immediate => "BEGIN;\nSET session_replication_role = replica;\n".to_owned(),
+        };
+        for (table, owner) in &self.owners {
+            let accounts = accounts.join(", ");
+            sql.push_str(&format!(
+                "DELETE FROM {table} t WHERE {owner} IN ({accounts});\n"
+            ));
+        }
+        sql.push_str("COMMIT;\n");
+        self.psql(&sql);
+    }
+}
+
+/// Makes all foreign keys what they shall be.
+fn alter_keys(keys: Keys) -> String {
+    let not = match keys {
+        Keys::Deferrable => "",
+        Keys::Immediate => "NOT ",
+    };
+    format!(
+        "SELECT format('ALTER TABLE %s ALTER CONSTRAINT %I {not}DEFERRABLE', conrelid::regclass,
+                       conname)
+           FROM pg_constraint WHERE contype = 'f' AND conparentid = 0 \\gexec\n"
+    )
+}
+
+/// The tables that the database has, with what tells whose their rows are.
+fn owners(
+    database: &TestDatabase<'_>,
+    ordinary: &[ordinary::Ordinary],
+) -> BTreeMap<String, String> {
+    let sql = "SELECT oid::regclass FROM pg_class
+        WHERE relkind IN ('r', 'p') AND NOT relispartition AND relpersistence <> 't'
+          AND relnamespace IN ('public'::regnamespace, 'billing'::regnamespace)";
+    let names = database.psql(sql).expect("list the tables");
+    let owner_of = |name: &str| {
+        let special = OWNERS.iter().find(|(table, _)| *table == name);
+        let ordinary = || ordinary.iter().find(|table| table.name == name);
+        special
+            .map(|(_, owner)| *owner)
+            .or_else(|| ordinary().map(|table| table.owner))
+            .unwrap_or("id % 100")
+    };
+    let pair = |name: &str| (name.to_owned(), owner_of(name).to_owned());
+    names.lines().map(pair).collect()
+}
