@@ -64,7 +64,9 @@ pub enum Keys {
 /// The rows of one owner in one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest {
-    /// How many there are, and a digest of their text.
+    /// How many there are.
+    pub count: u64,
+    /// A digest of their text.
     pub rows: String,
     /// A digest that also covers which transaction wrote each of them.
     pub written: String,
@@ -102,6 +104,11 @@ impl<'c> Application<'c> {
         Self { database, owners }
     }
 
+    /// The tables that hold rows.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.owners.keys().map(String::as_str)
+    }
+
     /// Runs SQL as the superuser.
     #[track_caller]
     pub fn psql(&self, sql: &str) -> String {
@@ -133,7 +140,8 @@ impl<'c> Application<'c> {
             };
             let owner: u32 = owner.parse().expect("the number of an owner");
             let digest = Digest {
-                rows: format!("{count} {rows}"),
+                count: count.parse().expect("a number of rows"),
+                rows: (*rows).to_owned(),
                 written: (*written).to_owned(),
             };
             digests.insert((owner, (*table).to_owned()), digest);
