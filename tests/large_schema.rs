@@ -43,47 +43,77 @@ fn accounts_come_back(keys: Keys) {
     let cluster = shared_cluster().expect("a PostgreSQL server");
     let database = cluster.fresh_database().expect("a database");
     let application = Application::new(database, keys);
+    assert_eq!(application.tables().count(), TABLE_COUNT);
+    let row_count: u64 = application.digests().values().map(|d| d.count).sum();
+    assert!((20_000..40_000).contains(&row_count), "{row_count} rows");
+
     let shell = Shell::new(cluster).with_database(application.database());
     find_the_map(&shell);
-    shell.run("reinstate init && reinstate capture once");
+    shell.run("reinstate init");
+    let role = format!("restorer_{}", application.database());
+    application.make_role(&role);
+    let operator = Operator { shell, role };
+    operator.run("reinstate capture once");
 
-    let before = application.digests();
-    assert_eq!(application.tables().count(), TABLE_COUNT);
-    let row_count: u64 = before.values().map(|digest| digest.count).sum();
-    assert!((20_000..40_000).contains(&row_count), "{row_count} rows");
-    application.delete(&DELETED, keys);
-    let meanwhile = application.digests();
-    assert!(rows_of(&meanwhile, &DELETED).is_empty());
-    assert_eq!(neighbours(&meanwhile), neighbours(&before));
+    comes_back(&operator, &application, || {
+        application.delete(&DELETED, keys);
+        assert!(rows_of(&application.digests(), &DELETED).is_empty());
+    });
+    comes_back(&operator, &application, || {
+        application.damage(&DELETED, keys)
+    });
+    new_rows_get_new_ids(&application);
+}
 
-    // Back, taken back, and back again.
-    let output = restore_all(&shell);
-    let first = application.digests();
-    assert_eq!(rows_of(&first, &DELETED), rows_of(&before, &DELETED));
-    undo(&shell, &output);
-    assert!(rows_of(&application.digests(), &DELETED).is_empty());
-    let output = restore_all(&shell);
-    for account in DELETED {
-        assert!(
-            output.contains(&format!(
-                "\"tenant\":\"account:{account}\",\"verdict\":\"restored\""
-            )),
-            "{output}"
-        );
+/// Whoever restores: no superuser.
+struct Operator {
+    shell: Shell,
+    role: String,
+}
+
+impl Operator {
+    #[track_caller]
+    fn run(&self, script: &str) -> String {
+        self.shell.run(&format!(
+            "export DATABASE_URL=\"${{DATABASE_URL%user=*}}user={}\"; {script}",
+            self.role
+        ))
     }
+}
+
+/// The accounts are what they were before an incident, and again after the restore was taken back
+/// and repeated. Of everybody else's rows none is written.
+fn comes_back(operator: &Operator, application: &Application<'_>, incident: impl FnOnce()) {
+    let before = application.digests();
+    incident();
+    let spoilt = application.digests();
+    assert_ne!(rows_of(&spoilt, &DELETED), rows_of(&before, &DELETED));
+    assert_eq!(neighbours(&spoilt), neighbours(&before));
+
+    let output = restore_all(operator);
+    let after = application.digests();
+    assert_eq!(rows_of(&after, &DELETED), rows_of(&before, &DELETED));
+    assert_eq!(neighbours(&after), neighbours(&before));
+    for account in DELETED {
+        let outcome = format!("\"tenant\":\"account:{account}\",\"verdict\":\"restored\"");
+        assert!(output.contains(&outcome), "{output}");
+    }
+
+    undo(operator, &output);
+    let undone = application.digests();
+    assert_eq!(rows_of(&undone, &DELETED), rows_of(&spoilt, &DELETED));
+    assert_eq!(neighbours(&undone), neighbours(&before));
+    restore_all(operator);
     let after = application.digests();
     assert_eq!(rows_of(&after, &DELETED), rows_of(&before, &DELETED));
     assert_eq!(neighbours(&after), neighbours(&before));
 
-    // Restored once, there is nothing left to write.
-    let again = restore_all(&shell);
-    assert!(
-        again.contains("\"create\":0,\"put_back\":0,\"delete\":0"),
-        "{again}"
-    );
+    // Restored, there is nothing left to write.
+    let again = restore_all(operator);
+    let nothing = "\"create\":0,\"put_back\":0,\"delete\":0";
+    assert!(again.contains(nothing), "{again}");
     assert!(again.contains("\"rows_changed\":0"), "{again}");
     assert_eq!(application.digests(), after);
-    new_rows_get_new_ids(&application);
 }
 
 /// Writes the configuration as a user would: what is proposed, after some of it was decided.
@@ -108,25 +138,25 @@ fn find_the_map(shell: &Shell) {
 }
 
 /// Restores the accounts to the latest snapshot by one plan.
-fn restore_all(shell: &Shell) -> String {
+fn restore_all(operator: &Operator) -> String {
     let tenants = DELETED.map(|account| format!("account:{account}"));
     apply(
-        shell,
+        operator,
         &format!("reinstate plan {} --at latest", tenants.join(" ")),
     )
 }
 
 /// Takes back what a run did.
-fn undo(shell: &Shell, output: &str) -> String {
+fn undo(operator: &Operator, output: &str) -> String {
     let job = text_after(output, "\"type\":\"summary\",\"job\":\"");
-    apply(shell, &format!("reinstate undo {job}"))
+    apply(operator, &format!("reinstate undo {job}"))
 }
 
 /// Applies what a command plans, as somebody who has read it; returns what was said.
-fn apply(shell: &Shell, plan: &str) -> String {
-    let planned = shell.run(&format!("rm -f a.plan; {plan} --out a.plan --json"));
+fn apply(operator: &Operator, plan: &str) -> String {
+    let planned = operator.run(&format!("rm -f a.plan; {plan} --out a.plan --json"));
     let digest = text_after(&planned, "\"digest\":\"");
-    shell.run(&format!(
+    operator.run(&format!(
         "reinstate apply a.plan --json --confirm-digest {digest}"
     ))
 }

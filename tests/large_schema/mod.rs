@@ -10,6 +10,8 @@ const SPECIAL: &str = include_str!("special.sql");
 const DESK: &str = include_str!("desk.sql");
 const HELPERS: &str = include_str!("helpers.sql");
 const SPECIAL_ROWS: &str = include_str!("special_rows.sql");
+const DAMAGE: &str = include_str!("damage.sql");
+const PLAIN_COLUMNS: &str = include_str!("plain_columns.sql");
 const TIGHT: &str = include_str!("tight.sql");
 
 /// What a person decides about the tables whose owner is not plain.
@@ -109,6 +111,25 @@ impl<'c> Application<'c> {
         self.owners.keys().map(String::as_str)
     }
 
+    /// Makes a role that may do what docs/postgres.md says that a restore needs, and no more.
+    pub fn make_role(&self, role: &str) {
+        let database = self.database();
+        let mut sql = format!(
+            "CREATE ROLE {role} LOGIN;
+             GRANT TEMP ON DATABASE {database} TO {role};
+             GRANT USAGE ON SCHEMA reinstate TO {role};
+             GRANT SELECT, INSERT ON reinstate.journal TO {role};\n"
+        );
+        for schema in ["public", "billing"] {
+            sql.push_str(&format!(
+                "GRANT USAGE ON SCHEMA {schema} TO {role};
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};
+                 GRANT SELECT, USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA {schema} TO {role};\n"
+            ));
+        }
+        self.psql(&sql);
+    }
+
     /// Runs SQL as the superuser.
     #[track_caller]
     pub fn psql(&self, sql: &str) -> String {
@@ -151,13 +172,9 @@ impl<'c> Application<'c> {
 
     /// Deletes all rows of some accounts.
     pub fn delete(&self, accounts: &[u32], keys: Keys) {
-        let accounts: Vec<String> = accounts.iter().map(u32::to_string).collect();
-        let mut sql = match keys {
-            Keys::Deferrable => "BEGIN;\nSET CONSTRAINTS ALL DEFERRED;\n".to_owned(),
-            Keys::Immediate => "BEGIN;\nSET session_replication_role = replica;\n".to_owned(),
-        };
+        let accounts = list(accounts);
+        let mut sql = begin(keys);
         for (table, owner) in &self.owners {
-            let accounts = accounts.join(", ");
             sql.push_str(&format!(
                 "DELETE FROM {table} t WHERE {owner} IN ({accounts});\n"
             ));
@@ -165,6 +182,40 @@ impl<'c> Application<'c> {
         sql.push_str("COMMIT;\n");
         self.psql(&sql);
     }
+
+    /// Changes values in about a third of the rows of some accounts, and more besides.
+    pub fn damage(&self, accounts: &[u32], keys: Keys) {
+        let accounts = list(accounts);
+        let mut sql = begin(keys);
+        sql.push_str(&format!(
+            "CREATE TEMPORARY TABLE hit AS SELECT unnest(ARRAY[{accounts}]) AS a;\n{DAMAGE}"
+        ));
+        for line in self.psql(PLAIN_COLUMNS).lines() {
+            let (table, assignments) = line.split_once('|').expect("a table and its columns");
+            let owner = &self.owners[table];
+            sql.push_str(&format!(
+                "UPDATE {table} t SET {assignments}
+                  WHERE {owner} IN ({accounts}) AND hashtext(t::text) % 3 = 0;\n"
+            ));
+        }
+        sql.push_str("COMMIT;\n");
+        self.psql(&sql);
+    }
+}
+
+/// Begins a transaction that may write rows in any order. Only if keys can wait are they looked at
+/// in the end.
+fn begin(keys: Keys) -> String {
+    match keys {
+        Keys::Deferrable => "BEGIN;\nSET CONSTRAINTS ALL DEFERRED;\n".to_owned(),
+        Keys::Immediate => "BEGIN;\nSET session_replication_role = replica;\n".to_owned(),
+    }
+}
+
+/// Numbers as SQL takes them.
+fn list(accounts: &[u32]) -> String {
+    let accounts: Vec<String> = accounts.iter().map(u32::to_string).collect();
+    accounts.join(", ")
 }
 
 /// Makes all foreign keys what they shall be.

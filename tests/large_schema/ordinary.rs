@@ -86,6 +86,8 @@ pub struct Ordinary {
     hops: Option<usize>,
     /// Whether its key is the account and a number.
     has_account_in_key: bool,
+    /// Whether others may refer to it: it has a primary key.
+    is_parent: bool,
 }
 
 /// What a table is made of while it is put together.
@@ -145,7 +147,7 @@ fn table(numbers: &mut Numbers, earlier: &[Ordinary], name: String) -> Ordinary 
     let row_count = 4 + numbers.below(ROWS_MAX - 3);
     let owned: Vec<&Ordinary> = earlier
         .iter()
-        .filter(|table| table.hops.is_some_and(|hops| hops < HOPS_MAX))
+        .filter(|table| table.is_parent && table.hops.is_some_and(|hops| hops < HOPS_MAX))
         .collect();
     let kind = numbers.below(100);
     let has_account_in_key = kind < 8;
@@ -170,7 +172,10 @@ fn table(numbers: &mut Numbers, earlier: &[Ordinary], name: String) -> Ordinary 
     {
         parts.add_parent(parent, "other", false);
     }
-    let shared: Vec<&Ordinary> = earlier.iter().filter(|t| t.hops.is_none()).collect();
+    let shared: Vec<&Ordinary> = earlier
+        .iter()
+        .filter(|table| table.is_parent && table.hops.is_none())
+        .collect();
     if let Some(parent) = numbers.pick(&shared)
         && numbers.happens(40)
     {
@@ -280,6 +285,7 @@ impl Parts {
                  CREATE UNIQUE INDEX ON {name} {unique} WHERE deleted_at IS NULL;\n"
             ));
         }
+        let is_parent = definition.contains("PRIMARY KEY");
         let (columns, values): (Vec<String>, Vec<String>) = self.filled.into_iter().unzip();
         let (columns, values) = (columns.join(", "), values.join(", "));
         let of_one = match self.hops {
@@ -301,6 +307,7 @@ impl Parts {
             row_count,
             hops: self.hops,
             has_account_in_key,
+            is_parent,
         }
     }
 }
