@@ -3,6 +3,8 @@
 
 #[path = "large_schema/mod.rs"]
 mod fixture;
+#[path = "large_schema/refusals.rs"]
+mod refusals;
 #[expect(dead_code, reason = "other tests of this package use the rest")]
 mod support;
 

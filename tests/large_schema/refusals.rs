@@ -1,0 +1,336 @@
+//! Shapes that real schemas have and that cannot be restored today, each with what is said about
+//! it. A test that fails here because its shape works now belongs to the large schema.
+
+use std::fs;
+
+use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
+
+use super::support::Shell;
+
+const HEAD: &str = "\
+version = 1
+[repository]
+url = \"file:repository\"
+[store]
+name = \"tracker\"
+kind = \"postgres\"
+url = { env = \"DATABASE_URL\" }
+[tenancy]
+kind = \"account\"
+column = \"account_id\"
+";
+
+const RESTORE: &str = "reinstate restore account:1 --at latest --confirm account:1";
+
+/// A small database and a shell beside it.
+struct Case {
+    database: TestDatabase<'static>,
+    shell: Shell,
+}
+
+impl Case {
+    fn new(schema: &str, tenancy: &str) -> Self {
+        let cluster = shared_cluster().expect("a PostgreSQL server");
+        let database = cluster.fresh_database().expect("a database");
+        database.psql(schema).expect("make tables");
+        let shell = Shell::new(cluster).with_database(database.name());
+        let path = shell.directory().join("reinstate.toml");
+        fs::write(path, format!("{HEAD}{tenancy}")).expect("write a file");
+        Self { database, shell }
+    }
+
+    /// A snapshot was taken, and the map agrees with all rows; then this happened.
+    fn after(schema: &str, tenancy: &str, incident: &str) -> Self {
+        let case = Self::new(schema, tenancy);
+        case.shell
+            .run("reinstate tenancy check && reinstate init && reinstate capture once");
+        case.database.psql(incident).expect("run SQL");
+        case
+    }
+
+    /// The command ends with this exit code and says this.
+    #[track_caller]
+    fn refuses(&self, command: &str, code: i32, says: &str) {
+        let (found, text) = self.shell.fail(command);
+        assert_eq!(found, Some(code), "{text}");
+        assert!(text.contains(says), "no {says:?} in {text}");
+    }
+
+    #[track_caller]
+    fn restores(&self) {
+        let text = self.shell.run(RESTORE);
+        assert!(text.contains("1 of 1 tenant restored and proven"), "{text}");
+    }
+}
+
+/// Agents have a queue, queues a policy, policies perhaps an agent: without that last key, there
+/// is an order for all of them. Whether it is found depends on the names of the tables.
+#[test]
+fn a_ring_with_a_key_that_may_be_null_is_refused_if_its_names_come_in_another_order() {
+    let ring = |agents: &str, keys: &str| {
+        let schema = format!(
+            "CREATE TABLE {agents} (id int PRIMARY KEY, account_id int NOT NULL, queue_id int NOT NULL);
+             CREATE TABLE policies (id int PRIMARY KEY, account_id int NOT NULL, agent_id int);
+             CREATE TABLE queues (id int PRIMARY KEY, policy_id int NOT NULL);
+             INSERT INTO {agents} SELECT n, n % 3, n FROM generate_series(1, 9) n;
+             INSERT INTO policies SELECT n, n % 3, n FROM generate_series(1, 9) n;
+             INSERT INTO queues SELECT n, n FROM generate_series(1, 9) n;
+             ALTER TABLE {agents} ADD FOREIGN KEY (queue_id) REFERENCES queues {keys};
+             ALTER TABLE policies ADD FOREIGN KEY (agent_id) REFERENCES {agents} {keys};
+             ALTER TABLE queues ADD FOREIGN KEY (policy_id) REFERENCES policies {keys};"
+        );
+        let incident = format!(
+            "SET session_replication_role = replica;
+             DELETE FROM {agents} WHERE account_id = 1;
+             DELETE FROM policies WHERE account_id = 1;
+             DELETE FROM queues WHERE id % 3 = 1;"
+        );
+        let tenancy = "[tenancy.table.queues]\nvia = \"policy_id -> policies.id\"\n";
+        Case::after(&schema, tenancy, &incident)
+    };
+    ring("agents", "DEFERRABLE").restores();
+    ring("workers", "").restores();
+    ring("agents", "").refuses(
+        RESTORE,
+        1,
+        "create rows of queues: foreign keys that can neither wait nor be NULL lead back to it, \
+         and whose its rows are is another table's to say. Make one of those keys DEFERRABLE",
+    );
+}
+
+/// What has no primary key is deleted and created rather than put back, even if it has another
+/// key that is never NULL.
+#[test]
+fn a_changed_row_with_children_is_refused_if_its_only_key_is_a_unique_one() {
+    let case = |key: &str, action: &str| {
+        Case::after(
+            &format!(
+                "CREATE TABLE items (id int NOT NULL {key}, account_id int NOT NULL, name text);
+                 CREATE TABLE parts (id int PRIMARY KEY,
+                     item_id int NOT NULL REFERENCES items (id) {action});
+                 INSERT INTO items SELECT n, n % 3, 'i' FROM generate_series(1, 9) n;
+                 INSERT INTO parts SELECT n, n FROM generate_series(1, 9) n"
+            ),
+            "[tenancy.table.parts]\nvia = \"item_id -> items.id\"\n",
+            "UPDATE items SET name = 'x' WHERE id = 4",
+        )
+    };
+    case("PRIMARY KEY", "").restores();
+    case("UNIQUE", "DEFERRABLE").restores();
+    case("UNIQUE", "").refuses(
+        RESTORE,
+        5,
+        "delete rows of items: update or delete on table \"items\" violates foreign key \
+         constraint \"parts_item_id_fkey\" on table \"parts\"",
+    );
+    case("UNIQUE", "ON DELETE CASCADE").refuses(
+        RESTORE,
+        1,
+        "the store counted other changes than planned in table parts: 0 created, 0 put back, 1 \
+         deleted instead of 0 created, 0 put back, 0 deleted",
+    );
+}
+
+/// The policy that is then recommended changes nothing.
+#[test]
+fn rows_that_are_older_than_a_constraint_they_break_are_refused() {
+    let issues = "CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL, other int);
+         INSERT INTO issues SELECT n, n % 3, 50 + n FROM generate_series(1, 9) n;";
+    for (constraint, says) in [
+        (
+            "FOREIGN KEY (other) REFERENCES issues",
+            "create rows of issues: insert or update on table \"issues\" violates foreign key \
+             constraint \"issues_other_fkey\"",
+        ),
+        (
+            "CHECK (other < 55)",
+            "create rows of issues: new row for relation \"issues\" violates check constraint \
+             \"issues_other_check\"",
+        ),
+    ] {
+        let schema = format!("{issues} ALTER TABLE issues ADD {constraint} NOT VALID");
+        let case = Case::after(&schema, "", "DELETE FROM issues WHERE account_id = 1");
+        case.refuses(RESTORE, 5, says);
+        case.refuses(RESTORE, 5, "plan again with --on-conflict keep-live");
+        let kept = format!("{RESTORE} --on-conflict keep-live");
+        case.refuses(&kept, 5, says);
+        case.refuses(&kept, 5, "plan again with --on-conflict keep-live");
+    }
+}
+
+#[test]
+fn a_tree_of_which_only_the_roots_have_an_account_is_refused() {
+    let case = Case::new(
+        "CREATE TABLE folders (id int PRIMARY KEY, account_id int,
+             parent_id int REFERENCES folders);
+         INSERT INTO folders SELECT n, CASE WHEN n < 4 THEN n END, CASE WHEN n > 3 THEN n - 3 END
+           FROM generate_series(1, 12) n",
+        "[tenancy.table.folders]\nvia = \"parent_id -> folders.id\"\nunowned = \"shared\"\n",
+    );
+    let says = "table folders: its path to the tenant is a circle";
+    case.refuses("reinstate tenancy check", 1, says);
+    case.refuses("reinstate init", 1, says);
+}
+
+/// There is no way to tell the check that these are as they should be. A restore goes on without
+/// them, but then it cannot be taken back.
+#[test]
+fn a_user_who_remembers_an_account_and_an_account_of_an_account_fail_the_check() {
+    let case = Case::new(
+        "CREATE TABLE accounts (id int PRIMARY KEY, reseller_id int REFERENCES accounts);
+         CREATE TABLE users (id int PRIMARY KEY,
+             last_account_id int REFERENCES accounts ON DELETE SET NULL);
+         INSERT INTO accounts VALUES (0, NULL), (1, 0), (2, 0);
+         INSERT INTO users VALUES (1, 1), (2, 2)",
+        "shared = [\"users\"]\n[tenancy.table.accounts]\ncolumn = \"id\"\n",
+    );
+    for says in [
+        "2 rows of one tenant with a row of another: reseller_id -> accounts.id",
+        "2 rows of everybody's with a row of a tenant's: last_account_id -> accounts.id",
+    ] {
+        case.refuses("reinstate tenancy check", 1, says);
+    }
+    case.shell.run("reinstate init && reinstate capture once");
+    let incident = "DELETE FROM accounts WHERE id = 1";
+    case.database.psql(incident).expect("run SQL");
+    let restored = case.shell.run(&format!("{RESTORE} --json"));
+    let (_, job) = restored
+        .split_once("\"type\":\"summary\",\"job\":\"")
+        .expect("a job");
+    let undo = format!("reinstate undo {} --confirm account:1", &job[..8]);
+    let says = "foreign key users_last_account_id_fkey would change or delete rows of users, which \
+                no tenant owns, when rows of accounts change";
+    case.refuses(&undo, 1, says);
+    let user = case
+        .database
+        .psql("SELECT last_account_id FROM users WHERE id = 1");
+    assert_eq!(
+        user.expect("read"),
+        "",
+        "nobody puts a row of everybody's back"
+    );
+}
+
+/// Triggers and functions of an index run under the merge's own search path, and so find no table
+/// and no function that is named without its schema.
+#[test]
+fn code_that_relies_on_the_search_path_is_refused() {
+    let projects = "CREATE TABLE projects (id int PRIMARY KEY, account_id int NOT NULL, name text);
+         INSERT INTO projects SELECT n, n % 3, 'P' || n FROM generate_series(1, 9) n;";
+    let with_trigger = Case::after(
+        &format!(
+            "{projects}
+             CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF (SELECT count(*) FROM projects) > 1000 THEN RAISE 'too many'; END IF;
+                 RETURN NEW; END $$;
+             CREATE TRIGGER look BEFORE INSERT ON projects FOR EACH ROW EXECUTE FUNCTION look()"
+        ),
+        "allowed_triggers = [\"projects.look\"]\n",
+        "DELETE FROM projects WHERE account_id = 1",
+    );
+    let says = "create rows of projects: relation \"projects\" does not exist";
+    with_trigger.refuses(RESTORE, 1, says);
+    let with_index = Case::after(
+        &format!(
+            "{projects}
+             CREATE FUNCTION fold(t text) RETURNS text LANGUAGE sql IMMUTABLE
+                 AS 'SELECT lower(t)';
+             CREATE FUNCTION slug(t text) RETURNS text LANGUAGE sql IMMUTABLE
+                 AS 'SELECT fold(t) || ''-x''';
+             CREATE UNIQUE INDEX ON projects (slug(name))"
+        ),
+        "",
+        "DELETE FROM projects WHERE account_id = 1",
+    );
+    let says = "read the state of 1: function fold(text) does not exist";
+    with_index.refuses(RESTORE, 1, says);
+}
+
+/// Where no foreign key guards them, rows outlive what they belonged to. They are nobody's then,
+/// and in the way of the very rows that they once were; when their parent is back, they would be
+/// there twice. No policy helps.
+#[test]
+fn rows_that_an_incident_left_behind_are_in_the_way() {
+    let issues = "CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL);
+         INSERT INTO issues SELECT n, n % 3 FROM generate_series(1, 9) n;";
+    let incident = "DELETE FROM issues WHERE account_id = 1";
+    let conflicts =
+        "the plan has 3 conflicts, in 1 of 1 tenants, and its policy is to fail on them";
+    let recommended = "next: plan again with --on-conflict keep-live to leave such rows out";
+    let comments = Case::after(
+        &format!(
+            "{issues} CREATE TABLE comments (id int PRIMARY KEY, on_type text NOT NULL,
+                 on_id int NOT NULL);
+             INSERT INTO comments SELECT n, 'Issue', n FROM generate_series(1, 9) n"
+        ),
+        "[tenancy.table.comments]
+         one_of = [{ when = \"on_type = Issue\", via = \"on_id -> issues.id\" }]",
+        incident,
+    );
+    comments.refuses(RESTORE, 5, conflicts);
+    comments.refuses(RESTORE, 5, recommended);
+    comments.refuses(
+        &format!("{RESTORE} --on-conflict keep-live"),
+        1,
+        "table comments would hold 3 rows that are not the expected 0: a trigger or rule of the \
+         store changed them, or somebody wrote in between",
+    );
+    comments.refuses(
+        &format!("{RESTORE} --on-conflict take-snapshot"),
+        5,
+        conflicts,
+    );
+    let views = Case::after(
+        &format!(
+            "{issues} CREATE TABLE page_views (issue_id int, page text);
+             INSERT INTO page_views SELECT n, 'p' FROM generate_series(1, 9) n"
+        ),
+        "[tenancy.table.page_views]\nvia = \"issue_id -> issues.id\"\nunowned = \"shared\"\n",
+        incident,
+    );
+    views.refuses(
+        RESTORE,
+        1,
+        "table page_views would hold 6 rows that are not the expected 3: a trigger or rule of the \
+         store changed them, or somebody wrote in between",
+    );
+}
+
+/// The server itself takes the rows from the account, and gives them to everybody.
+#[test]
+fn rows_whose_only_way_the_server_set_to_null_are_in_the_way() {
+    let case = Case::after(
+        "CREATE TABLE pages (id int PRIMARY KEY, account_id int NOT NULL);
+         CREATE TABLE feedback (id int PRIMARY KEY,
+             page_id int REFERENCES pages ON DELETE SET NULL);
+         INSERT INTO pages SELECT n, n % 3 FROM generate_series(1, 9) n;
+         INSERT INTO feedback SELECT n, n FROM generate_series(1, 9) n",
+        "[tenancy.table.feedback]\nvia = \"page_id -> pages.id\"\nunowned = \"shared\"\n",
+        "DELETE FROM pages WHERE account_id = 1",
+    );
+    let conflicts =
+        "the plan has 3 conflicts, in 1 of 1 tenants, and its policy is to fail on them";
+    case.refuses(RESTORE, 5, conflicts);
+    let forced = format!("{RESTORE} --on-conflict take-snapshot");
+    case.refuses(&forced, 5, conflicts);
+    let kept = format!("{RESTORE} --on-conflict keep-live");
+    let says = "table feedback: 3 rows left out, their places are taken";
+    case.refuses(&kept, 4, says);
+}
+
+/// Kinds that are numbers are not seen to be kinds: nobody is asked to decide.
+#[test]
+fn a_reference_by_the_number_of_a_kind_is_proposed_as_everybodys() {
+    let case = Case::new(
+        "CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL);
+         CREATE TABLE reactions (id int PRIMARY KEY, subject_kind int NOT NULL,
+             subject_id int NOT NULL);
+         INSERT INTO issues SELECT n, n % 3 FROM generate_series(1, 9) n;
+         INSERT INTO reactions SELECT n, 1, n FROM generate_series(1, 9) n",
+        "",
+    );
+    let text = case.shell.run("reinstate tenancy suggest --count");
+    let says = "\"reactions\", # 9 rows; no way to a tenant, and no tenant's row refers to it";
+    assert!(text.contains(says), "{text}");
+    assert!(text.contains(" 0 tables to be decided"), "{text}");
+}
