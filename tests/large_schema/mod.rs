@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use reinstate_testkit::cluster::TestDatabase;
 
 const SPECIAL: &str = include_str!("special.sql");
+const UNCOMMON: &str = include_str!("uncommon.sql");
+const UNCOMMON_ROWS: &str = include_str!("uncommon_rows.sql");
 const DESK: &str = include_str!("desk.sql");
 const HELPERS: &str = include_str!("helpers.sql");
 const SPECIAL_ROWS: &str = include_str!("special_rows.sql");
@@ -52,6 +54,19 @@ const OWNERS: &[(&str, &str)] = &[
     ("billing.invoices", "account_id"),
     ("billing.lines", "account_id"),
     ("billing.plans", "0"),
+    ("key_of_many", "account_id"),
+    ("key_of_float", "account_id"),
+    ("key_of_bytes", "account_id"),
+    ("key_of_range", "account_id"),
+    ("key_of_json", "account_id"),
+    ("key_of_array", "account_id"),
+    ("key_of_row", "account_id"),
+    ("key_of_numeric", "account_id"),
+    ("key_of_interval", "account_id"),
+    ("key_of_text", "account_id"),
+    ("sketches", "account_id"),
+    ("clicks", "account_id"),
+    ("vehicles", "asset_id % 100"),
 ];
 
 /// Whether foreign keys can wait until the end of a transaction.
@@ -80,7 +95,8 @@ pub type Digests = BTreeMap<(u32, String), Digest>;
 /// The application in a database.
 pub struct Application<'c> {
     database: TestDatabase<'c>,
-    /// The tables that hold rows, with SQL that tells whose a row `t` is.
+    /// The tables that hold rows, as SQL names them without what inherits from them, with SQL that
+    /// tells whose a row `t` is.
     owners: BTreeMap<String, String>,
 }
 
@@ -88,13 +104,14 @@ impl<'c> Application<'c> {
     /// Makes the tables and their rows.
     pub fn new(database: TestDatabase<'c>, keys: Keys) -> Self {
         let ordinary = ordinary::tables(SEED);
-        let mut sql = format!("{SPECIAL}{DESK}");
+        let mut sql = format!("{SPECIAL}{UNCOMMON}{DESK}");
         sql.extend(ordinary.iter().map(|table| table.definition.as_str()));
         // Rows come in an order that only keys that wait can bear.
         sql.push_str(&alter_keys(Keys::Deferrable));
         sql.push_str("BEGIN;\nSET CONSTRAINTS ALL DEFERRED;\n");
         sql.push_str(HELPERS);
         sql.push_str(SPECIAL_ROWS);
+        sql.push_str(UNCOMMON_ROWS);
         sql.extend(ordinary.iter().map(|table| table.rows.as_str()));
         sql.push_str("COMMIT;\n");
         if keys == Keys::Immediate {
@@ -236,7 +253,7 @@ fn owners(
     database: &TestDatabase<'_>,
     ordinary: &[ordinary::Ordinary],
 ) -> BTreeMap<String, String> {
-    let sql = "SELECT oid::regclass FROM pg_class
+    let sql = "SELECT CASE relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || oid::regclass FROM pg_class
         WHERE relkind IN ('r', 'p') AND NOT relispartition AND relpersistence <> 't'
           AND relnamespace IN ('public'::regnamespace, 'billing'::regnamespace)";
     let names = database.psql(sql).expect("list the tables");
@@ -248,6 +265,9 @@ fn owners(
             .or_else(|| ordinary().map(|table| table.owner))
             .unwrap_or("id % 100")
     };
-    let pair = |name: &str| (name.to_owned(), owner_of(name).to_owned());
+    let pair = |rows: &str| {
+        let name = rows.strip_prefix("ONLY ").unwrap_or(rows);
+        (rows.to_owned(), owner_of(name).to_owned())
+    };
     names.lines().map(pair).collect()
 }

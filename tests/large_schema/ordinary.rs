@@ -1,7 +1,7 @@
 //! The tables that every application has many of: an id, a parent, some columns.
 
 /// How many there are of them.
-const COUNT: usize = 86;
+const COUNT: usize = 65;
 
 /// The longest way from a table to the account, in references.
 const HOPS_MAX: usize = 6;

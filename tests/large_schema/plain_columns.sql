@@ -1,6 +1,7 @@
 -- The tables with the columns on which nothing else depends, and what spoils their values.
 SELECT relation, string_agg(name || ' = ' || value, ', ') FROM (
-    SELECT a.attrelid::regclass AS relation, quote_ident(a.attname) AS name,
+    SELECT CASE c.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || a.attrelid::regclass AS relation,
+           quote_ident(a.attname) AS name,
            CASE WHEN NOT a.attnotnull AND a.attnum % 2 = 0 THEN 'NULL'
                 WHEN t.oid = ANY ('{text,varchar,bpchar}'::regtype[])
                 THEN format('reverse(%I)', a.attname)
@@ -14,6 +15,7 @@ SELECT relation, string_agg(name || ' = ' || value, ', ') FROM (
       JOIN pg_type t ON t.oid = a.atttypid
       LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
      WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+       AND t.typtype <> 'd'
        AND c.relnamespace IN ('public'::regnamespace, 'billing'::regnamespace)
        AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND a.attidentity = ''
        AND a.attname !~ '(^|_)(id|type|kind)$' AND NOT a.attnum = ANY (coalesce(p.partattrs, ''))
