@@ -62,7 +62,7 @@ fn accounts_come_back(keys: Keys) {
         assert!(rows_of(&application.digests(), &DELETED).is_empty());
     });
     comes_back(&operator, &application, || {
-        application.damage(&DELETED, keys)
+        application.damage(&DELETED, keys);
     });
     new_rows_get_new_ids(&application);
 }

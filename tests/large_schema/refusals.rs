@@ -334,3 +334,158 @@ fn a_reference_by_the_number_of_a_kind_is_proposed_as_everybodys() {
     assert!(text.contains(says), "{text}");
     assert!(text.contains(" 0 tables to be decided"), "{text}");
 }
+
+/// What a unique index needs is looked for in what a restore sends, where generated columns are
+/// left out.
+#[test]
+fn a_unique_index_over_a_generated_column_is_refused() {
+    let case = |index: &str| {
+        Case::after(
+            &format!(
+                "CREATE TABLE people (id int PRIMARY KEY, account_id int NOT NULL, email text,
+                     folded text GENERATED ALWAYS AS (lower(email)) STORED);
+                 CREATE UNIQUE INDEX ON people {index};
+                 INSERT INTO people SELECT n, n % 3, 'E' || n FROM generate_series(1, 9) n"
+            ),
+            "",
+            "DELETE FROM people WHERE account_id = 1",
+        )
+    };
+    case("(lower(email))").restores();
+    for index in [
+        "(folded)",
+        "(account_id, folded) WHERE id > 0",
+        "(email) WHERE folded <> ''",
+    ] {
+        case(index).refuses(
+            RESTORE,
+            1,
+            "look for rows of others in table people: column \"folded\" does not exist",
+        );
+    }
+}
+
+/// Nor do foreign keys of generated columns count when tables are put in order.
+#[test]
+fn a_foreign_key_of_a_generated_column_does_not_put_its_parent_first() {
+    let case = Case::after(
+        "CREATE TABLE tasks (id int PRIMARY KEY, account_id int NOT NULL, number int NOT NULL,
+             home int GENERATED ALWAYS AS (account_id) STORED);
+         CREATE TABLE trips (account_id int, number int, PRIMARY KEY (account_id, number));
+         INSERT INTO trips SELECT n % 3, n FROM generate_series(1, 9) n;
+         INSERT INTO tasks SELECT n, n % 3, n FROM generate_series(1, 9) n;
+         ALTER TABLE tasks ADD FOREIGN KEY (home, number) REFERENCES trips",
+        "",
+        "DELETE FROM tasks WHERE account_id = 1; DELETE FROM trips WHERE account_id = 1",
+    );
+    let says = "create rows of tasks: insert or update on table \"tasks\" violates foreign key \
+                constraint \"tasks_home_number_fkey\"";
+    case.refuses(RESTORE, 5, says);
+}
+
+/// It writes no row but its own, as the message about triggers asks, but it writes another value.
+#[test]
+fn a_trigger_that_notes_the_time_of_a_change_is_refused_although_it_is_allowed() {
+    let schema = "CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL, note text,
+             updated_at timestamptz NOT NULL DEFAULT '2025-01-01');
+         INSERT INTO issues SELECT n, n % 3 FROM generate_series(1, 9) n;
+         CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN NEW.updated_at := now(); RETURN NEW; END';
+         CREATE TRIGGER touch BEFORE UPDATE ON issues FOR EACH ROW EXECUTE FUNCTION touch()";
+    let change = "UPDATE issues SET note = 'x' WHERE account_id = 1";
+    let says = "trigger or rule issues.touch would fire: if it changes no rows but the one it \
+                fires for, add \"issues.touch\" to allowed_triggers";
+    Case::after(schema, "", change).refuses(RESTORE, 1, says);
+    let allowed = "allowed_triggers = [\"issues.touch\"]\n";
+    let case = Case::after(schema, allowed, change);
+    case.refuses(
+        RESTORE,
+        1,
+        "table issues would hold 3 rows that are not the expected 3: a trigger or rule of the \
+         store changed them, or somebody wrote in between",
+    );
+    // Nor may it be kept from firing for the one who restores.
+    let quiet = "$DATABASE_URL&options=-c%20session_replication_role%3Dreplica";
+    case.refuses(
+        &format!("DATABASE_URL=\"{quiet}\" {RESTORE}"),
+        1,
+        "session_replication_role is replica, so that foreign keys and triggers would not fire",
+    );
+}
+
+/// The policy that is then recommended changes nothing.
+#[test]
+fn a_row_of_everybodys_that_is_gone_keeps_the_whole_account_from_coming_back() {
+    let case = Case::after(
+        "CREATE TABLE plans (id int PRIMARY KEY);
+         CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL, plan_id int REFERENCES plans);
+         INSERT INTO plans SELECT n FROM generate_series(1, 9) n;
+         INSERT INTO issues SELECT n, n % 3, n FROM generate_series(1, 9) n",
+        "shared = [\"plans\"]\n",
+        "DELETE FROM issues WHERE account_id = 1; DELETE FROM plans WHERE id = 4",
+    );
+    for policy in ["fail", "keep-live"] {
+        case.refuses(
+            &format!("{RESTORE} --on-conflict {policy}"),
+            5,
+            "create rows of issues: insert or update on table \"issues\" violates foreign key \
+             constraint \"issues_plan_id_fkey\"",
+        );
+    }
+}
+
+/// One statement for both tables would do, as it does where no key may be NULL.
+#[test]
+fn a_key_that_is_null_for_a_while_breaks_a_constraint_that_looks_at_it() {
+    for constraint in [
+        "CHECK (head IS NOT NULL OR name = 'new')",
+        "UNIQUE NULLS NOT DISTINCT (account_id, head)",
+    ] {
+        let case = |keys: &str| {
+            Case::after(
+                &format!(
+                    "CREATE TABLE crews (id int PRIMARY KEY, account_id int NOT NULL, name text,
+                         head int, CONSTRAINT has_head {constraint});
+                     CREATE TABLE staff (id int PRIMARY KEY, account_id int NOT NULL,
+                         crew_id int NOT NULL);
+                     INSERT INTO crews SELECT n, n % 3, 'c', n FROM generate_series(1, 9) n;
+                     INSERT INTO staff SELECT n, n % 3, n FROM generate_series(1, 9) n;
+                     ALTER TABLE crews ADD FOREIGN KEY (head) REFERENCES staff {keys};
+                     ALTER TABLE staff ADD FOREIGN KEY (crew_id) REFERENCES crews {keys}"
+                ),
+                "",
+                "SET session_replication_role = replica;
+                 DELETE FROM crews WHERE account_id = 1; DELETE FROM staff WHERE account_id = 1",
+            )
+        };
+        case("DEFERRABLE").restores();
+        case("").refuses(RESTORE, 5, "create rows of crews: ");
+        case("").refuses(RESTORE, 5, "constraint \"has_head\"");
+    }
+}
+
+/// A snapshot is of no use for as long as any table is not as it was then, not even if the table
+/// is new and somebody else's.
+#[test]
+fn a_column_or_a_table_that_came_after_the_snapshot_is_refused() {
+    for (migration, says) in [
+        (
+            "ALTER TABLE issues ADD note text",
+            "the columns of table issues changed",
+        ),
+        (
+            "CREATE TABLE plans (id int PRIMARY KEY, account_id int)",
+            "table plans was added",
+        ),
+    ] {
+        let case = Case::after(
+            "CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL);
+             INSERT INTO issues SELECT n, n % 3 FROM generate_series(1, 9) n",
+            "",
+            &format!("DELETE FROM issues WHERE account_id = 1; {migration}"),
+        );
+        let says =
+            format!("the live tables differ from the snapshot's: {says}. Nothing was written");
+        case.refuses(RESTORE, 1, &says);
+    }
+}
