@@ -55,7 +55,8 @@ fn accounts_come_back(keys: Keys) {
     let role = format!("restorer_{}", application.database());
     application.make_role(&role);
     let operator = Operator { shell, role };
-    operator.run("reinstate capture once");
+    operator.run("reinstate capture once && reinstate verify");
+    whose_rows_they_are(&operator, &application);
 
     comes_back(&operator, &application, || {
         application.delete(&DELETED, keys);
@@ -65,6 +66,7 @@ fn accounts_come_back(keys: Keys) {
         application.damage(&DELETED, keys);
     });
     new_rows_get_new_ids(&application);
+    a_neighbour_that_is_rewritten_is_seen(&application);
 }
 
 /// Whoever restores: no superuser.
@@ -80,6 +82,21 @@ impl Operator {
             "export DATABASE_URL=\"${{DATABASE_URL%user=*}}user={}\"; {script}",
             self.role
         ))
+    }
+}
+
+/// The snapshot has as many rows of each account as can be told without following a key.
+fn whose_rows_they_are(operator: &Operator, application: &Application<'_>) {
+    let mut counts = BTreeMap::<u32, u64>::new();
+    for ((owner, _), digest) in application.digests() {
+        *counts.entry(owner).or_default() += digest.count;
+    }
+    let text = operator.run("reinstate tenants --json");
+    assert_eq!(counts.remove(&EVERYBODY).map(|count| count > 0), Some(true));
+    assert_eq!(counts.len(), 12);
+    for (account, count) in counts {
+        let says = format!("\"tenant\":\"account:{account}\",\"rows\":{count},");
+        assert!(text.contains(&says), "no {says} in {text}");
     }
 }
 
@@ -112,6 +129,8 @@ fn comes_back(operator: &Operator, application: &Application<'_>, incident: impl
 
     // Restored, there is nothing left to write.
     let again = restore_all(operator);
+    let differences = "reinstate diff account:3@latest --detailed-exitcode";
+    operator.run(differences);
     let nothing = "\"create\":0,\"put_back\":0,\"delete\":0";
     assert!(again.contains(nothing), "{again}");
     assert!(again.contains("\"rows_changed\":0"), "{again}");
@@ -206,5 +225,21 @@ fn new_rows_get_new_ids(application: &Application<'_>) {
              RETURNING id > (SELECT max(id) FROM {table})"
         );
         assert_eq!(application.psql(&sql), "t", "{table}");
+    }
+}
+
+/// What the tests above compare would tell, had a restore written a row as it was before.
+fn a_neighbour_that_is_rewritten_is_seen(application: &Application<'_>) {
+    let mut before = application.digests();
+    for change in [
+        "UPDATE issues SET title = title WHERE id = 101",
+        "UPDATE page_views SET path = path WHERE ctid = (SELECT min(ctid) FROM page_views)",
+        "UPDATE users SET name = name WHERE id = 100",
+        "UPDATE visits SET day = day WHERE id = 4005",
+    ] {
+        application.psql(change);
+        let after = application.digests();
+        assert_ne!(neighbours(&after), neighbours(&before), "{change}");
+        before = after;
     }
 }

@@ -489,3 +489,40 @@ fn a_column_or_a_table_that_came_after_the_snapshot_is_refused() {
         case.refuses(RESTORE, 1, &says);
     }
 }
+
+/// What hangs on a row that is left out is not left out with it.
+#[test]
+fn keeping_a_row_in_the_way_does_not_help_if_others_refer_to_it() {
+    let case = Case::after(
+        "CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL);
+         CREATE TABLE steps (id int PRIMARY KEY, issue_id int NOT NULL REFERENCES issues);
+         INSERT INTO issues SELECT n, n % 3 FROM generate_series(1, 9) n;
+         INSERT INTO steps SELECT n, n FROM generate_series(1, 9) n",
+        "[tenancy.table.steps]\nvia = \"issue_id -> issues.id\"\n",
+        "DELETE FROM steps WHERE issue_id % 3 = 1; DELETE FROM issues WHERE account_id = 1;
+         INSERT INTO issues VALUES (4, 2)",
+    );
+    let says = "next: plan again with --on-conflict keep-live to leave such rows out";
+    case.refuses(RESTORE, 5, says);
+    let says = "create rows of steps: the server changed 2 of 3 rows: the others are not the \
+                tenant's, or a trigger or rule kept them";
+    let kept = format!("{RESTORE} --on-conflict keep-live");
+    case.refuses(&kept, 1, says);
+}
+
+/// Not a refusal, but no less wrong: the sequence is at 9, and gets the value of the key that was
+/// computed from 7. With every restore it is raised a hundredfold again.
+#[test]
+fn a_sequence_of_which_a_default_takes_a_multiple_is_raised_too_far() {
+    let case = Case::after(
+        "CREATE SEQUENCE numbers;
+         CREATE TABLE orders (id int PRIMARY KEY DEFAULT nextval('numbers') * 100,
+             account_id int NOT NULL);
+         INSERT INTO orders (account_id) SELECT n % 3 FROM generate_series(1, 9) n",
+        "",
+        "DELETE FROM orders WHERE account_id = 1",
+    );
+    let text = case.shell.run(&format!("{RESTORE} --json"));
+    let says = "\"sequences_raised\":[[\"numbers\",9,700]]";
+    assert!(text.contains(says), "{text}");
+}
