@@ -9,5 +9,6 @@ CREATE FUNCTION pg_temp.odd_text(number bigint) RETURNS text LANGUAGE sql IMMUTA
     SELECT (ARRAY[
         'plain', '', ' ', E'tab\tline\nreturn\rbackslash\\', E'\\N', E'\\.', 'NULL', '{"a": [1]}',
         E'\u0001\u001f\u007f\u0080\u200b\ufeff', E'e\u0301 \u00e9 \u202eabc \U0001F468\u200d\U0001F469',
-        'it''s "quoted", (so) {it} $is$ %d', repeat('long ', 500), E'\uffff\U0010ffff', '<&>;--/*'
-    ])[number % 14 + 1] || CASE WHEN number % 3 = 0 THEN '' ELSE number::text END $$;
+        'it''s "quoted", (so) {it} $is$ %d', repeat('long ', 500), E'\uffff\U0010ffff', '<&>;--/*',
+        (SELECT string_agg(chr(n), '') FROM generate_series(1, 383) n)
+    ])[number % 15 + 1] || CASE WHEN number % 3 = 0 THEN '' ELSE number::text END $$;

@@ -150,11 +150,11 @@ fn table(numbers: &mut Numbers, earlier: &[Ordinary], name: String) -> Ordinary 
         .filter(|table| table.is_parent && table.hops.is_some_and(|hops| hops < HOPS_MAX))
         .collect();
     let kind = numbers.below(100);
-    let has_account_in_key = kind < 8;
+    let has_account_in_key = kind < 6;
     if has_account_in_key {
         parts.add("account_id", "bigint NOT NULL REFERENCES accounts", "a");
         parts.add("number", "int NOT NULL", "n");
-    } else if kind < 12 {
+    } else if kind < 14 {
         parts.hops = None;
         parts.add("id", id_column(numbers), "n * 100");
     } else {
@@ -162,7 +162,7 @@ fn table(numbers: &mut Numbers, earlier: &[Ordinary], name: String) -> Ordinary 
     }
     match numbers.pick(&owned) {
         _ if parts.hops.is_none() || has_account_in_key => (),
-        Some(parent) if kind >= 22 => parts.add_parent(parent, "parent", true),
+        Some(parent) if kind >= 18 => parts.add_parent(parent, "parent", true),
         _ => parts.add("account_id", "bigint NOT NULL REFERENCES accounts", "a"),
     }
     // A second parent says nothing about the owner: its key may be NULL.
