@@ -46,7 +46,8 @@ fn accounts_come_back(keys: Keys) {
     let database = cluster.fresh_database().expect("a database");
     let application = Application::new(database, keys);
     assert_eq!(application.tables().count(), TABLE_COUNT);
-    let row_count: u64 = application.digests().values().map(|d| d.count).sum();
+    let before = application.digests();
+    let row_count: u64 = before.values().map(|digest| digest.count).sum();
     assert!((20_000..40_000).contains(&row_count), "{row_count} rows");
 
     let shell = Shell::new(cluster).with_database(application.database());
@@ -56,17 +57,26 @@ fn accounts_come_back(keys: Keys) {
     application.make_role(&role);
     let operator = Operator { shell, role };
     operator.run("reinstate capture once && reinstate verify");
-    whose_rows_they_are(&operator, &application);
+    whose_rows_they_are(&operator, &before);
 
-    comes_back(&operator, &application, || {
+    let deleted = comes_back(&operator, &application, &before, || {
         application.delete(&DELETED, keys);
-        assert!(rows_of(&application.digests(), &DELETED).is_empty());
     });
-    comes_back(&operator, &application, || {
+    assert!(rows_of(&deleted, &DELETED).is_empty());
+    comes_back(&operator, &application, &before, || {
         application.damage(&DELETED, keys);
     });
+
+    // Restored, there is nothing left to write.
+    let after = application.digests();
+    let again = restore_all(&operator);
+    let nothing = "\"create\":0,\"put_back\":0,\"delete\":0";
+    assert!(again.contains(nothing), "{again}");
+    assert!(again.contains("\"rows_changed\":0"), "{again}");
+    assert_eq!(application.digests(), after);
+    operator.run("reinstate diff account:3@latest --detailed-exitcode");
+    rewritten_neighbours_are_seen(&application, &before);
     new_rows_get_new_ids(&application);
-    a_neighbour_that_is_rewritten_is_seen(&application);
 }
 
 /// Whoever restores: no superuser.
@@ -86,10 +96,10 @@ impl Operator {
 }
 
 /// The snapshot has as many rows of each account as can be told without following a key.
-fn whose_rows_they_are(operator: &Operator, application: &Application<'_>) {
+fn whose_rows_they_are(operator: &Operator, digests: &Digests) {
     let mut counts = BTreeMap::<u32, u64>::new();
-    for ((owner, _), digest) in application.digests() {
-        *counts.entry(owner).or_default() += digest.count;
+    for ((owner, _), digest) in digests {
+        *counts.entry(*owner).or_default() += digest.count;
     }
     let text = operator.run("reinstate tenants --json");
     assert_eq!(counts.remove(&EVERYBODY).map(|count| count > 0), Some(true));
@@ -101,40 +111,37 @@ fn whose_rows_they_are(operator: &Operator, application: &Application<'_>) {
 }
 
 /// The accounts are what they were before an incident, and again after the restore was taken back
-/// and repeated. Of everybody else's rows none is written.
-fn comes_back(operator: &Operator, application: &Application<'_>, incident: impl FnOnce()) {
-    let before = application.digests();
+/// and repeated. Of everybody else's rows none is written. Returns what the incident left.
+fn comes_back(
+    operator: &Operator,
+    application: &Application<'_>,
+    before: &Digests,
+    incident: impl FnOnce(),
+) -> Digests {
     incident();
     let spoilt = application.digests();
-    assert_ne!(rows_of(&spoilt, &DELETED), rows_of(&before, &DELETED));
-    assert_eq!(neighbours(&spoilt), neighbours(&before));
+    assert_ne!(rows_of(&spoilt, &DELETED), rows_of(before, &DELETED));
+    assert_eq!(neighbours(&spoilt), neighbours(before));
 
     let output = restore_all(operator);
-    let after = application.digests();
-    assert_eq!(rows_of(&after, &DELETED), rows_of(&before, &DELETED));
-    assert_eq!(neighbours(&after), neighbours(&before));
     for account in DELETED {
         let outcome = format!("\"tenant\":\"account:{account}\",\"verdict\":\"restored\"");
         assert!(output.contains(&outcome), "{output}");
     }
+    let after = application.digests();
+    assert_eq!(rows_of(&after, &DELETED), rows_of(before, &DELETED));
+    assert_eq!(neighbours(&after), neighbours(before));
 
     undo(operator, &output);
     let undone = application.digests();
     assert_eq!(rows_of(&undone, &DELETED), rows_of(&spoilt, &DELETED));
-    assert_eq!(neighbours(&undone), neighbours(&before));
+    assert_eq!(neighbours(&undone), neighbours(before));
+
     restore_all(operator);
     let after = application.digests();
-    assert_eq!(rows_of(&after, &DELETED), rows_of(&before, &DELETED));
-    assert_eq!(neighbours(&after), neighbours(&before));
-
-    // Restored, there is nothing left to write.
-    let again = restore_all(operator);
-    let differences = "reinstate diff account:3@latest --detailed-exitcode";
-    operator.run(differences);
-    let nothing = "\"create\":0,\"put_back\":0,\"delete\":0";
-    assert!(again.contains(nothing), "{again}");
-    assert!(again.contains("\"rows_changed\":0"), "{again}");
-    assert_eq!(application.digests(), after);
+    assert_eq!(rows_of(&after, &DELETED), rows_of(before, &DELETED));
+    assert_eq!(neighbours(&after), neighbours(before));
+    spoilt
 }
 
 /// Writes the configuration as a user would: what is proposed, after some of it was decided.
@@ -228,18 +235,23 @@ fn new_rows_get_new_ids(application: &Application<'_>) {
     }
 }
 
-/// What the tests above compare would tell, had a restore written a row as it was before.
-fn a_neighbour_that_is_rewritten_is_seen(application: &Application<'_>) {
-    let mut before = application.digests();
-    for change in [
-        "UPDATE issues SET title = title WHERE id = 101",
-        "UPDATE page_views SET path = path WHERE ctid = (SELECT min(ctid) FROM page_views)",
-        "UPDATE users SET name = name WHERE id = 100",
-        "UPDATE visits SET day = day WHERE id = 4005",
-    ] {
-        application.psql(change);
-        let after = application.digests();
-        assert_ne!(neighbours(&after), neighbours(&before), "{change}");
-        before = after;
-    }
+/// What is compared would tell, had a restore written a row of somebody else as it was before.
+fn rewritten_neighbours_are_seen(application: &Application<'_>, before: &Digests) {
+    application.psql(
+        "UPDATE issues SET title = title WHERE id = 101;
+         UPDATE page_views SET path = path WHERE path = '/';
+         UPDATE visits SET day = day WHERE id = 4005;",
+    );
+    let (before, after) = (neighbours(before), neighbours(&application.digests()));
+    let rewritten: Vec<(u32, &str)> = after
+        .iter()
+        .filter(|(place, digest)| before.get(*place) != Some(*digest))
+        .map(|((owner, table), _)| (*owner, table.as_str()))
+        .collect();
+    let expected = [
+        (EVERYBODY, "ONLY page_views"),
+        (1, "ONLY issues"),
+        (5, "visits"),
+    ];
+    assert_eq!(rewritten, expected);
 }
