@@ -3,8 +3,8 @@
 
 #[path = "large_schema/mod.rs"]
 mod fixture;
-#[path = "large_schema/refusals.rs"]
-mod refusals;
+#[path = "large_schema/shapes.rs"]
+mod shapes;
 #[expect(dead_code, reason = "other tests of this package use the rest")]
 mod support;
 
@@ -52,7 +52,7 @@ fn accounts_come_back(keys: Keys) {
 
     let shell = Shell::new(cluster).with_database(application.database());
     find_the_map(&shell);
-    shell.run("reinstate init");
+    shell.run("reinstate init && reinstate guard install");
     let role = format!("restorer_{}", application.database());
     application.make_role(&role);
     let operator = Operator { shell, role };

@@ -123,18 +123,23 @@ fn classify(error: &anyhow::Error) -> (Exit, &'static str, String) {
         } else {
             continue;
         };
-        // What the store's own rules refuse is in no plan's list of conflicts.
-        let by_store =
-            kind == ErrorKind::Conflict && error.chain().any(<dyn StdError>::is::<StoreError>);
-        let next = if by_store {
-            "see to what the store refuses, then make a new plan"
-        } else {
-            next_step(kind)
-        };
+        let next = next_step_of(kind, error.chain());
         return (Exit::of(kind), kind_name(kind), next.to_owned());
     }
     let next = next_step(ErrorKind::Other).to_owned();
     (Exit::Other, kind_name(ErrorKind::Other), next)
+}
+
+/// What to do next about an error of this kind that these caused.
+pub fn next_step_of<'e>(
+    kind: ErrorKind,
+    mut chain: impl Iterator<Item = &'e (dyn StdError + 'static)>,
+) -> &'static str {
+    // What the store's own rules refuse is in no plan's list of conflicts.
+    if kind == ErrorKind::Conflict && chain.any(<dyn StdError>::is::<StoreError>) {
+        return "see to what the store refuses, then make a new plan";
+    }
+    next_step(kind)
 }
 
 /// How an error ends the process.

@@ -98,6 +98,7 @@ impl Holders<'_> {
     ) -> Result<(), StoreError> {
         let schema = self.catalog.schema.table(self.table);
         let operation = format!("look for rows in the way in table {}", schema.name);
+        // What an expression needs is not looked at: all columns.
         let every = || (0..).map(ColumnIndex).take(schema.columns.len()).collect();
         let mut columns: Vec<ColumnIndex> = index.columns.clone().unwrap_or_else(every);
         if whose != Whose::Others {
@@ -169,6 +170,12 @@ impl Holders<'_> {
             let column = &relation.columns[column.get()];
             format!("u.v{place}::{} AS {}", column.type_sql, quote(&column.name))
         });
+        let generated: String = relation
+            .generated
+            .iter()
+            .filter(|_| index.columns.is_none())
+            .map(|(name, expression)| format!(", ({expression}) AS {}", quote(name)))
+            .collect();
         let expressions = index.expressions.iter().zip(1..);
         let expressions = expressions
             .map(|(expression, place): (_, usize)| {
@@ -192,7 +199,9 @@ impl Holders<'_> {
         Ok(Some(format!(
             "SELECT DISTINCT {} FROM (
                  SELECT s.*, {expressions} FROM (
-                     SELECT u.{ORDINAL}, {} FROM unnest({}) WITH ORDINALITY AS u({}, {ORDINAL})) s{predicate}) w
+                     SELECT v.*{generated} FROM (
+                         SELECT u.{ORDINAL}, {}
+                           FROM unnest({}) WITH ORDINALITY AS u({}, {ORDINAL})) v) s{predicate}) w
                JOIN (SELECT t.*, {expressions} FROM {} AS t{predicate}) t ON {}{}
               WHERE {} ORDER BY 1",
             found.join(", "),

@@ -1,12 +1,13 @@
 //! How a run came out: a line for each tenant, a summary, and the exit.
 
+use anyhow::Chain;
 use reinstate::{IsolationReport, PlanDescription, TenantOutcome, Verdict};
 use reinstate_core::{ErrorKind, Owner};
 use serde::Serialize;
 
 use crate::console::Console;
-use crate::exit::{Exit, kind_name, next_step};
-use crate::failure::{Failure, one_line};
+use crate::exit::{Exit, kind_name};
+use crate::failure::{Failure, next_step_of, one_line};
 use crate::render::{count, counted, findings, outcome_line, outcome_record, tenant};
 
 /// How many changed owners are named.
@@ -97,7 +98,7 @@ fn show_outcome(report: &Report<'_>, outcome: &TenantOutcome) {
         exit_code: Exit::of(kind).code(),
         kind: kind_name(kind),
         message: one_line(error),
-        next: next_step(kind),
+        next: next_step_of(kind, Chain::new(error)),
     });
 }
 
@@ -256,9 +257,8 @@ fn failure(report: &Report<'_>, exit: Exit, is_isolated: bool) -> Failure {
             .iter()
             .filter_map(|outcome| outcome.result.as_ref().err())
     };
-    let kind = errors()
-        .next()
-        .map_or(ErrorKind::Unverified, reinstate::Error::kind);
+    let first_error = errors().next();
+    let kind = first_error.map_or(ErrorKind::Unverified, reinstate::Error::kind);
     if failed.is_empty() && !is_isolated {
         let message = "isolation is not proven: other tenants hold other rows than before. \
                        Their own users may have written meanwhile; the digests cannot tell";
@@ -290,7 +290,8 @@ fn failure(report: &Report<'_>, exit: Exit, is_isolated: bool) -> Failure {
     } else if exit == Exit::Unproven {
         format!("reinstate verify {job}, or take it back: reinstate undo {job}")
     } else {
-        next_step(kind).to_owned()
+        let chain = first_error.into_iter().flat_map(|error| Chain::new(error));
+        next_step_of(kind, chain).to_owned()
     };
     let name = if exit == Exit::Partial {
         "partial"

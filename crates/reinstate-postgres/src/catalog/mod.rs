@@ -43,6 +43,8 @@ pub(crate) struct CatalogTable {
     pub partition_oids: Vec<u32>,
     /// In the order of the schema's columns.
     pub columns: Vec<CatalogColumn>,
+    /// Columns that the server computes, which do not travel, with their expressions.
+    pub generated: Vec<(String, String)>,
     /// What compares each column of the primary key, as SQL operators.
     pub key_operators: Vec<String>,
     /// For each reference that leads towards the owner, what compares its columns, the parent's

@@ -88,6 +88,16 @@ pub(super) fn columns(session: &Session) -> Result<Vec<Row>, StoreError> {
     session.rows("read the catalogue of columns", &sql, &[])
 }
 
+/// Generated columns, with the expression that each is computed by.
+pub(super) fn generated_columns(session: &Session) -> Result<Vec<Row>, StoreError> {
+    let sql = "SELECT a.attrelid, a.attname::text, pg_get_expr(d.adbin, d.adrelid)
+                 FROM pg_attribute a
+                 JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+                WHERE a.attgenerated <> '' AND NOT a.attisdropped
+                ORDER BY a.attrelid, a.attnum";
+    session.rows("read the catalogue of generated columns", sql, &[])
+}
+
 pub(super) fn unique_indexes(session: &Session) -> Result<Vec<Row>, StoreError> {
     let sql = format!(
         "SELECT i.indrelid, x.relname::text, i.indisprimary, i.indnullsnotdistinct,
@@ -167,7 +177,10 @@ pub(super) fn sequences(session: &Session) -> Result<Vec<Row>, StoreError> {
            SELECT f.adrelid, f.adnum::int4, d.refobjid
              FROM pg_attrdef f
              JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
-            WHERE d.refclassid = 'pg_class'::regclass)
+            WHERE d.refclassid = 'pg_class'::regclass
+              -- Of any other expression nobody knows which of its numbers a value came from.
+              AND pg_get_expr(f.adbin, f.adrelid)
+                  ~ '^[(]?nextval[(]''[^'']*''::regclass[)][)]?(::[a-z ]+)?$')
          SELECT u.relation, u.number, n.nspname::text, c.relname::text, s.seqincrement, s.seqmax,
                 s.seqstart,
                 CASE WHEN has_schema_privilege(n.oid, 'USAGE')

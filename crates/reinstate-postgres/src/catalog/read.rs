@@ -88,6 +88,7 @@ pub(crate) fn read_drafts(session: &Session) -> Result<Drafts, StoreError> {
         );
     }
     read_columns(session, &mut tables, &partitions)?;
+    read_generated(session, &mut tables, &partitions)?;
     read_indexes(session, &mut tables, &partitions)?;
     let keys = read_foreign_keys(session, &tables, &partitions)?;
     read_triggers(session, &mut tables, &partitions)?;
@@ -119,6 +120,7 @@ fn read_tables(session: &Session) -> Result<Vec<Draft>, StoreError> {
                 is_partitioned: get(&row, 3)?,
                 partition_oids: get(&row, 6)?,
                 columns: Vec::new(),
+                generated: Vec::new(),
                 key_operators: Vec::new(),
                 way_operators: Vec::new(),
                 refuses_unowned: false,
@@ -184,6 +186,20 @@ fn read_columns(
             is_deterministic: get(&row, 6)?,
             tenant_type,
         });
+    }
+    Ok(())
+}
+
+fn read_generated(
+    session: &Session,
+    drafts: &mut [Draft],
+    tables: &Partitions,
+) -> Result<(), StoreError> {
+    for row in query::generated_columns(session)? {
+        if let Some(draft) = draft_of(drafts, tables, get(&row, 0)?) {
+            let column = (get(&row, 1)?, get(&row, 2)?);
+            draft.catalog.generated.push(column);
+        }
     }
     Ok(())
 }
