@@ -303,6 +303,12 @@ pub trait LiveView: Send {
         Ok((now == type_name).then_some(Fit::Every))
     }
 
+    /// Whether the column counts something for the tenant, so that it may be raised and never
+    /// lowered.
+    fn is_counter(&self, _table: TableIndex, _column: ColumnIndex) -> bool {
+        false
+    }
+
     /// What a row that was written before this column was added holds in it.
     ///
     /// # Errors

@@ -22,6 +22,15 @@ pub struct TenancyMap {
     pub tables: BTreeMap<String, TableRule>,
     /// Triggers and rules, as `table.trigger`, that may fire when a merge writes.
     pub allowed_triggers: Vec<String>,
+    /// Columns, as `accounts.next_number`, that count something for a tenant: a row that is put back
+    /// keeps the greater of its two values, so that no number is given away again.
+    pub counters: Vec<String>,
+    /// Sequences that each tenant has of its own, by their names with `{tenant}` in them, and the
+    /// column, as `issues.number`, that they are for: raised to what is restored.
+    pub sequences: BTreeMap<String, String>,
+    /// Foreign keys, by their columns as `users.last_account_id`, that may lead to rows of another
+    /// tenant, or from rows of everybody to a tenant's.
+    pub crossing: Vec<String>,
     /// Schemas in which triggers, and functions that indexes and defaults call, look for what they
     /// name without a schema. None: they find only what the server itself brings.
     pub search_path: Vec<String>,
@@ -106,6 +115,9 @@ impl TenancyMap {
             excluded: Vec::new(),
             tables: BTreeMap::new(),
             allowed_triggers: Vec::new(),
+            crossing: Vec::new(),
+            counters: Vec::new(),
+            sequences: BTreeMap::new(),
             search_path: Vec::new(),
         }
     }

@@ -146,6 +146,10 @@ impl LiveView for PostgresView {
         Ok(drift::fit(&self.moment.catalog, type_name, table, column))
     }
 
+    fn is_counter(&self, table: TableIndex, column: ColumnIndex) -> bool {
+        self.moment.catalog.tables[table.get()].columns[column.get()].is_counter
+    }
+
     fn filling(&self, table: TableIndex, column: ColumnIndex) -> Result<Filling, StoreError> {
         drift::filling(&self.session, &self.moment.catalog, table, column)
     }

@@ -54,6 +54,12 @@ struct Tenancy {
     #[serde(default)]
     search_path: Vec<String>,
     #[serde(default)]
+    crossing: Vec<String>,
+    #[serde(default)]
+    counters: Vec<String>,
+    #[serde(default)]
+    sequences: BTreeMap<String, String>,
+    #[serde(default)]
     table: BTreeMap<String, Table>,
 }
 
@@ -205,11 +211,13 @@ fn check_store(
             let tenancy = tenancy.ok_or("the section [tenancy] is missing")?;
             let tenancy = tenancy.check_postgres()?;
             let unguarded = store.unguarded.unwrap_or(false);
-            Ok(StoreConfiguration::Postgres(PostgresConfiguration {
-                url,
-                tenancy,
-                unguarded,
-            }))
+            Ok(StoreConfiguration::Postgres(Box::new(
+                PostgresConfiguration {
+                    url,
+                    tenancy,
+                    unguarded,
+                },
+            )))
         }
         other => Err(format!(
             "store.kind {other:?}: expected \"embedded\" or \"postgres\""
@@ -226,6 +234,9 @@ impl Tenancy {
             ("table", !self.table.is_empty()),
             ("allowed_triggers", !self.allowed_triggers.is_empty()),
             ("search_path", !self.search_path.is_empty()),
+            ("crossing", !self.crossing.is_empty()),
+            ("counters", !self.counters.is_empty()),
+            ("sequences", !self.sequences.is_empty()),
         ];
         match surplus.iter().find(|(_, is_there)| *is_there) {
             Some((key, _)) => Err(format!(
@@ -267,6 +278,9 @@ impl Tenancy {
         map.tables = tables;
         map.allowed_triggers = self.allowed_triggers;
         map.search_path = self.search_path;
+        map.crossing = self.crossing;
+        map.counters = self.counters;
+        map.sequences = self.sequences;
         Ok(map)
     }
 }

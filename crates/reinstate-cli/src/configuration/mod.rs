@@ -41,7 +41,7 @@ pub enum StoreConfiguration {
         path: PathBuf,
     },
     /// A PostgreSQL database.
-    Postgres(PostgresConfiguration),
+    Postgres(Box<PostgresConfiguration>),
 }
 
 /// A PostgreSQL database.
@@ -161,7 +161,7 @@ mod tests {
             url,
             tenancy,
             unguarded,
-        } = read;
+        } = *read;
         assert!(!unguarded);
         assert_eq!(url, UrlSource::Environment("DATABASE_URL".to_owned()));
         assert_eq!(tenancy.column.as_deref(), Some("account_id"));

@@ -6,6 +6,7 @@ mod approval;
 mod bad_input;
 mod conflicts;
 mod corruption;
+mod counting;
 mod demo;
 mod drift;
 mod guard;

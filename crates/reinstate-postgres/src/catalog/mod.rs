@@ -11,7 +11,9 @@ mod ways;
 
 use std::collections::HashMap;
 
-use reinstate_core::{ColumnIndex, StoreSchema, TableIndex, TableSchema};
+use reinstate_core::{
+    ColumnIndex, ErrorKind, KeyForm, StoreError, StoreSchema, TableIndex, TableSchema,
+};
 
 use crate::sql::{columns_of, qualified};
 
@@ -72,6 +74,8 @@ pub(crate) struct CatalogColumn {
     pub name: String,
     pub type_sql: String,
     pub is_identity_always: bool,
+    /// Whether it counts something for a tenant, and is never lowered.
+    pub is_counter: bool,
     /// Whether unequal texts are always unequal values.
     pub is_deterministic: bool,
     /// What the column can name as a tenant; none: nothing.
@@ -138,6 +142,30 @@ impl Catalog {
             .iter()
             .zip(&self.tables)
             .map(|((index, table), catalog)| (index, table, catalog))
+    }
+
+    /// The table and the column that a name, as `issues.number`, stands for.
+    ///
+    /// # Errors
+    /// `Usage`, with what names it, if there is none, or no tenant owns it, or it holds no whole
+    /// numbers.
+    pub(crate) fn counting_column(
+        &self,
+        name: &str,
+        named_by: &str,
+    ) -> Result<(TableIndex, ColumnIndex), StoreError> {
+        let found = name.rsplit_once('.').and_then(|(table, column)| {
+            let (index, table) = self.schema.find(table)?;
+            let column = table.column(column)?;
+            let is_number = table.columns[column.get()].key_form == KeyForm::Integer;
+            (is_number && table.tenancy.is_tenant_owned()).then_some((index, column))
+        });
+        found.ok_or_else(|| {
+            let message = format!(
+                "tenancy.{named_by}: {name} is no column of whole numbers in a table of tenants"
+            );
+            StoreError::new(ErrorKind::Usage, message)
+        })
     }
 
     /// The table that a relation is, or is a partition of.

@@ -64,12 +64,17 @@ pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalo
     let schema = StoreSchema::try_new(schemas).map_err(|error| {
         StoreError::new(ErrorKind::Refused, format!("read the catalogue: {error}"))
     })?;
-    Ok(Catalog {
+    let mut catalog = Catalog {
         schema,
         tables,
         foreign_keys: keys,
         partitions,
-    })
+    };
+    for name in &map.counters {
+        let (table, column) = catalog.counting_column(name, "counters")?;
+        catalog.tables[table.get()].columns[column.get()].is_counter = true;
+    }
+    Ok(catalog)
 }
 
 /// Reads the tables of a database without asking whose they are.
@@ -183,6 +188,7 @@ fn read_columns(
             name,
             type_sql,
             is_identity_always: get(&row, 5)?,
+            is_counter: false,
             is_deterministic: get(&row, 6)?,
             tenant_type,
         });

@@ -1,11 +1,12 @@
 //! References from rows to rows of tenants.
 
-use reinstate_core::{Reference, TableIndex, Tenancy};
+use reinstate_core::{ErrorKind, Reference, StoreError, TableIndex, Tenancy};
 
 use super::TenancyFault;
 use super::question::{Question, key_items};
 use crate::catalog::{Catalog, ForeignKey};
 use crate::owner::{joined, ownership};
+use crate::tenancy::TenancyMap;
 
 /// A declared reference to a table that belongs to tenants.
 pub(super) struct Edge<'c> {
@@ -13,9 +14,21 @@ pub(super) struct Edge<'c> {
 }
 
 /// Every reference that could lead to another tenant's row, in the order of the tables; not those
-/// from tables that are left out.
-pub(super) fn edges(catalog: &Catalog) -> Vec<Edge<'_>> {
+/// from tables that are left out, nor those that the map lets cross.
+///
+/// # Errors
+/// `Usage` if the map names a key that there is not.
+pub(super) fn edges<'c>(
+    catalog: &'c Catalog,
+    map: &TenancyMap,
+) -> Result<Vec<Edge<'c>>, StoreError> {
     let mut keys: Vec<&ForeignKey> = catalog.foreign_keys.iter().collect();
+    let is_unknown = |name: &&String| !keys.iter().any(|key| **name == name_of(catalog, key));
+    if let Some(name) = map.crossing.iter().find(is_unknown) {
+        let message = format!("tenancy.crossing: no foreign key has the columns {name}");
+        return Err(StoreError::new(ErrorKind::Usage, message));
+    }
+    keys.retain(|key| !map.crossing.contains(&name_of(catalog, key)));
     keys.retain(|key| {
         let child = &catalog.schema.table(key.child).tenancy;
         let parent = &catalog.schema.table(key.reference.parent).tenancy;
@@ -24,7 +37,17 @@ pub(super) fn edges(catalog: &Catalog) -> Vec<Edge<'_>> {
     });
     keys.sort_by_key(|key| (key.child, &key.reference));
     keys.dedup_by(|left, right| left.child == right.child && left.reference == right.reference);
-    keys.into_iter().map(|key| Edge { key }).collect()
+    Ok(keys.into_iter().map(|key| Edge { key }).collect())
+}
+
+/// What a key is called in the map: its table and columns.
+fn name_of(catalog: &Catalog, key: &ForeignKey) -> String {
+    let schema = catalog.schema.table(key.child);
+    let columns = key.reference.columns.iter();
+    let columns: Vec<&str> = columns
+        .map(|column| schema.columns[column.get()].name.as_str())
+        .collect();
+    format!("{}.{}", schema.name, columns.join(","))
 }
 
 /// Whether a reference cannot lead to another tenant: it is the only way to the owner, or it holds

@@ -92,7 +92,7 @@ impl PostgresStore {
                 questions.extend(of_unowned(&catalog, index));
             }
         }
-        for edge in edges(&catalog) {
+        for edge in edges(&catalog, &self.map)? {
             check.reference_count += 1;
             questions.extend(of_edge(&catalog, &edge));
         }

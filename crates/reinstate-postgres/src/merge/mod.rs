@@ -88,7 +88,10 @@ impl<'s> PostgresWriter<'s> {
         // Before the transaction takes its snapshot: whoever held the lock until now may have
         // committed after a snapshot taken earlier.
         guards::lock_tenant(&session, tenant)?;
-        let moment = begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
+        let mut moment =
+            begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
+        sequences::add_own_sequences(&session, map, &mut moment.catalog, tenant)
+            .inspect_err(|_| session.unlock())?;
         let name = String::from_utf8_lossy(tenant.as_bytes()).into_owned();
         session.row(
             "say which tenant is written",

@@ -6,16 +6,62 @@
 
 use std::collections::BTreeMap;
 
-use reinstate_core::{RowRef, SequenceRaise, StoreError};
-use tokio_postgres::types::Type;
+use reinstate_core::{ErrorKind, RowRef, SequenceRaise, StoreError, TenantId};
+use tokio_postgres::types::{ToSql, Type};
 
-use crate::catalog::{CatalogTable, OwnedSequence, get};
+use crate::catalog::{Catalog, CatalogTable, OwnedSequence, get};
 use crate::session::Session;
-use crate::sql::literal;
+use crate::sql::{literal, qualified};
+use crate::tenancy::TenancyMap;
 
 /// Up to how many values a sequence is raised by taking them one by one, which nobody can come
 /// in the way of.
 const TAKEN_MAX: i64 = 1_000;
+
+/// Adds the sequences that the tenant has of its own to what the catalogue knows.
+///
+/// # Errors
+/// `Usage` if the map names a column that there is not; `Refused` if a sequence is gone: nothing is
+/// ever created.
+pub(super) fn add_own_sequences(
+    session: &Session,
+    map: &TenancyMap,
+    catalog: &mut Catalog,
+    tenant: &TenantId,
+) -> Result<(), StoreError> {
+    for (pattern, name) in &map.sequences {
+        let (table, column) = catalog.counting_column(name, "sequences")?;
+        let id = String::from_utf8_lossy(tenant.as_bytes());
+        let display = pattern.replace("{tenant}", &id);
+        let (namespace, relation) = display.split_once('.').unwrap_or(("public", &display));
+        let sql = "SELECT s.seqincrement, s.seqmax
+                     FROM pg_sequence s
+                     JOIN pg_class c ON c.oid = s.seqrelid
+                     JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = $1 AND c.relname = $2";
+        let values: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&namespace, Type::TEXT), (&relation, Type::TEXT)];
+        let found = session.rows("look for the tenant's own sequences", sql, &values)?;
+        let Some(row) = found.first() else {
+            let message = format!(
+                "sequence {display} of {tenant} is gone, and {name} takes its numbers from it: \
+                 CREATE SEQUENCE {} first",
+                qualified(namespace, relation)
+            );
+            return Err(StoreError::new(ErrorKind::Refused, message));
+        };
+        let sequence = OwnedSequence {
+            namespace: namespace.to_owned(),
+            relation: relation.to_owned(),
+            display_name: display.clone(),
+            column,
+            increment: get(row, 0)?,
+            value_max: get(row, 1)?,
+        };
+        catalog.tables[table.get()].sequences.push(sequence);
+    }
+    Ok(())
+}
 
 /// The greatest restored value of each sequence.
 #[derive(Debug, Default)]

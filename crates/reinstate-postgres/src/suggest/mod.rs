@@ -17,6 +17,8 @@ mod undeclared;
 mod ways;
 
 pub(crate) use facts::estimates;
+use std::collections::BTreeMap;
+
 use reinstate_core::{StoreError, TenantKind};
 
 use crate::session::Session;
@@ -46,6 +48,12 @@ pub struct TenancyProposal {
     pub notes: Vec<String>,
     /// Triggers that were allowed already.
     pub allowed_triggers: Vec<String>,
+    /// The foreign keys that the configuration lets cross tenants, kept.
+    pub crossing: Vec<String>,
+    /// The counters that the configuration has, kept.
+    pub counters: Vec<String>,
+    /// The tenants' own sequences that the configuration has, kept.
+    pub sequences: BTreeMap<String, String>,
     /// The search path that the configuration has, kept.
     pub search_path: Vec<String>,
     /// One proposal for each table, in the order of their names.
@@ -113,6 +121,9 @@ impl PostgresStore {
             column: tenant.columns[0].clone(),
             notes: tenant.notes(&facts),
             allowed_triggers: self.map.allowed_triggers.clone(),
+            crossing: self.map.crossing.clone(),
+            counters: self.map.counters.clone(),
+            sequences: self.map.sequences.clone(),
             search_path: self.map.search_path.clone(),
             tables,
         })

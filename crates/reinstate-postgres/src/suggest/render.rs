@@ -31,11 +31,19 @@ pub(super) fn to_toml(proposal: &TenancyProposal) -> String {
     for (key, names) in [
         ("allowed_triggers", &proposal.allowed_triggers),
         ("search_path", &proposal.search_path),
+        ("crossing", &proposal.crossing),
+        ("counters", &proposal.counters),
     ] {
         if !names.is_empty() {
             let names: Vec<String> = names.iter().map(|name| text(name)).collect();
             line!(out, "{key} = [{}]", names.join(", "));
         }
+    }
+    if !proposal.sequences.is_empty() {
+        let pairs = proposal.sequences.iter();
+        let pairs = pairs.map(|(name, column)| format!("{} = {}", text(name), text(column)));
+        let pairs: Vec<String> = pairs.collect();
+        line!(out, "sequences = {{ {} }}", pairs.join(", "));
     }
     list(&mut out, "shared", &sure(&TableRule::Shared));
     list(&mut out, "excluded", &sure(&TableRule::Excluded));

@@ -78,3 +78,24 @@ fn every_built_in_type_comes_back_byte_by_byte() {
     assert_eq!(ground.psql(text), before);
     assert_eq!(ground.others(&["every_type"], "acme"), others);
 }
+
+/// Far longer than any message or batch.
+#[test]
+fn values_of_many_megabytes_come_back() {
+    let ground = Ground::new(
+        "CREATE TABLE documents (id int PRIMARY KEY, account_id text NOT NULL, body text, raw bytea);
+         INSERT INTO documents SELECT n, 'acme', 'small ' || n, NULL FROM generate_series(1, 9) n;
+         INSERT INTO documents SELECT 100, 'acme', string_agg(md5(n::text), E'\\t\\\\'), NULL
+           FROM generate_series(1, 700000) n;
+         INSERT INTO documents SELECT 101, 'acme', NULL, decode(string_agg(md5(n::text), ''), 'hex')
+           FROM generate_series(1, 700000) n",
+    );
+    let digest =
+        "SELECT md5(string_agg(t::text, '' ORDER BY id)), sum(length(body)), sum(length(raw))
+                    FROM documents t";
+    let before = ground.psql(digest);
+    let image = ground.image("acme");
+    ground.psql("DELETE FROM documents");
+    restore(&ground.store, "acme", &image, 1).unwrap();
+    assert_eq!(ground.psql(digest), before);
+}

@@ -329,6 +329,10 @@ impl LiveView for FaultyView<'_> {
         self.inner.fit(type_name, table, column)
     }
 
+    fn is_counter(&self, table: TableIndex, column: ColumnIndex) -> bool {
+        self.inner.is_counter(table, column)
+    }
+
     fn filling(&self, table: TableIndex, column: ColumnIndex) -> Result<Filling, StoreError> {
         self.inner.filling(table, column)
     }

@@ -257,7 +257,11 @@ impl Finder<'_> {
                     fit,
                 });
             }
-            places.push(rows::Place::From(from));
+            places.push(if self.view.is_counter(index, target) {
+                rows::Place::Counter(from)
+            } else {
+                rows::Place::From(from)
+            });
         }
         let width = self.then.table(source).columns.len();
         Ok(TableMapping {

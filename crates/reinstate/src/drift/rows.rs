@@ -10,6 +10,8 @@ use crate::plan::RowCursor;
 pub(super) enum Place {
     /// A column of the snapshot.
     From(ColumnIndex),
+    /// The same, but a live row keeps its own value if that is greater.
+    Counter(ColumnIndex),
     /// Nowhere: the column was added. The value of rows that come back.
     Filled(Option<Vec<u8>>),
 }
@@ -35,22 +37,35 @@ impl Shape {
         builder.start(row.key());
         for place in &self.places {
             match place {
-                Place::From(column) => builder.push(values.get(column.get()).copied().flatten()),
+                Place::From(column) | Place::Counter(column) => {
+                    builder.push(values.get(column.get()).copied().flatten());
+                }
                 Place::Filled(value) => builder.push(value.as_deref()),
             }
         }
     }
 
     /// The row as it would be put back in the place of a live one: what the snapshot does not know
-    /// stays as it is.
+    /// stays as it is, and counters are not lowered.
     pub(crate) fn keep_unknown(&self, row: RowRef<'_>, live: RowRef<'_>, builder: &mut RowBuilder) {
         builder.start(row.key());
         for ((place, value), live) in self.places.iter().zip(row.values()).zip(live.values()) {
             match place {
                 Place::From(_) => builder.push(value),
+                Place::Counter(_) => builder.push(greater(value, live)),
                 Place::Filled(_) => builder.push(live),
             }
         }
+    }
+}
+
+/// The greater of two numbers; the first if they are not.
+fn greater<'v>(then: Option<&'v [u8]>, live: Option<&'v [u8]>) -> Option<&'v [u8]> {
+    let number = |text: Option<&[u8]>| std::str::from_utf8(text?).ok()?.parse::<i128>().ok();
+    match (number(then), number(live)) {
+        (Some(was), Some(is)) if is > was => live,
+        (None, Some(_)) if then.is_none() => live,
+        _ => then,
     }
 }
 
@@ -143,5 +158,26 @@ impl ColumnCheck {
             key.join(","),
             column.name
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_raised_and_never_lowered() {
+        let text = |text: &'static str| Some(text.as_bytes());
+        for (then, live, expected) in [
+            (text("9"), text("10"), text("10")),
+            (text("10"), text("9"), text("10")),
+            (text("-1"), text("-2"), text("-1")),
+            (None, text("3"), text("3")),
+            (text("3"), None, text("3")),
+            (None, None, None),
+            (text("x"), text("3"), text("x")),
+        ] {
+            assert_eq!(greater(then, live), expected);
+        }
     }
 }
