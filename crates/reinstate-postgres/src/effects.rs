@@ -14,27 +14,30 @@ pub(crate) fn side_effects(
     counts: ChangeCounts,
 ) -> Vec<SideEffect> {
     let (schema, relation) = catalog.table(table);
-    let triggers = relation.triggers.iter().filter(|trigger| {
-        trigger.on_insert && counts.created > 0
-            || trigger.on_update && counts.put_back > 0
+    let is_quiet = relation.is_put_back_quietly();
+    let triggers = relation.triggers.iter().filter_map(|trigger| {
+        let fires = trigger.on_insert && counts.created > 0
             || trigger.on_delete && counts.deleted > 0
-    });
-    let triggers = triggers.map(|trigger| {
+            || trigger.on_update && counts.put_back > 0 && !is_quiet;
+        let is_silenced = trigger.on_update && counts.put_back > 0 && is_quiet;
         let name = format!("{}.{}", schema.name, trigger.name);
-        let is_allowed = map.allows_trigger(schema.name.as_str(), &trigger.name);
-        let detail = if is_allowed {
-            "fires, as allowed_triggers lets it".to_owned()
-        } else {
-            format!(
-                "would fire: if it changes no rows but the one it fires for, add {name:?} to \
-                 allowed_triggers"
-            )
+        let is_allowed = !fires || map.allows_trigger(schema.name.as_str(), &trigger.name);
+        let detail = match (fires, is_silenced) {
+            (false, false) => return None,
+            (false, true) => {
+                "keeps still while rows are put back, as silenced_triggers says".to_owned()
+            }
+            (true, _) if is_allowed => "fires, as allowed_triggers lets it".to_owned(),
+            (true, _) => format!(
+                "would fire: if it changes no rows but the one it fires for, and writes nothing \
+                 else into it, add {name:?} to allowed_triggers"
+            ),
         };
-        SideEffect {
+        Some(SideEffect {
             object: format!("trigger or rule {name}"),
             detail,
             is_allowed,
-        }
+        })
     });
     let actions = relation.actions.iter().filter(|action| {
         let acts = action.on_delete && counts.deleted > 0

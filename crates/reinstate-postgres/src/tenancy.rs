@@ -28,6 +28,11 @@ pub struct TenancyMap {
     /// Sequences that each tenant has of its own, by their names with `{tenant}` in them, and the
     /// column, as `issues.number`, that they are for: raised to what is restored.
     pub sequences: BTreeMap<String, String>,
+    /// Triggers, as `table.trigger`, that are kept from firing while rows of their table are put back,
+    /// because they would write something else: `updated_at` set to now. No other trigger of the
+    /// table fires then, and the merge checks its foreign keys itself. The role must be allowed to
+    /// set `session_replication_role`.
+    pub silenced_triggers: Vec<String>,
     /// Foreign keys, by their columns as `users.last_account_id`, that may lead to rows of another
     /// tenant, or from rows of everybody to a tenant's.
     pub crossing: Vec<String>,
@@ -115,6 +120,7 @@ impl TenancyMap {
             excluded: Vec::new(),
             tables: BTreeMap::new(),
             allowed_triggers: Vec::new(),
+            silenced_triggers: Vec::new(),
             crossing: Vec::new(),
             counters: Vec::new(),
             sequences: BTreeMap::new(),
@@ -159,6 +165,12 @@ impl TenancyMap {
     pub(crate) fn allows_trigger(&self, table: &str, trigger: &str) -> bool {
         let name = format!("{table}.{trigger}");
         self.allowed_triggers.contains(&name)
+    }
+
+    /// Whether a trigger or rule of a table is kept from firing while rows are put back.
+    pub(crate) fn silences_trigger(&self, table: &str, trigger: &str) -> bool {
+        let name = format!("{table}.{trigger}");
+        self.silenced_triggers.contains(&name)
     }
 }
 

@@ -54,6 +54,8 @@ struct Tenancy {
     #[serde(default)]
     search_path: Vec<String>,
     #[serde(default)]
+    silenced_triggers: Vec<String>,
+    #[serde(default)]
     crossing: Vec<String>,
     #[serde(default)]
     counters: Vec<String>,
@@ -234,6 +236,7 @@ impl Tenancy {
             ("table", !self.table.is_empty()),
             ("allowed_triggers", !self.allowed_triggers.is_empty()),
             ("search_path", !self.search_path.is_empty()),
+            ("silenced_triggers", !self.silenced_triggers.is_empty()),
             ("crossing", !self.crossing.is_empty()),
             ("counters", !self.counters.is_empty()),
             ("sequences", !self.sequences.is_empty()),
@@ -278,6 +281,7 @@ impl Tenancy {
         map.tables = tables;
         map.allowed_triggers = self.allowed_triggers;
         map.search_path = self.search_path;
+        map.silenced_triggers = self.silenced_triggers;
         map.crossing = self.crossing;
         map.counters = self.counters;
         map.sequences = self.sequences;

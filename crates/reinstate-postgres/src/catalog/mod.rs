@@ -101,6 +101,8 @@ pub(crate) struct UniqueIndex {
 #[derive(Clone, Debug)]
 pub(crate) struct Trigger {
     pub name: String,
+    /// Whether it is kept from firing while rows are put back.
+    pub is_silenced: bool,
     pub on_insert: bool,
     pub on_update: bool,
     pub on_delete: bool,
@@ -193,6 +195,12 @@ impl CatalogTable {
     /// Whether row-level security would filter what this role reads.
     pub(crate) fn hides_rows(&self) -> bool {
         self.is_policed && !self.shows_all_rows
+    }
+
+    /// Whether triggers have to keep still while rows are put back.
+    pub(crate) fn is_put_back_quietly(&self) -> bool {
+        let mut triggers = self.triggers.iter();
+        triggers.any(|trigger| trigger.on_update && trigger.is_silenced)
     }
 
     /// The columns as SQL, in the order of the schema.

@@ -54,6 +54,10 @@ pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalo
         draft.schema.tenancy = class.tenancy;
         draft.catalog.way_operators = class.way_operators;
         draft.catalog.refuses_unowned = class.refuses_unowned;
+        let table = draft.schema.name.as_str();
+        for trigger in &mut draft.catalog.triggers {
+            trigger.is_silenced = map.silences_trigger(table, &trigger.name);
+        }
         draft.schema.references.sort();
     }
     add_actions(&mut drafts, &keys);
@@ -340,6 +344,7 @@ fn read_triggers(
         let events: i32 = get(&row, 2)?;
         drafts[index.get()].catalog.triggers.push(Trigger {
             name: get(&row, 1)?,
+            is_silenced: false,
             on_insert: events & 4 != 0,
             on_delete: events & 8 != 0,
             on_update: events & 16 != 0,

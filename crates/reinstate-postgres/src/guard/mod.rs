@@ -129,13 +129,13 @@ impl PostgresStore {
 pub(crate) struct Guards {
     /// By table: the text of each function that enabled triggers call, and how many do.
     found: HashMap<u32, Vec<String>>,
-    /// Tables with triggers that are switched off.
+    /// Tables with triggers that are switched off, or would keep still with the others.
     disabled: Vec<u32>,
 }
 
 impl Guards {
     pub(crate) fn read(session: &Session) -> Result<Self, StoreError> {
-        let sql = "SELECT t.tgrelid, p.prosrc, t.tgenabled IN ('O', 'A')
+        let sql = "SELECT t.tgrelid, p.prosrc, t.tgenabled = 'A'
                      FROM pg_trigger t
                      JOIN pg_proc p ON p.oid = t.tgfoid
                      JOIN pg_namespace f ON f.oid = p.pronamespace
@@ -190,7 +190,7 @@ fn definition(catalog: &Catalog, table: TableIndex) -> String {
         sql.push_str(&format!(
             "CREATE OR REPLACE TRIGGER {trigger} AFTER {event} ON {name} REFERENCING {rows}
                  FOR EACH STATEMENT EXECUTE FUNCTION {function}();
-             ALTER TABLE {name} ENABLE TRIGGER {trigger};\n"
+             ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger};\n"
         ));
     }
     sql

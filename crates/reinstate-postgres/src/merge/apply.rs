@@ -48,6 +48,7 @@ pub(super) fn apply(
         cycles: &cycles,
         loosened: BTreeMap::new(),
         to_tighten: Vec::new(),
+        unchecked: Vec::new(),
         updates: BTreeMap::new(),
     };
     session.run("defer what can be deferred", "SET CONSTRAINTS ALL DEFERRED")?;
@@ -84,6 +85,7 @@ pub(super) fn apply(
         }
     }
     apply.delete_waiting()?;
+    apply.check_keys()?;
     session.run(
         "check the constraints of the tables",
         "SET CONSTRAINTS ALL IMMEDIATE",
@@ -111,6 +113,8 @@ struct Apply<'a> {
     loosened: BTreeMap<TableIndex, Stage>,
     /// Rows created with NULL in their loose columns.
     to_tighten: Vec<(TableIndex, Stage)>,
+    /// Rows that were updated while the server checked no foreign keys.
+    unchecked: Vec<(TableIndex, Stage)>,
     /// Updates beyond the plan.
     updates: BTreeMap<TableIndex, u64>,
 }
@@ -134,7 +138,7 @@ impl<'a> Apply<'a> {
         let target = self.target(table);
         let operation = format!("loosen rows of {}", target.schema().name);
         let sql = target.loosen(&stage, loose)?;
-        let updated = self.staging.session.execute(&operation, &sql, &[])?;
+        let updated = self.update(table, &operation, &sql)?;
         *self.updates.entry(table).or_default() += updated;
         self.loosened.insert(table, stage);
         Ok(())
@@ -149,9 +153,13 @@ impl<'a> Apply<'a> {
             let target = self.target(table);
             let operation = format!("tighten rows of {}", target.schema().name);
             let sql = target.tighten(&stage, loose)?;
-            let updated = self.staging.session.execute(&operation, &sql, &[])?;
+            let updated = self.update(table, &operation, &sql)?;
             *self.updates.entry(table).or_default() += updated;
-            self.staging.discard(&stage)?;
+            if self.is_quiet(table) {
+                self.unchecked.push((table, stage));
+            } else {
+                self.staging.discard(&stage)?;
+            }
         }
         Ok(())
     }
@@ -241,7 +249,7 @@ impl<'a> Apply<'a> {
         }
         let stage = self.stage_whole(table, RowRole::PutBackAfter, expected)?;
         let session = self.staging.session;
-        let put_back = session.execute(&operation, &target.update(&stage)?, &[])?;
+        let put_back = self.update(table, &operation, &target.update(&stage)?)?;
         if let Some(sql) = target.count_unlike(&stage)
             && get::<i64>(&session.row(&operation, &sql, &[])?, 0)? > 0
         {
@@ -251,7 +259,68 @@ impl<'a> Apply<'a> {
             );
             return Err(StoreError::new(ErrorKind::Refused, message));
         }
+        if self.is_quiet(table) {
+            // Its keys are still to be checked against the stage.
+            check_changed(&operation, stage.row_count, put_back)?;
+            self.unchecked.push((table, stage));
+            return Ok(());
+        }
         self.settle(&operation, &stage, put_back)
+    }
+
+    fn is_quiet(&self, table: TableIndex) -> bool {
+        self.target(table).relation().is_put_back_quietly()
+    }
+
+    /// Updates rows of a table. If one of its triggers has to keep still, all do, and so do the
+    /// server's checks of foreign keys.
+    fn update(&self, table: TableIndex, operation: &str, sql: &str) -> Result<u64, StoreError> {
+        let session = self.staging.session;
+        if !self.is_quiet(table) {
+            return session.execute(operation, sql, &[]);
+        }
+        let catalog = self.staging.catalog;
+        let schema = catalog.schema.table(table);
+        let refers_to_more = catalog.foreign_keys.iter().find(|key| {
+            let mut columns = key.reference.parent_columns.iter();
+            key.reference.parent == table && columns.any(|column| !schema.key.contains(column))
+        });
+        if let Some(key) = refers_to_more {
+            let message = format!(
+                "{operation}: foreign key {} refers to columns outside of the key, which cannot be \
+                 checked while triggers keep still",
+                key.name
+            );
+            return Err(StoreError::new(ErrorKind::Refused, message));
+        }
+        let silence = "SET LOCAL session_replication_role = replica";
+        let operation_of = "keep triggers still (GRANT SET ON PARAMETER session_replication_role)";
+        session.run(operation_of, silence)?;
+        let updated = session.execute(operation, sql, &[])?;
+        session.run(operation_of, "SET LOCAL session_replication_role = origin")?;
+        Ok(updated)
+    }
+
+    /// Checks the foreign keys that the server did not.
+    fn check_keys(&mut self) -> Result<(), StoreError> {
+        for (table, stage) in std::mem::take(&mut self.unchecked) {
+            let catalog = self.staging.catalog;
+            for key in catalog.foreign_keys.iter().filter(|key| key.child == table) {
+                let operation = format!("check foreign key {}", key.name);
+                let sql = self.target(table).count_orphans(&stage, key);
+                let row = self.staging.session.row(&operation, &sql, &[])?;
+                let orphans: i64 = get(&row, 1)?;
+                if orphans > 0 {
+                    let message = format!(
+                        "{operation}: {orphans} rows of {} refer to rows that are not there",
+                        catalog.schema.table(table).name
+                    );
+                    return Err(StoreError::new(ErrorKind::Conflict, message));
+                }
+            }
+            self.staging.discard(&stage)?;
+        }
+        Ok(())
     }
 
     fn create(&mut self, table: TableIndex) -> Result<(), StoreError> {

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use reinstate_core::{ColumnIndex, ErrorKind, StoreError, TableIndex, TableSchema, TenantId};
 
 use super::staging::Stage;
-use crate::catalog::{Catalog, CatalogTable};
-use crate::owner::{Ownership, ownership};
+use crate::catalog::{Catalog, CatalogTable, ForeignKey};
+use crate::owner::{Ownership, joined, ownership};
 use crate::sql::quote;
 
 /// What a statement is about.
@@ -169,6 +169,29 @@ impl<'a> Target<'a> {
                 unlike.join(" OR ")
             )
         })
+    }
+
+    /// Locks the rows that the staged ones refer to by this key, as the server does when it checks the
+    /// key; returns their number, and how many staged rows refer to a row that is not there.
+    pub(super) fn count_orphans(&self, stage: &Stage, key: &ForeignKey) -> String {
+        let (relation, reference) = (self.relation(), &key.reference);
+        let parent = &self.catalog.tables[reference.parent.get()];
+        let equal = joined(relation, "s", parent, "p", reference, &key.operators);
+        let filled: Vec<String> = reference
+            .columns
+            .iter()
+            .map(|column| format!("s.{} IS NOT NULL", self.column(*column)))
+            .collect();
+        let (parents, equal) = (parent.sql_rows(), equal.join(" AND "));
+        format!(
+            "WITH locked AS MATERIALIZED (
+                 SELECT FROM {parents} AS p
+                  WHERE EXISTS (SELECT FROM {0} AS s WHERE {equal}) FOR KEY SHARE OF p)
+             SELECT (SELECT count(*) FROM locked), count(*) FROM {0} AS s
+              WHERE {1} AND NOT EXISTS (SELECT FROM {parents} AS p WHERE {equal})",
+            stage.name,
+            filled.join(" AND "),
+        )
     }
 
     /// Creates the staged rows that are the tenant's, with NULL in the loose columns.

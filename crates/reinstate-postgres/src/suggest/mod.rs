@@ -48,6 +48,8 @@ pub struct TenancyProposal {
     pub notes: Vec<String>,
     /// Triggers that were allowed already.
     pub allowed_triggers: Vec<String>,
+    /// The silenced triggers that the configuration has, kept.
+    pub silenced_triggers: Vec<String>,
     /// The foreign keys that the configuration lets cross tenants, kept.
     pub crossing: Vec<String>,
     /// The counters that the configuration has, kept.
@@ -121,6 +123,7 @@ impl PostgresStore {
             column: tenant.columns[0].clone(),
             notes: tenant.notes(&facts),
             allowed_triggers: self.map.allowed_triggers.clone(),
+            silenced_triggers: self.map.silenced_triggers.clone(),
             crossing: self.map.crossing.clone(),
             counters: self.map.counters.clone(),
             sequences: self.map.sequences.clone(),

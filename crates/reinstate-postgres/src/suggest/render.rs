@@ -31,6 +31,7 @@ pub(super) fn to_toml(proposal: &TenancyProposal) -> String {
     for (key, names) in [
         ("allowed_triggers", &proposal.allowed_triggers),
         ("search_path", &proposal.search_path),
+        ("silenced_triggers", &proposal.silenced_triggers),
         ("crossing", &proposal.crossing),
         ("counters", &proposal.counters),
     ] {

@@ -9,6 +9,7 @@ mod ground;
 mod guards;
 mod merge;
 mod protection;
+mod quiet;
 mod reading;
 mod tenancy;
 mod types;
