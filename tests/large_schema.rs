@@ -22,12 +22,13 @@ const DELETED: [u32; 3] = [3, 8, 12];
 const TABLE_COUNT: usize = 150;
 
 /// What `reinstate tenancy suggest` leaves to a person.
-const TO_BE_DECIDED: [&str; 6] = [
+const TO_BE_DECIDED: [&str; 7] = [
     "attachments",
     "coupon_uses",
     "issue_labels",
     "notes",
     "page_views",
+    "reactions",
     "search_log",
 ];
 

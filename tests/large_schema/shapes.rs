@@ -292,9 +292,9 @@ fn rows_whose_only_way_the_server_set_to_null_are_in_the_way() {
     case.refuses(&kept, 4, says);
 }
 
-/// Kinds that are numbers are not seen to be kinds: nobody is asked to decide.
+/// Kinds that are numbers are not seen to be kinds, but somebody has to say what the ids name.
 #[test]
-fn a_reference_by_the_number_of_a_kind_is_proposed_as_everybodys() {
+fn a_reference_by_the_number_of_a_kind_has_to_be_decided() {
     let case = Case::new(
         "CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL);
          CREATE TABLE reactions (id int PRIMARY KEY, subject_kind int NOT NULL,
@@ -304,9 +304,11 @@ fn a_reference_by_the_number_of_a_kind_is_proposed_as_everybodys() {
         "",
     );
     let text = case.shell.run("reinstate tenancy suggest --count");
-    let says = "\"reactions\", # 9 rows; no way to a tenant, and no tenant's row refers to it";
+    let says =
+        "# decide: reactions: 9 rows; no way to a tenant, and no tenant's row refers to it; but";
     assert!(text.contains(says), "{text}");
-    assert!(text.contains(" 0 tables to be decided"), "{text}");
+    assert!(text.contains("but subject_id"), "{text}");
+    assert!(text.contains(" 1 table to be decided"), "{text}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use reinstate_core::{ColumnIndex, StoreError, TableIndex};
 use super::Proposal;
 use super::facts::Facts;
 use super::tenant::Tenant;
-use super::undeclared::AllKinds;
+use super::undeclared::{AllKinds, unexplained};
 use super::ways::{Way, counted_pair, weak_ways};
 use crate::catalog::ForeignKey;
 use crate::tenancy::{RouteRule, TableRule, TenancyMap, Unowned};
@@ -331,7 +331,20 @@ impl<'a> State<'a> {
                 }
             }
         };
-        Verdict::sure(Standing::Outside, TableRule::Shared, reason)
+        let unexplained = unexplained(facts, index);
+        if unexplained.is_empty() {
+            return Verdict::sure(Standing::Outside, TableRule::Shared, reason);
+        }
+        let names = unexplained.join(" and ");
+        Verdict {
+            standing: Standing::Undecided,
+            decisions: vec![TableRule::Shared, TableRule::Excluded],
+            reason: format!(
+                "{reason}; but {names} may name rows of other tables: if those are tenants' rows, \
+                 write via or one_of for it"
+            ),
+            is_unsure: true,
+        }
     }
 }
 

@@ -62,6 +62,14 @@ pub(super) fn names_tenants(relation: &str) -> bool {
     TENANTS.iter().any(|word| is_plural(&relation, word))
 }
 
+/// Whether a reference by this name leads out of the database.
+pub(super) fn is_elsewhere(base: &str) -> bool {
+    matches!(
+        base,
+        "external" | "foreign" | "legacy" | "remote" | "upstream"
+    )
+}
+
 /// What a column refers to by its name, in lower case with underscores: `order` for `order_id`
 /// and for `orderId`.
 pub(super) fn referred(column: &str) -> Option<String> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use reinstate_core::{ColumnIndex, StoreError, TableIndex};
 
 use super::facts::Facts;
-use super::names::{holds, kind_base, referred, snake};
+use super::names::{holds, is_elsewhere, kind_base, referred, snake};
 use crate::catalog::{TenantType, get};
 use crate::session::Session;
 use crate::sql::quote;
@@ -124,6 +124,29 @@ pub(super) fn guesses(facts: &Facts, table: TableIndex, kinds: &AllKinds) -> Vec
             fits(facts, table, &guess).then_some(guess)
         })
         .collect()
+}
+
+/// Columns that are called as if they named a row of another table, and hold what keys hold, but of
+/// which nothing tells what they name.
+pub(super) fn unexplained(facts: &Facts, table: TableIndex) -> Vec<&str> {
+    let columns = (0..)
+        .map(ColumnIndex)
+        .zip(&facts.table(table).schema.columns);
+    let open = columns.filter(|(column, schema)| {
+        let is_key_like = matches!(
+            facts.column_catalog(table, *column).tenant_type,
+            Some(
+                TenantType::SmallInt | TenantType::Integer | TenantType::BigInt | TenantType::Uuid
+            )
+        );
+        let base = referred(&schema.name);
+        is_key_like
+            && !is_declared(facts, table, *column)
+            && base.is_some_and(|base| {
+                !is_elsewhere(&base) && named_table(facts, table, &base).is_none()
+            })
+    });
+    open.map(|(_, schema)| schema.name.as_str()).collect()
 }
 
 /// The row that a pair names if it says `kind`; none if no other table can hold it.
