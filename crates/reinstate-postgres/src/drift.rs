@@ -128,8 +128,10 @@ pub(crate) fn filling(
                 SELECT FROM regexp_matches(d.adbin::text, ':(?:funcid|opfuncid) (\\d+)', 'g') m(ids)
                   LEFT JOIN pg_proc p ON p.oid = m.ids[1]::oid
                  WHERE p.provolatile IS DISTINCT FROM 'i'),
-                format_type(a.atttypid, a.atttypmod)
+                format_type(a.atttypid, a.atttypmod),
+                t.typtype = 'd' AND (t.typdefault IS NOT NULL OR t.typnotnull)
            FROM pg_attribute a
+           JOIN pg_type t ON t.oid = a.atttypid
            LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
           WHERE a.attrelid = $1 AND a.attname = $2";
     let row = session.row(
@@ -140,6 +142,7 @@ pub(crate) fn filling(
     let nullable = schema.columns[column.get()].nullable;
     let Some(expression): Option<String> = get(&row, 0)? else {
         return Ok(match (get(&row, 1)?, nullable) {
+            _ if get(&row, 4)? => Filling::Unknown("its domain has a default, or takes no NULL"),
             (true, _) => Filling::Unknown("it numbers its rows by itself"),
             (false, true) => Filling::Value(None),
             (false, false) => Filling::Unknown("it may not be NULL and has no default"),

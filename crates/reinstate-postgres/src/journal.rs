@@ -4,6 +4,7 @@ use reinstate_core::{Digest, ErrorKind, JobId, JournalEntry, StoreError, TenantI
 use tokio_postgres::types::Type;
 
 use crate::catalog::{OWN_NAMESPACE, get};
+use crate::merge::lock_number;
 use crate::session::Session;
 
 /// What an administrator runs where the role may not.
@@ -87,10 +88,15 @@ pub(crate) fn write(session: &Session, entry: &JournalEntry) -> Result<u64, Stor
     Ok(get::<i64>(&row, 0)?.cast_unsigned())
 }
 
-/// Reads an entry; none if that merge was not committed.
+/// Reads an entry; none if that merge was not committed and never will be.
+///
+/// That there is none proves nothing as long as a commit may be under way in a server process whose
+/// connection is gone. A merge holds its tenant's lock until its process is done, so that the
+/// absence counts once the lock is free.
 ///
 /// # Errors
-/// As the server reports it; `Corrupt` if the entry is not what a merge writes.
+/// As the server reports it; `Locked` if a merge of the tenant is under way; `Corrupt` if the entry
+/// is not what a merge writes.
 pub(crate) fn read(
     session: &Session,
     job: JobId,
@@ -99,6 +105,27 @@ pub(crate) fn read(
     if is_usable(session)?.is_none() {
         return Ok(None);
     }
+    if let Some(entry) = look(session, job, tenant)? {
+        return Ok(Some(entry));
+    }
+    let number = lock_number(tenant);
+    let operation = "see whether a merge is under way";
+    let lock = "SELECT pg_try_advisory_lock($1)";
+    if !get::<bool>(&session.row(operation, lock, &[(&number, Type::INT8)])?, 0)? {
+        let message = format!("read the journal: a merge of {tenant} is under way");
+        return Err(StoreError::new(ErrorKind::Locked, message));
+    }
+    let entry = look(session, job, tenant);
+    let unlock = "SELECT pg_advisory_unlock($1)";
+    session.row(operation, unlock, &[(&number, Type::INT8)])?;
+    entry
+}
+
+fn look(
+    session: &Session,
+    job: JobId,
+    tenant: &TenantId,
+) -> Result<Option<JournalEntry>, StoreError> {
     let sql = "SELECT plan, payload FROM reinstate.journal WHERE job = $1 AND tenant = $2";
     let (job_bytes, tenant_bytes) = (job.as_bytes().as_slice(), tenant.as_bytes());
     let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =

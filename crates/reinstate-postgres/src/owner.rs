@@ -53,7 +53,11 @@ pub(crate) fn ownership(catalog: &Catalog, table: TableIndex, alias: &str) -> Op
     let mut ways = Vec::new();
     let mut alias_count = 0;
     // A quoted name cannot be extended.
-    let prefix = if alias.starts_with('"') { "way" } else { alias };
+    let prefix = if alias.starts_with('"') {
+        "reinstate_way"
+    } else {
+        alias
+    };
     let mut waiting = vec![(table, alias.to_owned(), Way::default())];
     while let Some((table, here, mut way)) = waiting.pop() {
         let (schema, relation) = catalog.table(table);

@@ -28,6 +28,8 @@ pub struct TenantImage {
     snapshot: Arc<SnapshotDescription>,
     tables: BTreeMap<TableIndex, ImageTable>,
     readers: Vec<Arc<SegmentReader>>,
+    /// Segments with rows of everybody.
+    shared: Vec<Arc<SegmentReader>>,
     digest: Digest,
 }
 
@@ -71,11 +73,20 @@ pub fn extract(
     let owner = Owner::Tenant(tenant.id.clone());
     let mut tables: BTreeMap<TableIndex, ImageTable> = BTreeMap::new();
     let mut readers = Vec::new();
+    let mut shared = Vec::new();
     for segment in &snapshot.segments {
-        if !(segment.first_owner <= owner && owner <= segment.last_owner) {
+        let has_shared = segment.first_owner == Owner::Shared;
+        let has_own = segment.first_owner <= owner && owner <= segment.last_owner;
+        if !has_shared && !has_own {
             continue;
         }
         let reader = open_segment(repository, snapshot, segment)?;
+        if has_shared {
+            shared.push(Arc::clone(&reader));
+        }
+        if !has_own {
+            continue;
+        }
         let runs = reader.runs_of(&owner).map_err(Error::format(format!(
             "find {tenant} in segment {}",
             segment.object
@@ -95,6 +106,7 @@ pub fn extract(
         snapshot: Arc::clone(snapshot),
         tables,
         readers,
+        shared,
         digest,
     })
 }
@@ -203,7 +215,13 @@ impl TenantImage {
     /// Bytes read from the repository's objects so far: trailers, index pages and blocks.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
-        self.readers.iter().map(|reader| reader.bytes_read()).sum()
+        let is_own = |reader: &&Arc<SegmentReader>| {
+            let mut own = self.readers.iter();
+            own.any(|other| Arc::ptr_eq(other, reader))
+        };
+        let others = self.shared.iter().filter(|reader| !is_own(reader));
+        let readers = self.readers.iter().chain(others);
+        readers.map(|reader| reader.bytes_read()).sum()
     }
 
     /// The rows of one table in order. Blocks are read and decoded ahead by the context's
@@ -216,6 +234,29 @@ impl TenantImage {
             .map(|table| table.parts.clone())
             .unwrap_or_default();
         RunStream::new(context.resources, parts)
+    }
+
+    /// The rows of one table that were everybody's in the snapshot, in order: none of the tenant's.
+    ///
+    /// # Errors
+    /// `Corrupt` if the index is damaged.
+    pub(crate) fn rows_of_everybody(
+        &self,
+        context: Context<'_>,
+        table: TableIndex,
+    ) -> Result<RunStream, Error> {
+        let mut parts = Vec::new();
+        for reader in &self.shared {
+            let runs = reader
+                .runs_of(&Owner::Shared)
+                .map_err(Error::format("find the rows of everybody"))?;
+            let runs = runs.into_iter().filter(|run| run.key.table == table);
+            parts.extend(runs.map(|run| RunPart {
+                reader: Arc::clone(reader),
+                run: Arc::new(run),
+            }));
+        }
+        Ok(RunStream::new(context.resources, parts))
     }
 
     /// Reads and checks every row, in any order, on all threads of the context; hands each block

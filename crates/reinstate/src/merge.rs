@@ -107,6 +107,7 @@ pub fn merge(
         committed: None,
     };
     if planned.total() == 0 {
+        check_unchanged(part, live)?;
         return Ok(receipt);
     }
     let whose = Tenant {
@@ -180,6 +181,22 @@ fn check_request<'p>(
         return Err(Error::new(ErrorKind::Stale, message));
     }
     Ok(part)
+}
+
+/// Refuses a plan without changes for a tenant that changed since it was made.
+fn check_unchanged(part: &TenantPlanDescription, live: &dyn LiveStore) -> Result<(), Error> {
+    let tenant = &part.tenant;
+    let view = live
+        .read_view()
+        .map_err(Error::store("read the live store"))?;
+    let fingerprint = view
+        .fingerprint(tenant)
+        .map_err(Error::store(format!("read the state of {tenant}")))?;
+    if fingerprint == part.fingerprint {
+        return Ok(());
+    }
+    let message = format!("the rows of {tenant} changed after the plan was made. Make a new plan");
+    Err(Error::new(ErrorKind::Stale, message))
 }
 
 fn planned_counts(

@@ -206,3 +206,31 @@ fn what_is_taken_back_out_of_turn_can_be_taken_back_again() {
     undo(&undone);
     assert_eq!(ground.users(), after);
 }
+
+/// The classic update without a condition: what was everybody's is the tenant's now, but it is not
+/// newer than the snapshot, and nothing would bring it back.
+#[test]
+fn a_row_of_everybody_that_an_incident_gave_away_is_not_deleted() {
+    let ground = Ground::captured();
+    ground.psql(
+        "ALTER TABLE users ALTER account_id DROP NOT NULL;
+         INSERT INTO users VALUES (200, NULL, 'template@example.org', 'Template', 1)",
+    );
+    ground.sandbox.run(&["capture", "once"]).done(&[]);
+    ground
+        .psql("UPDATE users SET account_id = 1; INSERT INTO users VALUES (300, 1, NULL, 'new', 1)");
+    let taken = ground.users();
+    let refused = ground.restore(&[]);
+    refused.refused(5, &["1 conflict"]);
+    let says = "! account:1 users id=200: everybody's in the snapshot";
+    assert!(refused.stdout.contains(says), "{refused:?}");
+    assert_eq!(ground.users(), taken);
+    let kept = ground.restore(&["--on-conflict", "keep-live"]);
+    assert_eq!(kept.code, 4, "{kept:?}");
+    let count = "SELECT count(*) FROM users WHERE id = 200 AND account_id = 1";
+    assert_eq!(ground.psql(count), "1");
+    assert_eq!(
+        ground.psql("SELECT count(*) FROM users WHERE id = 300"),
+        "0"
+    );
+}

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use reinstate_core::{ChangeSource, ErrorKind, RowRole, StoreError, TableIndex, TenantId};
 
+use tokio_postgres::types::Type;
+
 use super::counts::{Written, read_written};
 use super::cycles::Cycles;
 use super::keepers::Keepers;
@@ -290,6 +292,22 @@ impl<'a> Apply<'a> {
                 "{operation}: foreign key {} refers to columns outside of the key, which cannot be \
                  checked while triggers keep still",
                 key.name
+            );
+            return Err(StoreError::new(ErrorKind::Refused, message));
+        }
+        // What can be deferred is checked by triggers, and others are made for this very mode.
+        let sql_of_obstacles = "SELECT conname::text FROM pg_constraint
+              WHERE conrelid = $1 AND condeferrable AND contype IN ('p', 'u', 'x')
+              UNION ALL
+             SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgenabled = 'R'";
+        let oid = catalog.tables[table.get()].oid;
+        let found = session.rows(operation, sql_of_obstacles, &[(&oid, Type::OID)])?;
+        if let Some(row) = found.first() {
+            let name: String = get(row, 0)?;
+            let message = format!(
+                "{operation}: {name} can be deferred, or fires only for replicas, so that it would \
+                 not be checked, or would fire, while triggers keep still. Take the table's \
+                 triggers out of silenced_triggers"
             );
             return Err(StoreError::new(ErrorKind::Refused, message));
         }

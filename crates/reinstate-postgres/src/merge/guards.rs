@@ -46,16 +46,21 @@ pub(super) fn check_session(
     Ok(())
 }
 
+/// The advisory lock that stands for a tenant.
+pub(crate) fn lock_number(tenant: &TenantId) -> i64 {
+    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres tenant lock v1");
+    hasher.update(tenant.as_bytes());
+    let mut number = [0; 8];
+    hasher.finalize_xof().fill(&mut number);
+    i64::from_le_bytes(number)
+}
+
 /// Holds the tenant until the session ends or lets go of it.
 ///
 /// # Errors
 /// `Locked` if somebody else holds it.
 pub(super) fn lock_tenant(session: &Session, tenant: &TenantId) -> Result<(), StoreError> {
-    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres tenant lock v1");
-    hasher.update(tenant.as_bytes());
-    let mut number = [0; 8];
-    hasher.finalize_xof().fill(&mut number);
-    let number = i64::from_le_bytes(number);
+    let number = lock_number(tenant);
     let sql = "SELECT pg_try_advisory_lock($1)";
     let row = session.row("lock the tenant", sql, &[(&number, Type::INT8)])?;
     if get(&row, 0)? {

@@ -51,6 +51,7 @@ use counts::Written;
 use mark::CommitMark;
 use sequences::RestoredValues;
 
+pub(crate) use guards::lock_number;
 pub(crate) use mark::count_foreign_rows;
 
 /// One open transaction on one tenant.
@@ -88,10 +89,7 @@ impl<'s> PostgresWriter<'s> {
         // Before the transaction takes its snapshot: whoever held the lock until now may have
         // committed after a snapshot taken earlier.
         guards::lock_tenant(&session, tenant)?;
-        let mut moment =
-            begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
-        sequences::add_own_sequences(&session, map, &mut moment.catalog, tenant)
-            .inspect_err(|_| session.unlock())?;
+        let moment = begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
         let name = String::from_utf8_lossy(tenant.as_bytes()).into_owned();
         session.row(
             "say which tenant is written",
@@ -172,6 +170,13 @@ impl TenantWriter for PostgresWriter<'_> {
         &mut self,
         changes: &dyn ChangeSource,
     ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
+        sequences::add_own_sequences(
+            &self.session,
+            self.map,
+            &mut self.catalog,
+            &self.tenant,
+            changes,
+        )?;
         guards::check_changes(&self.session, self.map, &self.catalog, changes)?;
         if !self.connections.settings().unguarded {
             guards::check_guarded(&self.session, &self.catalog, changes)?;

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use reinstate_core::{ErrorKind, RowRef, SequenceRaise, StoreError, TenantId};
+use reinstate_core::{ChangeSource, ErrorKind, RowRef, SequenceRaise, StoreError, TenantId};
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::catalog::{Catalog, CatalogTable, OwnedSequence, get};
+use crate::catalog::{Catalog, CatalogTable, OwnedSequence, display_name, get};
 use crate::session::Session;
 use crate::sql::{literal, qualified};
 use crate::tenancy::TenancyMap;
@@ -28,12 +28,19 @@ pub(super) fn add_own_sequences(
     map: &TenancyMap,
     catalog: &mut Catalog,
     tenant: &TenantId,
+    changes: &dyn ChangeSource,
 ) -> Result<(), StoreError> {
     for (pattern, name) in &map.sequences {
         let (table, column) = catalog.counting_column(name, "sequences")?;
+        let counts = changes.counts(table);
+        if counts.created + counts.put_back == 0 {
+            continue;
+        }
         let id = String::from_utf8_lossy(tenant.as_bytes());
-        let display = pattern.replace("{tenant}", &id);
-        let (namespace, relation) = display.split_once('.').unwrap_or(("public", &display));
+        let (namespace, relation) = pattern.split_once('.').unwrap_or(("public", pattern));
+        let named = |part: &str| part.replace("{tenant}", &id);
+        let (namespace, relation) = (named(namespace), named(relation));
+        let display = display_name(&namespace, &relation);
         let sql = "SELECT s.seqincrement, s.seqmax
                      FROM pg_sequence s
                      JOIN pg_class c ON c.oid = s.seqrelid
@@ -46,14 +53,14 @@ pub(super) fn add_own_sequences(
             let message = format!(
                 "sequence {display} of {tenant} is gone, and {name} takes its numbers from it: \
                  CREATE SEQUENCE {} first",
-                qualified(namespace, relation)
+                qualified(&namespace, &relation)
             );
             return Err(StoreError::new(ErrorKind::Refused, message));
         };
         let sequence = OwnedSequence {
-            namespace: namespace.to_owned(),
-            relation: relation.to_owned(),
-            display_name: display.clone(),
+            namespace,
+            relation,
+            display_name: display,
             column,
             increment: get(row, 0)?,
             value_max: get(row, 1)?,

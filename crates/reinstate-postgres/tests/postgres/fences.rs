@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use reinstate_core::{ErrorKind, LiveStore, StoreError};
+use reinstate_core::{ErrorKind, JobId, LiveStore, StoreError};
 use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl, TenancyMap};
 use reinstate_testkit::cluster::shared_cluster;
 
-use crate::ground::{Plan, bind, entry, open_store, restore, tenant, via};
+use crate::ground::{Ground, Plan, bind, entry, open_store, restore, tenant, via};
 use crate::guards::documents;
 
 #[test]
@@ -229,4 +229,30 @@ fn a_server_that_does_not_count_or_has_no_journal_is_refused() {
     }
     ground.store.prepare().unwrap();
     restore(&ground.store, "acme", &image, 1).unwrap();
+}
+
+/// The commit of a connection that is gone may still be under way: until its process is done, the
+/// absence of the entry proves nothing.
+#[test]
+fn the_journal_answers_only_when_no_merge_is_under_way() {
+    let ground = Ground::new("CREATE TABLE notes (id int PRIMARY KEY, account_id int)");
+    let (job, one, two) = (JobId::from_bytes([7; 16]), tenant("1"), tenant("2"));
+    assert_eq!(ground.store.journal_entry(job, &one).unwrap(), None);
+    let (fingerprint, schema) = bind(&ground.store, &one);
+    let writer = ground
+        .store
+        .begin_merge(&one, &fingerprint, &schema)
+        .unwrap();
+    let error = ground.store.journal_entry(job, &one).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert_eq!(ground.store.journal_entry(job, &two).unwrap(), None);
+    drop(writer);
+    assert_eq!(ground.store.journal_entry(job, &one).unwrap(), None);
+    // Looking did not keep the lock.
+    drop(
+        ground
+            .store
+            .begin_merge(&one, &fingerprint, &schema)
+            .unwrap(),
+    );
 }

@@ -68,3 +68,21 @@ fn a_key_that_leads_nowhere_is_found_although_the_server_does_not_look() {
     );
     assert_eq!(ground.image("1"), before);
 }
+
+#[test]
+fn what_would_not_be_checked_or_would_only_fire_then_is_refused() {
+    for change in [
+        "ALTER TABLE issues ADD CONSTRAINT once UNIQUE (title) DEFERRABLE",
+        "CREATE TRIGGER elsewhere AFTER UPDATE ON issues FOR EACH ROW EXECUTE FUNCTION touch();
+         ALTER TABLE issues ENABLE REPLICA TRIGGER elsewhere",
+    ] {
+        let ground = ground();
+        let image = ground.image("1");
+        ground.psql(change);
+        ground.psql("UPDATE issues SET title = 'x' WHERE id = 4");
+        let error = ground.restore("1", &image).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{change}");
+        assert!(error.to_string().contains("silenced_triggers"), "{error}");
+        assert_eq!(ground.psql("SELECT title FROM issues WHERE id = 4"), "x");
+    }
+}

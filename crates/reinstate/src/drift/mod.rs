@@ -286,6 +286,15 @@ impl Finder<'_> {
             self.note(NoteKind::ColumnAdded, object, detail);
             return Ok(Some(value.clone().into_bytes()));
         }
+        if !table.has_key() {
+            self.undecided.push(format!(
+                "{object} was added to a table without a key, where rows that hold something else \
+                 in it count as others: say `values = {{ {name:?} = \"...\" }}` under \
+                 [drift.table.{:?}] to write that",
+                table.name.as_str()
+            ));
+            return Ok(None);
+        }
         let filling = self
             .view
             .filling(index, column)

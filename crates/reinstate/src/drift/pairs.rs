@@ -1,6 +1,6 @@
 //! Which table and column of a snapshot is which live one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use reinstate_core::{
     ColumnIndex, Reference, Route, RouteCondition, StoreSchema, TableIndex, Tenancy,
@@ -30,14 +30,13 @@ impl Pairs {
         let mut targets = Vec::with_capacity(then.tables().len());
         for (index, was) in then.iter() {
             let name = was.name.as_str();
-            let live_name = rules.renamed.get(name).map_or(name, String::as_str);
-            let target = now.find(live_name).map(|(table, live)| {
+            let live_name = new_name(name, &rules.renamed, &rules.dropped);
+            let target = live_name.and_then(|name| Some((name, now.find(name)?)));
+            let target = target.map(|(live_name, (table, live))| {
                 let rules = rules.tables.get(live_name);
-                let column = |name: &str| {
-                    let renamed = rules.and_then(|rules| rules.renamed.get(name));
-                    let is_dropped = rules.is_some_and(|rules| rules.dropped.contains(name));
-                    let live_name = renamed.map_or(name, String::as_str);
-                    live.column(live_name).filter(|_| !is_dropped)
+                let column = |name: &str| match rules {
+                    None => live.column(name),
+                    Some(rules) => live.column(new_name(name, &rules.renamed, &rules.dropped)?),
                 };
                 let columns = was.columns.iter().map(|was| column(&was.name)).collect();
                 Target { table, columns }
@@ -123,5 +122,53 @@ impl Pairs {
             parent: self.target(reference.parent)?,
             parent_columns: columns(reference.parent, &reference.parent_columns)?,
         })
+    }
+}
+
+/// What became of a name; none if that what had it is gone. What a rule says goes before what is
+/// called the same: a name that something else was given belongs to that.
+fn new_name<'n>(
+    name: &'n str,
+    renamed: &'n BTreeMap<String, String>,
+    dropped: &BTreeSet<String>,
+) -> Option<&'n str> {
+    if dropped.contains(name) {
+        return None;
+    }
+    if let Some(new_name) = renamed.get(name) {
+        let mut givers = renamed.iter().filter(|(_, given)| *given == new_name);
+        // One name cannot be given twice: the first has it, the other is to be decided.
+        let is_first = givers.next().is_some_and(|(giver, _)| giver == name);
+        return is_first.then_some(new_name);
+    }
+    let is_given_away = renamed.values().any(|given| given == name);
+    (!is_given_away).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_goes_before_a_name_and_no_name_is_given_twice() {
+        let rules = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(from, to)| ((*from).to_owned(), (*to).to_owned()))
+                .collect()
+        };
+        let (none, b) = (BTreeSet::new(), BTreeSet::from(["b".to_owned()]));
+        let renamed = rules(&[("a", "b")]);
+        assert_eq!(new_name("a", &renamed, &none), Some("b"));
+        assert_eq!(new_name("b", &renamed, &none), None);
+        assert_eq!(new_name("c", &renamed, &none), Some("c"));
+        assert_eq!(new_name("b", &renamed, &b), None);
+        assert_eq!(new_name("b", &rules(&[]), &b), None);
+        let swapped = rules(&[("a", "b"), ("b", "a")]);
+        assert_eq!(new_name("a", &swapped, &none), Some("b"));
+        assert_eq!(new_name("b", &swapped, &none), Some("a"));
+        let twice = rules(&[("a", "x"), ("b", "x")]);
+        assert_eq!(new_name("a", &twice, &none), Some("x"));
+        assert_eq!(new_name("b", &twice, &none), None);
     }
 }

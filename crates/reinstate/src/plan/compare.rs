@@ -17,6 +17,7 @@ use super::left_behind::{LeftBehind, Returning};
 use super::notes::Strays;
 use crate::drift::{MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
+use crate::run_stream::RunStream;
 use crate::segment_writer::{OpenRun, SegmentWriter};
 use crate::{Context, Error};
 
@@ -86,6 +87,7 @@ impl<'a> Sides<'a> {
             Holds::default()
         };
         let mut walk = self.walk(source)?;
+        let mut everybodys = Everybodys::new(self, source);
         let mut passed = Passed::new(self.context);
         while let Some(side) = walk.side() {
             match side {
@@ -96,7 +98,11 @@ impl<'a> Sides<'a> {
                 Side::Right => {
                     let live = walk.now();
                     let returns = changes.live(live);
-                    if policy.delete == Switch::On || holds.gives_way(live) {
+                    let is_deleted = policy.delete == Switch::On || holds.gives_way(live);
+                    if is_deleted && everybodys.has(live)? {
+                        changes.conflict(live.key(), WAS_EVERYBODYS);
+                        changes.stays(returns, live);
+                    } else if is_deleted {
                         changes.delete(live)?;
                     } else {
                         changes.keep();
@@ -148,6 +154,52 @@ impl<'a> Sides<'a> {
         }
         // Rows without a key are ordered by their columns, which are others now.
         Ok(Box::new(sorted_rows(self.context, self.table, rows)?))
+    }
+}
+
+/// Why a row that the tenant has now is not deleted.
+const WAS_EVERYBODYS: &str = "everybody's in the snapshot, and no restore would bring it back";
+
+/// Rows of one table that were everybody's in the snapshot. What is the tenant's now because
+/// somebody gave it to the tenant since is not newer than the snapshot. Read only when the first row
+/// is to be deleted.
+struct Everybodys<'s, 'a> {
+    sides: &'s Sides<'a>,
+    source: TableIndex,
+    /// Those that are left, with whether there is a current one.
+    rows: Option<(StreamCursor<RunStream>, bool)>,
+}
+
+impl<'s, 'a> Everybodys<'s, 'a> {
+    const fn new(sides: &'s Sides<'a>, source: TableIndex) -> Self {
+        Self {
+            sides,
+            source,
+            rows: None,
+        }
+    }
+
+    /// Whether the row was everybody's. Asked for rows in their order. Rows without a key are not
+    /// told apart from others that are the same, and are nobody's in particular.
+    fn has(&mut self, live: RowRef<'_>) -> Result<bool, Error> {
+        if live.key().is_empty() {
+            return Ok(false);
+        }
+        let (rows, has_row) = match &mut self.rows {
+            Some(rows) => rows,
+            none => {
+                let image = self.sides.image;
+                let stream = image.rows_of_everybody(self.sides.context, self.source)?;
+                let operation = "read the snapshot's rows of everybody".to_owned();
+                let mut rows = StreamCursor::new(stream, operation);
+                let has_row = rows.advance()?;
+                none.insert((rows, has_row))
+            }
+        };
+        while *has_row && rows.row().key() < live.key() {
+            *has_row = rows.advance()?;
+        }
+        Ok(*has_row && rows.row().key() == live.key())
     }
 }
 
