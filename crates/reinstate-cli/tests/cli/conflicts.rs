@@ -1,10 +1,6 @@
 //! Unique values that somebody took since: another tenant, or the tenant's own newer rows.
 
-use std::fs;
-
-use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
-
-use crate::sandbox::{Run, Sandbox};
+use crate::ground::Ground;
 
 const SCHEMA: &str = "\
 CREATE TABLE users (id int PRIMARY KEY, account_id int NOT NULL, email text UNIQUE, name text,
@@ -16,44 +12,15 @@ INSERT INTO users SELECT n, n % 3, 'u' || n || '@example.org', 'User ' || n, n
 INSERT INTO seats SELECT n % 3, n, 's' || n FROM generate_series(1, 30) n;
 ";
 
-struct Ground {
-    sandbox: Sandbox,
-    database: TestDatabase<'static>,
+fn captured() -> Ground {
+    Ground::captured(
+        SCHEMA,
+        "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n",
+    )
 }
 
-impl Ground {
-    fn captured() -> Self {
-        let database = shared_cluster().unwrap().fresh_database().unwrap();
-        database.psql(SCHEMA).unwrap();
-        let sandbox = Sandbox::empty();
-        let configuration = format!(
-            "version = 1\n[repository]\nurl = \"file:repository\"\n\
-             [store]\nname = \"main\"\nkind = \"postgres\"\nunguarded = true\nurl = {:?}\n\
-             [tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n",
-            database.url()
-        );
-        fs::write(sandbox.path("reinstate.toml"), configuration).unwrap();
-        sandbox.run(&["init"]).done(&[]);
-        sandbox.run(&["capture", "once"]).done(&[]);
-        Self { sandbox, database }
-    }
-
-    fn psql(&self, sql: &str) -> String {
-        self.database.psql(sql).unwrap()
-    }
-
-    fn users(&self) -> String {
-        self.psql("SELECT id, email, name FROM users WHERE account_id = 1 ORDER BY id")
-    }
-
-    fn restore(&self, options: &[&str]) -> Run {
-        let all = [
-            &["restore", "account:1", "--at", "latest", "--nearest-before"][..],
-            &["--confirm", "account:1"],
-            options,
-        ];
-        self.sandbox.run(&all.concat())
-    }
+fn users(ground: &Ground) -> String {
+    ground.psql("SELECT id, email, name FROM users WHERE account_id = 1 ORDER BY id")
 }
 
 #[test]
@@ -63,11 +30,11 @@ fn a_value_that_another_tenant_took_is_named_for_rows_created_and_put_back_alike
         "UPDATE users SET email = 'new@example.org' WHERE id = 4;
          UPDATE users SET email = 'u4@example.org' WHERE id = 6",
     ] {
-        let ground = Ground::captured();
+        let ground = captured();
         ground.psql(incident);
         ground.psql("UPDATE users SET name = 'other' WHERE id = 7");
         let neighbour = "SELECT xmin, * FROM users WHERE id = 6";
-        let (before, others) = (ground.users(), ground.psql(neighbour));
+        let (before, others) = (users(&ground), ground.psql(neighbour));
         let refused = ground.restore(&[]);
         refused.refused(5, &["1 conflict"]);
         assert!(
@@ -76,15 +43,15 @@ fn a_value_that_another_tenant_took_is_named_for_rows_created_and_put_back_alike
                 .contains("! account:1 users id=4: users_email_key"),
             "{refused:?}"
         );
-        assert_eq!(ground.users(), before);
+        assert_eq!(users(&ground), before);
         // With the row left out the rest comes back, and nobody calls it complete.
         let run = ground.restore(&["--on-conflict", "keep-live"]);
         assert_eq!(run.code, 4, "{run:?}");
         assert!(
-            ground.users().contains("7|u7@example.org|User 7"),
+            users(&ground).contains("7|u7@example.org|User 7"),
             "{incident}"
         );
-        assert!(!ground.users().contains("u4@"));
+        assert!(!users(&ground).contains("u4@"));
         assert_eq!(ground.psql(neighbour), others);
     }
 }
@@ -99,19 +66,19 @@ INSERT INTO seats VALUES (1, 1, 'newer');
 
 #[test]
 fn a_newer_row_of_the_tenant_makes_room_when_all_is_put_back() {
-    let ground = Ground::captured();
-    let before = ground.users();
+    let ground = captured();
+    let before = users(&ground);
     ground.psql(REPLACED);
     ground.restore(&[]).done(&["restored"]);
-    assert_eq!(ground.users(), before);
+    assert_eq!(users(&ground), before);
     assert_eq!(ground.psql("SELECT label FROM seats WHERE place = 1"), "s1");
 }
 
 #[test]
 fn a_newer_row_that_stays_follows_the_policy() {
-    let ground = Ground::captured();
+    let ground = captured();
     ground.psql(REPLACED);
-    let replaced = ground.users();
+    let replaced = users(&ground);
     let run = ground.restore(&["--delete", "off"]);
     run.refused(5, &["3 conflicts"]);
     for line in [
@@ -121,17 +88,17 @@ fn a_newer_row_that_stays_follows_the_policy() {
     ] {
         assert!(run.stdout.contains(line), "{run:?}");
     }
-    assert_eq!(ground.users(), replaced);
+    assert_eq!(users(&ground), replaced);
 
     let kept = ground.restore(&["--delete", "off", "--on-conflict", "keep-live"]);
     assert_eq!(kept.code, 4, "{kept:?}");
-    assert_eq!(ground.users(), replaced);
+    assert_eq!(users(&ground), replaced);
 
     ground.psql("DELETE FROM seats WHERE label = 'newer'");
     let taken = ["--delete", "off", "--on-conflict", "take-snapshot"];
     ground.psql("INSERT INTO users VALUES (102, 1, 'stays@example.org', 'Stays')");
     ground.restore(&taken).done(&["restored"]);
-    let users = ground.users();
+    let users = users(&ground);
     assert!(
         users.contains("4|u4@") && users.contains("10|u10@"),
         "{users}"
@@ -144,7 +111,7 @@ fn a_newer_row_that_stays_follows_the_policy() {
 
 #[test]
 fn a_changed_row_that_stays_follows_the_policy() {
-    let ground = Ground::captured();
+    let ground = captured();
     let incident = "DELETE FROM users WHERE id = 4;
                     UPDATE users SET email = 'u4@example.org' WHERE id = 7";
     ground.psql(incident);
@@ -158,7 +125,7 @@ fn a_changed_row_that_stays_follows_the_policy() {
     let taken = ["--put-back", "off", "--on-conflict", "take-snapshot"];
     ground.psql("UPDATE users SET name = 'left alone' WHERE id = 10");
     ground.restore(&taken).done(&["restored"]);
-    let users = ground.users();
+    let users = users(&ground);
     assert!(
         users.contains("4|u4@") && users.contains("7|u7@"),
         "{users}"
@@ -168,13 +135,13 @@ fn a_changed_row_that_stays_follows_the_policy() {
 
 #[test]
 fn what_is_taken_back_out_of_turn_can_be_taken_back_again() {
-    let ground = Ground::captured();
+    let ground = captured();
     // The restore creates user 1, puts user 25 back and deletes users 0 and 40.
     ground.psql(
         "DELETE FROM users WHERE id = 1; UPDATE users SET name = 'x' WHERE id = 25;
          INSERT INTO users VALUES (40, 1, NULL, 'forty'), (0, 1, NULL, 'zero')",
     );
-    let before = ground.users();
+    let before = users(&ground);
     let restored = ground.sandbox.json(&[
         "restore",
         "account:1",
@@ -187,7 +154,7 @@ fn what_is_taken_back_out_of_turn_can_be_taken_back_again() {
     let job = restored.record("plan")["job"].as_str().unwrap().to_owned();
     // Then a user deletes one of them and takes the place of another that the restore removed.
     ground.psql("DELETE FROM users WHERE id = 25; INSERT INTO users VALUES (40, 1, NULL, 'mine')");
-    let after = ground.users();
+    let after = users(&ground);
     let undo = |job: &str| {
         let arguments = [
             "undo",
@@ -202,16 +169,16 @@ fn what_is_taken_back_out_of_turn_can_be_taken_back_again() {
         run.record("plan")["job"].as_str().unwrap().to_owned()
     };
     let undone = undo(&job);
-    assert_eq!(ground.users(), before);
+    assert_eq!(users(&ground), before);
     undo(&undone);
-    assert_eq!(ground.users(), after);
+    assert_eq!(users(&ground), after);
 }
 
 /// The classic update without a condition: what was everybody's is the tenant's now, but it is not
 /// newer than the snapshot, and nothing would bring it back.
 #[test]
 fn a_row_of_everybody_that_an_incident_gave_away_is_not_deleted() {
-    let ground = Ground::captured();
+    let ground = captured();
     ground.psql(
         "ALTER TABLE users ALTER account_id DROP NOT NULL;
          INSERT INTO users VALUES (200, NULL, 'template@example.org', 'Template', 1)",
@@ -219,12 +186,12 @@ fn a_row_of_everybody_that_an_incident_gave_away_is_not_deleted() {
     ground.sandbox.run(&["capture", "once"]).done(&[]);
     ground
         .psql("UPDATE users SET account_id = 1; INSERT INTO users VALUES (300, 1, NULL, 'new', 1)");
-    let taken = ground.users();
+    let taken = users(&ground);
     let refused = ground.restore(&[]);
     refused.refused(5, &["1 conflict"]);
     let says = "! account:1 users id=200: everybody's in the snapshot";
     assert!(refused.stdout.contains(says), "{refused:?}");
-    assert_eq!(ground.users(), taken);
+    assert_eq!(users(&ground), taken);
     let kept = ground.restore(&["--on-conflict", "keep-live"]);
     assert_eq!(kept.code, 4, "{kept:?}");
     let count = "SELECT count(*) FROM users WHERE id = 200 AND account_id = 1";

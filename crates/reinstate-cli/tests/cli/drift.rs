@@ -1,11 +1,7 @@
 //! Tables that changed between the snapshot and now: rows come back into what the tables are now,
 //! or nothing is written.
 
-use std::fs;
-
-use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
-
-use crate::sandbox::{Run, Sandbox};
+use crate::ground::Ground;
 
 const SCHEMA: &str = "\
 CREATE TYPE mood AS ENUM ('calm', 'angry');
@@ -34,79 +30,36 @@ DELETE FROM tickets WHERE account_id = 1 AND id < 40;
 DELETE FROM visits WHERE account_id = 1 AND page = 'p1';
 ";
 
-/// A database that was captured and is then changed.
-struct Ground {
-    sandbox: Sandbox,
-    database: TestDatabase<'static>,
+fn captured() -> Ground {
+    Ground::captured(SCHEMA, TENANCY)
 }
 
-impl Ground {
-    fn captured() -> Self {
-        let database = shared_cluster().unwrap().fresh_database().unwrap();
-        database.psql(SCHEMA).unwrap();
-        let ground = Self {
-            sandbox: Sandbox::empty(),
-            database,
-        };
-        ground.configure(TENANCY);
-        ground.sandbox.run(&["init"]).done(&[]);
-        ground.sandbox.run(&["capture", "once"]).done(&[]);
-        ground
-    }
+/// Everything in the three tables, as the statement after a migration would have it.
+fn contents(ground: &Ground, tickets: &str) -> String {
+    ground.psql(&format!(
+        "SELECT {tickets} FROM tickets t ORDER BY id; SELECT t.*::text FROM comments t \
+         ORDER BY 1; SELECT t.*::text FROM visits t ORDER BY 1"
+    ))
+}
 
-    fn configure(&self, rest: &str) {
-        let head = format!(
-            "version = 1\n[repository]\nurl = \"file:repository\"\n\
-             [store]\nname = \"main\"\nkind = \"postgres\"\nunguarded = true\nurl = {:?}\n",
-            self.database.url()
-        );
-        fs::write(self.sandbox.path("reinstate.toml"), head + rest).unwrap();
-    }
-
-    fn psql(&self, sql: &str) -> String {
-        self.database.psql(sql).unwrap()
-    }
-
-    fn restore(&self) -> Run {
-        let arguments = [
-            "restore",
-            "account:1",
-            "--at",
-            "latest",
-            "--nearest-before",
-            "--confirm",
-            "account:1",
-        ];
-        self.sandbox.run(&arguments)
-    }
-
-    /// Everything in the three tables, as the statement after a migration would have it.
-    fn contents(&self, tickets: &str) -> String {
-        self.psql(&format!(
-            "SELECT {tickets} FROM tickets t ORDER BY id; SELECT t.*::text FROM comments t \
-             ORDER BY 1; SELECT t.*::text FROM visits t ORDER BY 1"
-        ))
-    }
-
-    /// Migrates, and checks that a restore ends where the migration alone would have ended.
-    fn check(&self, migration: &str, tickets: &str, says: &[&str]) {
-        self.psql(migration);
-        let expected = self.contents(tickets);
-        let others = "SELECT t.xmin, t.* FROM tickets t WHERE account_id <> 1 ORDER BY id";
-        let others_before = self.psql(others);
-        self.psql(INCIDENT);
-        assert_ne!(self.contents(tickets), expected);
-        self.restore().done(says);
-        assert_eq!(self.contents(tickets), expected);
-        assert_eq!(self.psql(others), others_before);
-        let again = self.restore();
-        again.done(&["no change"]);
-    }
+/// Migrates, and checks that a restore ends where the migration alone would have ended.
+fn check(ground: &Ground, migration: &str, tickets: &str, says: &[&str]) {
+    ground.psql(migration);
+    let expected = contents(ground, tickets);
+    let others = "SELECT t.xmin, t.* FROM tickets t WHERE account_id <> 1 ORDER BY id";
+    let others_before = ground.psql(others);
+    ground.psql(INCIDENT);
+    assert_ne!(contents(ground, tickets), expected);
+    ground.restore(&[]).done(says);
+    assert_eq!(contents(ground, tickets), expected);
+    assert_eq!(ground.psql(others), others_before);
+    let again = ground.restore(&[]);
+    again.done(&["no change"]);
 }
 
 #[test]
 fn columns_that_were_added_hold_what_the_migration_gave_them() {
-    let ground = Ground::captured();
+    let ground = captured();
     let decided = "[drift.table.visits]\nvalues = { seconds = \"1.50\" }\n";
     ground.configure(&format!("{TENANCY}{decided}"));
     let migration = "\
@@ -120,12 +73,12 @@ fn columns_that_were_added_hold_what_the_migration_gave_them() {
         "tickets.colour added: rows that come back hold NULL",
         "tickets.state added: rows that come back hold its default",
     ];
-    ground.check(migration, "t.*::text", &says);
+    check(&ground, migration, "t.*::text", &says);
 }
 
 #[test]
 fn columns_may_stand_in_another_order_and_be_wider() {
-    let ground = Ground::captured();
+    let ground = captured();
     let migration = "\
         CREATE TABLE moved (mood mood, note text, size bigint, title text, account_id int NOT NULL,
                             id bigint PRIMARY KEY);
@@ -136,12 +89,12 @@ fn columns_may_stand_in_another_order_and_be_wider() {
         ALTER TABLE moved RENAME TO tickets;
         ALTER TABLE comments ADD FOREIGN KEY (ticket_id) REFERENCES tickets;";
     let says = ["tickets.size was integer, is bigint: the values stay the same"];
-    ground.check(migration, "t.*::text", &says);
+    check(&ground, migration, "t.*::text", &says);
 }
 
 #[test]
 fn what_was_renamed_or_dropped_is_decided_by_the_operator() {
-    let ground = Ground::captured();
+    let ground = captured();
     let migration = "\
         CREATE SCHEMA support;
         ALTER TABLE tickets SET SCHEMA support;
@@ -157,7 +110,7 @@ fn what_was_renamed_or_dropped_is_decided_by_the_operator() {
     let tenancy = TENANCY.replace("tickets.id", "support.cases.id");
     ground.psql(migration);
     ground.configure(&tenancy);
-    let refused = ground.restore();
+    let refused = ground.restore(&[]);
     let undecided = [
         "table tickets is gone: say `dropped = [\"tickets\"]` under [drift]",
         "table visits is gone",
@@ -174,7 +127,7 @@ fn what_was_renamed_or_dropped_is_decided_by_the_operator() {
         "support.cases.note is gone",
         "support.cases.opened was added, and its default is not the same at all times",
     ];
-    ground.restore().refused(1, &undecided);
+    ground.restore(&[]).refused(1, &undecided);
     let decided = "[drift.table.\"support.cases\"]\nrenamed = { title = \"subject\" }\n\
                    dropped = [\"note\"]\nvalues = { opened = \"2022-04-05 07:38:00+00\" }\n";
     ground.configure(&format!("{drift}{decided}"));
@@ -196,7 +149,7 @@ fn what_was_renamed_or_dropped_is_decided_by_the_operator() {
         "visits gone: its rows are not restored",
         "labels not in the snapshot",
     ];
-    ground.restore().done(&says);
+    ground.restore(&[]).done(&says);
     assert_eq!(contents(), expected);
 }
 
@@ -249,32 +202,34 @@ fn values_that_no_longer_fit_are_refused_before_anything_is_written() {
             "tickets.number was added, and it numbers its rows by itself",
         ),
     ] {
-        let ground = Ground::captured();
+        let ground = captured();
         ground.psql(migration);
         ground.psql(INCIDENT);
-        let before = ground.contents("t.*::text");
-        ground.restore().refused(1, &[says, "Nothing was written"]);
-        assert_eq!(ground.contents("t.*::text"), before, "{migration}");
+        let before = contents(&ground, "t.*::text");
+        ground
+            .restore(&[])
+            .refused(1, &[says, "Nothing was written"]);
+        assert_eq!(contents(&ground, "t.*::text"), before, "{migration}");
     }
 }
 
 #[test]
 fn a_column_that_may_no_longer_be_null_refuses_rows_that_had_none() {
-    let ground = Ground::captured();
+    let ground = captured();
     ground.psql("UPDATE tickets SET note = NULL WHERE id = 4");
     ground.sandbox.run(&["capture", "once"]).done(&[]);
     ground.psql("UPDATE tickets SET note = '' WHERE id = 4");
     ground.psql("ALTER TABLE tickets ALTER note SET NOT NULL");
     let says = "table tickets, row 4: the snapshot holds NULL, which the live column no longer \
                 takes in note";
-    ground.restore().refused(1, &[says]);
+    ground.restore(&[]).refused(1, &[says]);
 }
 
 #[test]
 fn a_table_that_is_owned_otherwise_is_refused_even_if_the_tenant_has_nothing_in_it() {
-    let ground = Ground::captured();
+    let ground = captured();
     let shared = TENANCY.to_owned() + "[tenancy.table.visits]\nshared = true\n";
     ground.configure(&shared);
     let says = "visits: tenants own it in the snapshot, and no tenant does now";
-    ground.restore().refused(1, &[says]);
+    ground.restore(&[]).refused(1, &[says]);
 }

@@ -1,11 +1,7 @@
 //! Rows that an incident left behind because nothing guarded what they belong to: they are the
 //! tenant's again, and as they were.
 
-use std::fs;
-
-use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
-
-use crate::sandbox::{Run, Sandbox};
+use crate::ground::Ground;
 
 /// Comments are on issues or pages, reactions on comments (guarded by a key), views have no key at
 /// all, and nothing but their columns says what they belong to.
@@ -42,49 +38,22 @@ via = \"issue_id -> issues.id\"
 unowned = \"shared\"
 ";
 
-struct Ground {
-    sandbox: Sandbox,
-    database: TestDatabase<'static>,
+fn captured() -> Ground {
+    let ground = Ground::captured(SCHEMA, TENANCY);
+    ground.sandbox.run(&["guard", "install"]).done(&[]);
+    ground
 }
 
-impl Ground {
-    fn captured() -> Self {
-        let database = shared_cluster().unwrap().fresh_database().unwrap();
-        database.psql(SCHEMA).unwrap();
-        let sandbox = Sandbox::empty();
-        let head = format!(
-            "version = 1\n[repository]\nurl = \"file:repository\"\n\
-             [store]\nname = \"main\"\nkind = \"postgres\"\nurl = {:?}\n",
-            database.url()
-        );
-        fs::write(sandbox.path("reinstate.toml"), head + TENANCY).unwrap();
-        sandbox.run(&["init"]).done(&[]);
-        sandbox.run(&["guard", "install"]).done(&[]);
-        sandbox.run(&["capture", "once"]).done(&[]);
-        Self { sandbox, database }
-    }
-
-    fn psql(&self, sql: &str) -> String {
-        self.database.psql(sql).unwrap()
-    }
-
-    /// Everything there is, and which rows were written again.
-    fn contents(&self) -> [String; 5] {
-        ["issues", "pages", "comments", "reactions", "views"]
-            .map(|table| self.psql(&format!("SELECT t.* FROM {table} t ORDER BY t.*::text")))
-    }
-
-    fn restore(&self, options: &[&str]) -> Run {
-        let what = ["restore", "account:1", "--at", "latest", "--nearest-before"];
-        let all = [&what[..], &["--confirm", "account:1"], options];
-        self.sandbox.run(&all.concat())
-    }
+/// Everything there is.
+fn contents(ground: &Ground) -> [String; 5] {
+    ["issues", "pages", "comments", "reactions", "views"]
+        .map(|table| ground.psql(&format!("SELECT t.* FROM {table} t ORDER BY t.*::text")))
 }
 
 #[test]
 fn rows_that_are_what_they_were_are_not_even_written() {
-    let ground = Ground::captured();
-    let before = ground.contents();
+    let ground = captured();
+    let before = contents(&ground);
     let written = "SELECT 'c', xmin, id FROM comments UNION ALL SELECT 'r', xmin, id FROM reactions
                    ORDER BY 1, 3";
     let versions = ground.psql(written);
@@ -97,15 +66,15 @@ fn rows_that_are_what_they_were_are_not_even_written() {
         "views holds rows that were left behind",
         "restored",
     ]);
-    assert_eq!(ground.contents(), before);
+    assert_eq!(contents(&ground), before);
     assert_eq!(ground.psql(written), versions);
     ground.restore(&[]).done(&["no change"]);
 }
 
 #[test]
 fn rows_that_changed_are_put_back_and_newer_ones_go() {
-    let ground = Ground::captured();
-    let before = ground.contents();
+    let ground = captured();
+    let before = contents(&ground);
     ground.psql(
         "UPDATE comments SET body = 'edited', pinned = NULL WHERE id IN (6, 60);
          INSERT INTO comments VALUES (500, 'Issue', 4, 'newer'), (501, 'Page', 7, 'newer');
@@ -119,21 +88,21 @@ fn rows_that_changed_are_put_back_and_newer_ones_go() {
     );
     ground.restore(&[]).done(&["restored"]);
     ground.psql("DELETE FROM views WHERE issue_id IS NULL");
-    assert_eq!(ground.contents(), before);
+    assert_eq!(contents(&ground), before);
 }
 
 #[test]
 fn what_came_back_by_itself_is_nobodys_again_after_an_undo() {
-    let ground = Ground::captured();
-    let whole = ground.contents();
+    let ground = captured();
+    let whole = contents(&ground);
     ground.psql("DELETE FROM issues WHERE account_id = 1; DELETE FROM pages WHERE account_id = 1");
-    let lost = ground.contents();
+    let lost = contents(&ground);
     let what = ["restore", "account:1", "--at", "latest", "--nearest-before"];
     let run = ground
         .sandbox
         .json(&[&what[..], &["--confirm", "account:1"]].concat());
     let job = run.record("plan")["job"].as_str().unwrap().to_owned();
-    assert_eq!(ground.contents(), whole);
+    assert_eq!(contents(&ground), whole);
     let undo = |job: &str| {
         let run = ground
             .sandbox
@@ -142,7 +111,7 @@ fn what_came_back_by_itself_is_nobodys_again_after_an_undo() {
         run.record("plan")["job"].as_str().unwrap().to_owned()
     };
     let undone = undo(&job);
-    assert_eq!(ground.contents(), lost);
+    assert_eq!(contents(&ground), lost);
     undo(&undone);
-    assert_eq!(ground.contents(), whole);
+    assert_eq!(contents(&ground), whole);
 }

@@ -9,6 +9,7 @@ mod corruption;
 mod counting;
 mod demo;
 mod drift;
+mod ground;
 mod guard;
 mod help;
 mod json;

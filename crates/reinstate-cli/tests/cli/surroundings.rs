@@ -1,11 +1,7 @@
 //! What a plan says of the world around the tenant's rows: rows of everybody that they refer to,
 //! rows of others, and what happens by itself when they are written.
 
-use std::fs;
-
-use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
-
-use crate::sandbox::{Run, Sandbox};
+use crate::ground::Ground;
 
 const SCHEMA: &str = "\
 CREATE TABLE currencies (code text, kind text, name text, PRIMARY KEY (code, kind));
@@ -26,64 +22,23 @@ column = \"account_id\"
 shared = [\"currencies\"]
 ";
 
-struct Ground {
-    sandbox: Sandbox,
-    database: TestDatabase<'static>,
+fn captured() -> Ground {
+    Ground::captured(SCHEMA, TENANCY)
 }
 
-impl Ground {
-    fn captured() -> Self {
-        let database = shared_cluster().unwrap().fresh_database().unwrap();
-        database.psql(SCHEMA).unwrap();
-        let ground = Self {
-            sandbox: Sandbox::empty(),
-            database,
-        };
-        ground.configure(TENANCY);
-        ground.sandbox.run(&["init"]).done(&[]);
-        ground.sandbox.run(&["capture", "once"]).done(&[]);
-        ground
-    }
-
-    fn configure(&self, tenancy: &str) {
-        let head = format!(
-            "version = 1\n[repository]\nurl = \"file:repository\"\n\
-             [store]\nname = \"main\"\nkind = \"postgres\"\nunguarded = true\nurl = {:?}\n",
-            self.database.url()
-        );
-        fs::write(self.sandbox.path("reinstate.toml"), head + tenancy).unwrap();
-    }
-
-    fn psql(&self, sql: &str) -> String {
-        self.database.psql(sql).unwrap()
-    }
-
-    fn orders(&self) -> String {
-        self.psql("SELECT t.* FROM orders t WHERE account_id = 1 ORDER BY id")
-    }
-
-    fn restore(&self) -> Run {
-        self.sandbox.run(&[
-            "restore",
-            "account:1",
-            "--at",
-            "latest",
-            "--nearest-before",
-            "--confirm",
-            "account:1",
-        ])
-    }
+fn orders(ground: &Ground) -> String {
+    ground.psql("SELECT t.* FROM orders t WHERE account_id = 1 ORDER BY id")
 }
 
 #[test]
 fn a_row_of_everybody_that_is_gone_stops_the_plan_that_needs_it() {
-    let ground = Ground::captured();
-    let before = ground.orders();
+    let ground = captured();
+    let before = orders(&ground);
     ground.psql("DELETE FROM orders WHERE account_id = 1");
     let gone = ground.psql("SELECT t.* FROM orders t ORDER BY id");
     ground.psql("UPDATE orders SET currency = 'C1' WHERE currency = 'C5'");
     ground.psql("DELETE FROM currencies WHERE code = 'C5'");
-    let run = ground.restore();
+    let run = ground.restore(&[]);
     // Orders 4, 22, 40, 58 and 76 have the currency; those with a NULL in the key do not refer.
     let note = "refuse   account:1: orders.currency,kind -> currencies leads to rows that are gone \
                 (C5,k): create them first (5 rows)";
@@ -98,14 +53,14 @@ fn a_row_of_everybody_that_is_gone_stops_the_plan_that_needs_it() {
     );
     assert!(!gone.is_empty());
     ground.psql("INSERT INTO currencies VALUES ('C5', 'k', 'again')");
-    ground.restore().done(&["restored"]);
-    assert_eq!(ground.orders(), before);
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(orders(&ground), before);
 }
 
 #[test]
 fn rows_of_other_tenants_that_are_referred_to_are_noted() {
-    let ground = Ground::captured();
-    let before = ground.orders();
+    let ground = captured();
+    let before = orders(&ground);
     ground.psql("DELETE FROM orders WHERE account_id = 1");
     let run = ground.sandbox.json(&[
         "plan",
@@ -125,18 +80,18 @@ fn rows_of_other_tenants_that_are_referred_to_are_noted() {
     // everybody's.
     let crossing = "SELECT count(*) FROM orders o JOIN users u ON u.id = o.seller_id
                      WHERE o.account_id = 1 AND u.account_id <> 1";
-    ground.restore().done(&[
+    ground.restore(&[]).done(&[
         "restored",
         "note     account:1: orders.seller_id -> users leads",
     ]);
-    assert_eq!(ground.orders(), before);
+    assert_eq!(orders(&ground), before);
     assert_eq!(note["rows"].to_string(), ground.psql(crossing));
 }
 
 #[test]
 fn triggers_that_would_fire_are_listed_and_only_allowed_ones_do() {
-    let ground = Ground::captured();
-    let before = ground.orders();
+    let ground = captured();
+    let before = orders(&ground);
     ground.psql(
         "CREATE TABLE audit (what text);
          CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
@@ -150,16 +105,16 @@ fn triggers_that_would_fire_are_listed_and_only_allowed_ones_do() {
         "ALTER TABLE orders DISABLE TRIGGER ALL; DELETE FROM orders WHERE account_id = 1;
                  ALTER TABLE orders ENABLE TRIGGER ALL",
     );
-    let run = ground.restore();
+    let run = ground.restore(&[]);
     let note = "refuse   trigger or rule orders.harmless would fire";
     assert!(run.stdout.contains(note), "{run:?}");
     assert!(!run.stdout.contains("on_delete"), "{run:?}");
     run.refused(1, &["orders.harmless would fire", "allowed_triggers"]);
-    assert_eq!(ground.orders(), "");
+    assert_eq!(orders(&ground), "");
     let allowed =
         format!("{TENANCY}excluded = [\"audit\"]\nallowed_triggers = [\"orders.harmless\"]\n");
     ground.configure(&allowed);
     let note = "note     trigger or rule orders.harmless fires, as allowed_triggers lets it";
-    ground.restore().done(&[note, "restored"]);
-    assert_eq!(ground.orders(), before);
+    ground.restore(&[]).done(&[note, "restored"]);
+    assert_eq!(orders(&ground), before);
 }

@@ -1,0 +1,54 @@
+//! A PostgreSQL database of its own that was captured, and a directory with a configuration for it.
+
+use std::fs;
+
+use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
+
+use crate::sandbox::{Run, Sandbox};
+
+/// A database that was captured and is then changed.
+pub struct Ground {
+    /// Where the tool runs.
+    pub sandbox: Sandbox,
+    /// The database.
+    pub database: TestDatabase<'static>,
+}
+
+impl Ground {
+    /// Makes the tables, configures the store with these sections, and takes a snapshot.
+    pub fn captured(schema: &str, sections: &str) -> Self {
+        let database = shared_cluster().unwrap().fresh_database().unwrap();
+        database.psql(schema).unwrap();
+        let ground = Self {
+            sandbox: Sandbox::empty(),
+            database,
+        };
+        ground.configure(sections);
+        ground.sandbox.run(&["init"]).done(&[]);
+        ground.sandbox.run(&["capture", "once"]).done(&[]);
+        ground
+    }
+
+    /// Configures the store with other sections. Merges need no guard.
+    pub fn configure(&self, sections: &str) {
+        let head = format!(
+            "version = 1\n[repository]\nurl = \"file:repository\"\n\
+             [store]\nname = \"main\"\nkind = \"postgres\"\nunguarded = true\nurl = {:?}\n",
+            self.database.url()
+        );
+        fs::write(self.sandbox.path("reinstate.toml"), head + sections).unwrap();
+    }
+
+    /// Runs SQL.
+    #[track_caller]
+    pub fn psql(&self, sql: &str) -> String {
+        self.database.psql(sql).unwrap()
+    }
+
+    /// Restores account 1 to the latest snapshot.
+    pub fn restore(&self, options: &[&str]) -> Run {
+        let what = ["restore", "account:1", "--at", "latest", "--nearest-before"];
+        let all = [&what[..], &["--confirm", "account:1"], options];
+        self.sandbox.run(&all.concat())
+    }
+}
