@@ -118,7 +118,8 @@ fn check_digest(given: &str, digest: Digest) -> Result<(), Failure> {
 
 fn check_tenant(given: &str, only: Option<&Tenant>) -> Result<(), Failure> {
     match only {
-        Some(tenant) if tenant.to_string() == given => Ok(()),
+        // As it may be typed, and not only as it is shown.
+        Some(tenant) if given.parse().is_ok_and(|given: Tenant| given == *tenant) => Ok(()),
         Some(tenant) => {
             let message = format!("the plan is for {tenant}, not {given}");
             Err(not_approved(&message).next("look at it again: reinstate show FILE"))
@@ -209,5 +210,16 @@ mod tests {
         };
         assert_eq!(code("ababababab"), 2);
         assert_eq!(code("abababababac"), 6);
+    }
+
+    #[test]
+    fn a_tenant_is_recognised_as_it_may_be_typed() {
+        let shown: Tenant = "account:a%20b".parse().unwrap();
+        for good in ["account:a%20b", "account:a b"] {
+            assert!(check_tenant(good, Some(&shown)).is_ok(), "{good}");
+        }
+        for bad in ["account:a", "user:a b", "account:A b", ""] {
+            assert!(check_tenant(bad, Some(&shown)).is_err(), "{bad}");
+        }
     }
 }

@@ -115,3 +115,18 @@ fn what_came_back_by_itself_is_nobodys_again_after_an_undo() {
     undo(&undone);
     assert_eq!(contents(&ground), whole);
 }
+
+#[test]
+fn rows_that_moved_to_a_newer_parent_come_back_to_the_older_one() {
+    let ground = captured();
+    let before = contents(&ground);
+    ground.psql(
+        "INSERT INTO issues VALUES (700, 1, 'newer'); INSERT INTO pages VALUES (701, 1);
+         UPDATE comments SET on_id = 700 WHERE id = 6;
+         UPDATE comments SET on_type = 'Page', on_id = 701 WHERE id = 60;
+         UPDATE comments SET on_id = 701 WHERE on_type = 'Page' AND id = 27",
+    );
+    assert_ne!(contents(&ground), before);
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(contents(&ground), before);
+}

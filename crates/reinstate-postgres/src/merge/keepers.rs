@@ -5,12 +5,12 @@
 //! that moved to a new project, when the project goes and the issue moves back. Such rows are
 //! deleted last. Without that the server would refuse the delete or, worse, act on the issue.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
-use reinstate_core::{ChangeSource, TableIndex};
+use reinstate_core::{ChangeSource, Reference, TableIndex};
 
-use crate::catalog::{Catalog, ForeignKey};
-use crate::sql::quote;
+use crate::catalog::Catalog;
+use crate::owner::joined;
 
 /// The foreign keys that may hold rows back.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Keepers<'c> {
     catalog: &'c Catalog,
     /// Tables with rows that are still there when the deletes of their parents begin: those that
     /// are put back, and those whose own deletes wait.
-    staying: HashSet<TableIndex>,
+    staying: BTreeSet<TableIndex>,
 }
 
 impl<'c> Keepers<'c> {
@@ -35,32 +35,36 @@ impl<'c> Keepers<'c> {
     /// What holds for a row `t` of the table that some row still refers to, as SQL. A row of the
     /// same table counts too, even if it is to be deleted itself: both then wait.
     pub(super) fn conditions(&self, table: TableIndex) -> Vec<String> {
-        let keys = self.catalog.foreign_keys.iter();
-        let keys = keys.filter(|key| key.reference.parent == table);
-        keys.filter(|key| self.staying.contains(&key.child))
-            .map(|key| self.condition(key))
-            .collect()
+        let mut conditions = Vec::new();
+        for &child in &self.staying {
+            let keys = self.catalog.foreign_keys.iter();
+            let keys = keys.filter(|key| key.child == child && key.reference.parent == table);
+            // A key that is checked at the end, and acts on nothing, lets its parent go first.
+            let keys = keys.filter(|key| !key.is_deferrable || key.acts_on_delete);
+            let keys = keys.map(|key| (&key.reference, key.operators.as_slice()));
+            // A row that is put back must be the tenant's until then, by whatever says so.
+            let (schema, relation) = self.catalog.table(child);
+            let ways = schema.tenancy.references().zip(&relation.way_operators);
+            let ways = ways.filter(|(way, _)| way.parent == table);
+            let ways = ways.map(|(way, operators)| (way, operators.as_slice()));
+            for (reference, operators) in keys.chain(ways) {
+                let condition = self.condition(child, reference, operators);
+                if !conditions.contains(&condition) {
+                    conditions.push(condition);
+                }
+            }
+        }
+        conditions
     }
 
-    fn condition(&self, key: &ForeignKey) -> String {
-        let child = &self.catalog.tables[key.child.get()];
-        let parent = &self.catalog.tables[key.reference.parent.get()];
-        let pairs = key
-            .reference
-            .columns
-            .iter()
-            .zip(&key.reference.parent_columns);
-        let equal = pairs
-            .zip(&key.operators)
-            .map(|((column, parent_column), operator)| {
-                let column = quote(&child.columns[column.get()].name);
-                let parent_column = quote(&parent.columns[parent_column.get()].name);
-                format!("t.{parent_column} {operator} k.{column}")
-            });
+    fn condition(&self, child: TableIndex, reference: &Reference, operators: &[String]) -> String {
+        let child = &self.catalog.tables[child.get()];
+        let parent = &self.catalog.tables[reference.parent.get()];
+        let equal = joined(child, "k", parent, "t", reference, operators);
+        let rows = child.sql_rows();
         format!(
-            "EXISTS (SELECT FROM {} AS k WHERE {})",
-            child.sql_rows(),
-            equal.collect::<Vec<_>>().join(" AND ")
+            "EXISTS (SELECT FROM {rows} AS k WHERE {})",
+            equal.join(" AND ")
         )
     }
 

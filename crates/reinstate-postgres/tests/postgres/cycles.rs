@@ -163,3 +163,23 @@ fn rows_that_refer_to_themselves_and_each_other_come_back() {
          UPDATE nodes SET root = 907 WHERE account_id = 1 AND id % 4 = 0",
     );
 }
+
+/// A project was deleted and made anew under the same name, and its issues moved to the new one.
+#[test]
+fn what_was_made_anew_under_the_same_name_goes_first_if_its_keys_can_wait() {
+    let ground = Ground::new(
+        "CREATE TABLE projects (id int PRIMARY KEY, account_id int NOT NULL, slug text,
+             UNIQUE (account_id, slug));
+         CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL,
+             project_id int NOT NULL REFERENCES projects DEFERRABLE);
+         INSERT INTO projects VALUES (1, 1, 'x'), (9, 2, 'x');
+         INSERT INTO issues SELECT n, 1, 1 FROM generate_series(1, 5) n",
+    );
+    let image = ground.image("1");
+    ground.psql(
+        "INSERT INTO projects VALUES (2, 1, 'y'); UPDATE issues SET project_id = 2;
+         DELETE FROM projects WHERE id = 1; UPDATE projects SET slug = 'x' WHERE id = 2",
+    );
+    ground.restore("1", &image).unwrap();
+    assert_eq!(ground.image("1"), image);
+}

@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use reinstate_core::{ErrorKind, JobId, LiveStore, RowBatch, RowStream, StoreError};
+use reinstate_core::{ErrorKind, JobId, JournalEntry, LiveStore, RowBatch, RowStream, StoreError};
+use reinstate_postgres::PostgresStore;
 use reinstate_testkit::cluster::{ClusterOptions, PostgresCluster, shared_cluster};
 
 use crate::ground::{
@@ -60,7 +61,7 @@ impl Damaged {
 
 /// The steps of a merge, after each of which `between` is called with the step's number.
 fn merge_in_steps(
-    store: &reinstate_postgres::PostgresStore,
+    store: &PostgresStore,
     before: &Image,
     between: &dyn Fn(u32),
 ) -> Result<(), StoreError> {
@@ -95,10 +96,8 @@ fn a_session_that_is_ended_at_any_step_leaves_nothing_half_written() {
         let error = merge_in_steps(&ground.store, &damaged.before, &end).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "step {step}: {error}");
         assert_eq!(ground.image("acme"), damaged.after, "step {step}");
-        let found = ground
-            .store
-            .journal_entry(JobId::from_bytes(JOB), &tenant("acme"));
-        assert_eq!(found.unwrap(), None);
+        let found = settled_entry(&ground.store, JobId::from_bytes(JOB));
+        assert_eq!(found, None);
     }
     merge_in_steps(&ground.store, &damaged.before, &|_| {}).unwrap();
     assert_eq!(ground.image("acme"), damaged.before);
@@ -129,10 +128,7 @@ fn a_session_that_is_ended_within_a_statement_is_all_or_nothing() {
             is_over.store(true, Ordering::Relaxed);
             result
         });
-        let journal = ground
-            .store
-            .journal_entry(entry(round, &id).job, &id)
-            .unwrap();
+        let journal = settled_entry(&ground.store, entry(round, &id).job);
         let live = ground.image("acme");
         match result {
             Ok(()) => assert!(journal.is_some()),
@@ -194,9 +190,7 @@ fn a_server_that_dies_at_any_step_comes_back_with_all_or_nothing() {
         assert_eq!(gone.kind(), ErrorKind::Unavailable, "{gone}");
         cluster.restart().unwrap();
         assert!(image(&store, "acme") == after, "step {step}");
-        let found = store
-            .journal_entry(JobId::from_bytes(JOB), &tenant("acme"))
-            .unwrap();
+        let found = settled_entry(&store, JobId::from_bytes(JOB));
         assert_eq!(found, None);
     }
     restore(&store, "acme", &before, 1).unwrap();
@@ -204,10 +198,7 @@ fn a_server_that_dies_at_any_step_comes_back_with_all_or_nothing() {
     cluster.kill_nine().unwrap();
     cluster.restart().unwrap();
     assert!(image(&store, "acme") == before && image(&store, "beta") == neighbours);
-    let found = store
-        .journal_entry(JobId::from_bytes(JOB), &tenant("acme"))
-        .unwrap();
-    assert!(found.is_some());
+    assert!(settled_entry(&store, JobId::from_bytes(JOB)).is_some());
 }
 
 /// What a connection does with a COMMIT.
@@ -244,19 +235,12 @@ fn a_commit_without_an_answer_is_unknown_and_the_journal_tells() {
         let store = open_store(&url, |_| {});
         let error = restore(&store, "acme", &damaged.before, 1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
-        let deadline = Instant::now() + Duration::from_secs(20);
         let expected = match cut {
             Cut::Before => (None, &damaged.after),
             Cut::After => (Some(entry(1, &tenant("acme"))), &damaged.before),
         };
-        let found = loop {
-            let found = store
-                .journal_entry(JobId::from_bytes(JOB), &tenant("acme"))
-                .unwrap();
-            if found == expected.0 || Instant::now() > deadline {
-                break found;
-            }
-        };
+        // One answer: what the journal says once it says anything stays.
+        let found = settled_entry(&store, JobId::from_bytes(JOB));
         assert_eq!(found, expected.0, "{cut:?}");
         assert!(ground.image("acme") == *expected.1, "{cut:?}");
     }
@@ -380,4 +364,17 @@ fn a_connection_that_is_left_to_the_next_reader_may_be_gone_or_cut_off() {
             AND application_name = 'reinstate' AND state <> 'idle'",
     );
     assert_eq!(open, "0");
+}
+
+/// The entry of acme's merge, as soon as the server process that made it, or did not, is done.
+fn settled_entry(store: &PostgresStore, job: JobId) -> Option<JournalEntry> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match store.journal_entry(job, &tenant("acme")) {
+            Err(error) if error.kind() == ErrorKind::Locked && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            settled => return settled.unwrap(),
+        }
+    }
 }
