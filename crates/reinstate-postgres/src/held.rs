@@ -9,15 +9,12 @@ use reinstate_core::{
     TableIndex, TenantId,
 };
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
 
 use crate::catalog::{Catalog, UniqueIndex, get};
 use crate::owner::ownership;
+use crate::sent::{ORDINAL, parameters, sent_rows};
 use crate::session::Session;
 use crate::sql::quote;
-
-/// A name that no column of an application has.
-const ORDINAL: &str = "\"reinstate ordinal\"";
 
 /// What is asked about.
 pub(crate) struct Holders<'a> {
@@ -111,11 +108,7 @@ impl Holders<'_> {
         };
         let values = gather(rows, &columns)
             .ok_or_else(|| StoreError::new(ErrorKind::Corrupt, format!("{operation}: not text")))?;
-        let parameters: Vec<(&(dyn ToSql + Sync), Type)> = values
-            .iter()
-            .map(|column| (column as &(dyn ToSql + Sync), Type::TEXT_ARRAY))
-            .collect();
-        let answers = self.session.rows(&operation, &sql, &parameters)?;
+        let answers = self.session.rows(&operation, &sql, &parameters(&values))?;
         let mut answers = answers.iter().peekable();
         // Ordinals start at one, and the answers are in their order.
         for (row, ordinal) in rows.iter().zip(1_i64..) {
@@ -159,17 +152,7 @@ impl Holders<'_> {
                 selection.condition = format!("{} AND NOT ({equal})", selection.condition);
             }
         }
-        let join = |parts: Vec<String>| parts.join(", ");
-        let lists = (1..=columns.len())
-            .map(|place| format!("${place}::text[]"))
-            .collect();
-        let names = (1..=columns.len())
-            .map(|place| format!("v{place}"))
-            .collect();
-        let casts = columns.iter().zip(1..).map(|(column, place): (_, usize)| {
-            let column = &relation.columns[column.get()];
-            format!("u.v{place}::{} AS {}", column.type_sql, quote(&column.name))
-        });
+        let sent = sent_rows(columns.iter().map(|column| &relation.columns[column.get()]));
         let generated: String = relation
             .generated
             .iter()
@@ -177,12 +160,10 @@ impl Holders<'_> {
             .map(|(name, expression)| format!(", ({expression}) AS {}", quote(name)))
             .collect();
         let expressions = index.expressions.iter().zip(1..);
-        let expressions = expressions
-            .map(|(expression, place): (_, usize)| {
-                format!("({expression}) AS \"reinstate {place}\"")
-            })
-            .collect();
-        let expressions = join(expressions);
+        let expressions = expressions.map(|(expression, place): (_, usize)| {
+            format!("({expression}) AS \"reinstate {place}\"")
+        });
+        let expressions = expressions.collect::<Vec<_>>().join(", ");
         let predicate = match &index.predicate {
             Some(predicate) => format!(" WHERE {predicate}"),
             None => String::new(),
@@ -199,15 +180,10 @@ impl Holders<'_> {
         Ok(Some(format!(
             "SELECT DISTINCT {} FROM (
                  SELECT s.*, {expressions} FROM (
-                     SELECT v.*{generated} FROM (
-                         SELECT u.{ORDINAL}, {}
-                           FROM unnest({}) WITH ORDINALITY AS u({}, {ORDINAL})) v) s{predicate}) w
+                     SELECT v.*{generated} FROM {sent} v) s{predicate}) w
                JOIN (SELECT t.*, {expressions} FROM {} AS t{predicate}) t ON {}{}
               WHERE {} ORDER BY 1",
             found.join(", "),
-            join(casts.collect()),
-            join(lists),
-            join(names),
             relation.sql_rows(),
             equal.collect::<Vec<_>>().join(" AND "),
             selection.sources,

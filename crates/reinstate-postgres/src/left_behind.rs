@@ -2,10 +2,10 @@
 
 use reinstate_core::{ErrorKind, Reference, RowBatch, RowBuilder, StoreError, TableIndex, Tenancy};
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
 
 use crate::catalog::{Catalog, get};
 use crate::owner::{joined, opening};
+use crate::sent::{parameters, sent_rows};
 use crate::session::Session;
 use crate::sql::quote;
 
@@ -72,13 +72,9 @@ fn read(
             list.push(std::str::from_utf8(value).map_err(|_| not_text())?);
         }
     }
-    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = lists
-        .iter()
-        .map(|list| (list as &(dyn ToSql + Sync), Type::TEXT_ARRAY))
-        .collect();
     let sql = question(catalog, child, place, way);
     let mut builder = RowBuilder::new();
-    for answer in session.rows(&operation, &sql, &parameters)? {
+    for answer in session.rows(&operation, &sql, &parameters(&lists))? {
         let values = texts(&answer, relation.columns.len())?;
         let values: Vec<Option<&[u8]>> = values
             .iter()
@@ -101,16 +97,8 @@ fn texts(row: &Row, count: usize) -> Result<Vec<Option<String>>, StoreError> {
 fn question(catalog: &Catalog, child: TableIndex, place: usize, way: &Reference) -> String {
     let (schema, relation) = catalog.table(child);
     let parent = &catalog.tables[way.parent.get()];
-    let mut casts = Vec::new();
-    let mut lists = Vec::new();
-    let mut names = Vec::new();
-    for (column, number) in way.parent_columns.iter().zip(1..) {
-        let column = &parent.columns[column.get()];
-        let name = quote(&column.name);
-        casts.push(format!("u.v{number}::{} AS {name}", column.type_sql));
-        lists.push(format!("${number}::text[]"));
-        names.push(format!("v{number}"));
-    }
+    let of_parent = way.parent_columns.iter();
+    let sent = sent_rows(of_parent.map(|column| &parent.columns[column.get()]));
     let columns = relation.columns.iter().map(|column| {
         let name = quote(&column.name);
         // As the server writes it in COPY: a cast to text is another thing for some types.
@@ -124,11 +112,8 @@ fn question(catalog: &Catalog, child: TableIndex, place: usize, way: &Reference)
         conditions.extend(opening(relation, "t", routes, place));
     }
     format!(
-        "SELECT {} FROM (SELECT {} FROM unnest({}) AS u({})) p JOIN {} AS t ON {}",
+        "SELECT {} FROM {sent} p JOIN {} AS t ON {}",
         columns.collect::<Vec<_>>().join(", "),
-        casts.join(", "),
-        lists.join(", "),
-        names.join(", "),
         relation.sql_rows(),
         conditions.join(" AND "),
     )

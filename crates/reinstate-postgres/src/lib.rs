@@ -23,6 +23,7 @@ mod left_behind;
 mod merge;
 mod owner;
 mod rows;
+mod sent;
 mod session;
 mod settings;
 mod snapshot;

@@ -9,15 +9,12 @@ use std::collections::BTreeMap;
 use reinstate_core::{
     ErrorKind, Lead, RowBatch, StoreError, StrayReference, TableIndex, Tenancy, TenantId,
 };
-use tokio_postgres::types::{ToSql, Type};
 
 use crate::catalog::{Catalog, ForeignKey, get};
 use crate::owner::{joined, ownership};
+use crate::sent::{ORDINAL, parameters, sent_rows};
 use crate::session::Session;
-use crate::sql::{literal, quote};
-
-/// A name that no column of an application has.
-const ORDINAL: &str = "\"reinstate ordinal\"";
+use crate::sql::literal;
 
 /// The references of `rows`, all to be written for `tenant`, that lead astray.
 pub(crate) fn stray_references(
@@ -37,10 +34,6 @@ pub(crate) fn stray_references(
         let lists: Vec<Vec<&str>> = (0..key.reference.columns.len())
             .map(|place| values.iter().map(|(value, _)| value[place]).collect())
             .collect();
-        let parameters: Vec<(&(dyn ToSql + Sync), Type)> = lists
-            .iter()
-            .map(|list| (list as &(dyn ToSql + Sync), Type::TEXT_ARRAY))
-            .collect();
         let parent = catalog.schema.table(key.reference.parent);
         let lead = if parent.tenancy.is_tenant_owned() {
             Lead::ToAnother
@@ -49,7 +42,7 @@ pub(crate) fn stray_references(
         };
         let operation = format!("follow foreign key {}", key.name);
         let sql = question(catalog, key, tenant);
-        for answer in session.rows(&operation, &sql, &parameters)? {
+        for answer in session.rows(&operation, &sql, &parameters(&lists))? {
             let place = usize::try_from(get::<i64>(&answer, 0)?).ok();
             if let Some((value, row_count)) = place.and_then(|place| values.get(place)) {
                 strays.push(StrayReference {
@@ -110,19 +103,8 @@ fn distinct<'r>(
 fn question(catalog: &Catalog, key: &ForeignKey, tenant: &TenantId) -> String {
     let child = &catalog.tables[key.child.get()];
     let parent = &catalog.tables[key.reference.parent.get()];
-    let mut casts = Vec::new();
-    let mut lists = Vec::new();
-    let mut names = Vec::new();
-    for (column, place) in key.reference.columns.iter().zip(1..) {
-        let column = &child.columns[column.get()];
-        casts.push(format!(
-            "u.v{place}::{} AS {}",
-            column.type_sql,
-            quote(&column.name)
-        ));
-        lists.push(format!("${place}::text[]"));
-        names.push(format!("v{place}"));
-    }
+    let columns = key.reference.columns.iter();
+    let sent = sent_rows(columns.map(|column| &child.columns[column.get()]));
     let equal = joined(child, "w", parent, "p", &key.reference, &key.operators).join(" AND ");
     let (joins, is_astray) = match ownership(catalog, key.reference.parent, "p") {
         None => (String::new(), "p.tableoid IS NULL".to_owned()),
@@ -134,12 +116,8 @@ fn question(catalog: &Catalog, key: &ForeignKey, tenant: &TenantId) -> String {
         }
     };
     format!(
-        "SELECT w.{ORDINAL} - 1 FROM (
-             SELECT u.{ORDINAL}, {} FROM unnest({}) WITH ORDINALITY AS u({}, {ORDINAL})) w
+        "SELECT w.{ORDINAL} - 1 FROM {sent} w
            LEFT JOIN {} AS p ON {equal}{joins} WHERE {is_astray} ORDER BY 1",
-        casts.join(", "),
-        lists.join(", "),
-        names.join(", "),
         parent.sql_rows(),
     )
 }

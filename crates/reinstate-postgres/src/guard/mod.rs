@@ -13,7 +13,6 @@ mod role;
 use std::collections::HashMap;
 
 use reinstate_core::{StoreError, TableIndex, TableName};
-use tokio_postgres::Row;
 
 use crate::catalog::{Catalog, get};
 use crate::owner::{TENANT_SETTING, ownership};
@@ -127,10 +126,9 @@ impl PostgresStore {
 
 /// The guards that the database has.
 pub(crate) struct Guards {
-    /// By table: the text of each function that enabled triggers call, and how many do.
-    found: HashMap<u32, Vec<String>>,
-    /// Tables with triggers that are switched off, or would keep still with the others.
-    disabled: Vec<u32>,
+    /// By table: for each trigger, the text of what it does; none if it is switched off, or would
+    /// keep still with the others.
+    texts: HashMap<u32, Vec<Option<String>>>,
 }
 
 impl Guards {
@@ -140,38 +138,26 @@ impl Guards {
                      JOIN pg_proc p ON p.oid = t.tgfoid
                      JOIN pg_namespace f ON f.oid = p.pronamespace
                     WHERE f.nspname = 'reinstate' AND t.tgparentid = 0 AND NOT t.tgisinternal";
-        let mut guards = Self {
-            found: HashMap::new(),
-            disabled: Vec::new(),
-        };
-        let note = |row: &Row, guards: &mut Self| {
-            let table: u32 = get(row, 0)?;
-            if get(row, 2)? {
-                guards.found.entry(table).or_default().push(get(row, 1)?);
-            } else {
-                guards.disabled.push(table);
-            }
-            Ok::<(), StoreError>(())
-        };
+        let mut texts: HashMap<u32, Vec<Option<String>>> = HashMap::new();
         for row in session.rows("look for guard triggers", sql, &[])? {
-            note(&row, &mut guards)?;
+            let is_awake: bool = get(&row, 2)?;
+            let text: String = get(&row, 1)?;
+            let triggers = texts.entry(get(&row, 0)?).or_default();
+            triggers.push(is_awake.then_some(text));
         }
-        Ok(guards)
+        Ok(Self { texts })
     }
 
     pub(crate) fn state(&self, catalog: &Catalog, table: TableIndex) -> GuardState {
-        let oid = catalog.tables[table.get()].oid;
+        let Some(texts) = self.texts.get(&catalog.tables[table.get()].oid) else {
+            return GuardState::Absent;
+        };
         let body = body(catalog, table);
-        match self.found.get(&oid) {
-            Some(texts) if texts.len() == TRIGGERS.len() => {
-                if texts.iter().all(|text| *text == body) {
-                    GuardState::Armed
-                } else {
-                    GuardState::Outdated
-                }
-            }
-            None if !self.disabled.contains(&oid) => GuardState::Absent,
-            _ => GuardState::Outdated,
+        let mut texts_are = texts.iter().map(|text| text.as_ref() == Some(&body));
+        if texts.len() == TRIGGERS.len() && texts_are.all(|is_ours| is_ours) {
+            GuardState::Armed
+        } else {
+            GuardState::Outdated
         }
     }
 }

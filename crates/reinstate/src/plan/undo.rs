@@ -16,10 +16,6 @@ use super::{
 };
 use crate::{Context, Error};
 
-/// An undo asks nobody about unique values of the tenant's own rows: the store refuses what does
-/// not fit.
-const NO_HOLDS: Holds = Holds::NONE;
-
 /// What to call the reason why a row is not undone.
 const CHANGED_SINCE: &str = "changed after the merge";
 
@@ -167,7 +163,8 @@ impl UndoTable<'_, '_, '_> {
     }
 
     /// Takes back what the merge put back or deleted: both in one walk, so that what is written
-    /// stays in order.
+    /// stays in order. Nobody is asked about unique values of the tenant's own rows: the store
+    /// refuses what does not fit.
     fn take_back_changed(&mut self, view: &dyn LiveView) -> Result<(), Error> {
         let has_key = view.schema().table(self.table).has_key();
         let gone = Gone::start(
@@ -189,14 +186,14 @@ impl UndoTable<'_, '_, '_> {
                         // deleted one had.
                         let is_untouched = left == Some(pair.right.row());
                         if is_untouched || self.changed_since(was.key()) {
-                            self.changes.put_back(pair.right.row(), was, &NO_HOLDS)?;
+                            self.changes.put_back(pair.right.row(), was, &Holds::NONE)?;
                         }
                     }
                     Side::Both if has_key => {}
                     // Somebody deleted the row that the merge left. It stays deleted unless told
                     // otherwise.
                     _ if left.is_some() && !self.changed_since(was.key()) => {}
-                    _ => self.changes.create(was, &NO_HOLDS)?,
+                    _ => self.changes.create(was, &Holds::NONE)?,
                 }
             }
             passed.row()?;
