@@ -9,6 +9,7 @@
 mod change;
 mod digest;
 mod error;
+mod feed;
 mod finding;
 mod fit;
 mod id;
@@ -25,6 +26,9 @@ mod varint;
 pub use change::{ChangeCounts, ConflictPolicy, Policy, RowRole, Switch};
 pub use digest::{ContentDigest, Digest};
 pub use error::{ErrorKind, RepositoryError, StoreError};
+pub use feed::{
+    Change, ChangeFeed, ChangeSink, Commit, FeedHealth, FeedProgress, FeedRow, FeedSource,
+};
 pub use finding::{Lead, SideEffect, StrayReference};
 pub use fit::{Filling, Fit};
 pub use id::{JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};

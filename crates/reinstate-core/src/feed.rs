@@ -1,0 +1,165 @@
+//! The feed: what was committed to a live store after a position, one transaction after the other.
+
+use crate::{
+    CaptureView, LiveStore, Position, RowRef, SnapshotId, StoreError, StoreSchema, TableIndex,
+    Timestamp,
+};
+
+/// One committed transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The position just after it. No two transactions of a store have the same one.
+    pub position: Position,
+    /// When it was committed, by the store's clock: equal to, or before, that of an earlier commit
+    /// where the clock stood still or went back.
+    pub time: Timestamp,
+}
+
+/// A whole row, with its owner where the store keeps that beside the row.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedRow<'a> {
+    /// The owner's bytes as in [`Owner::as_bytes`](crate::Owner::as_bytes). None: the tenancy of the
+    /// table says whose the row is.
+    pub owner: Option<&'a [u8]>,
+    /// The row.
+    pub row: RowRef<'a>,
+}
+
+/// One change of a row, or of all rows of a table.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// A row that was not there.
+    Insert {
+        /// Its table.
+        table: TableIndex,
+        /// The row.
+        row: FeedRow<'a>,
+    },
+    /// A row that became another, possibly with another key or owner.
+    Update {
+        /// Its table.
+        table: TableIndex,
+        /// The row as it was.
+        before: FeedRow<'a>,
+        /// The row as it became.
+        after: FeedRow<'a>,
+    },
+    /// A row that went away.
+    Delete {
+        /// Its table.
+        table: TableIndex,
+        /// The row as it was.
+        before: FeedRow<'a>,
+    },
+    /// All rows of a table, of every owner, went away.
+    Truncate {
+        /// The table.
+        table: TableIndex,
+    },
+}
+
+/// Where a feed puts what it reads.
+pub trait ChangeSink {
+    /// The next change of the transaction that is under way.
+    ///
+    /// # Errors
+    /// As the receiver reports it; the feed stops.
+    fn change(&mut self, change: Change<'_>) -> Result<(), StoreError>;
+
+    /// The transaction under way is whole: these were all its changes, perhaps none.
+    ///
+    /// # Errors
+    /// As the receiver reports it; the feed stops.
+    fn commit(&mut self, commit: Commit) -> Result<(), StoreError>;
+}
+
+/// How far a feed was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedProgress {
+    /// Every commit up to here was handed over. At least the last one's position; beyond it where
+    /// the store says that nothing came after.
+    pub through: Position,
+    /// Whether there was more than was asked for.
+    pub has_more: bool,
+}
+
+/// Committed transactions in the order of their commits.
+///
+/// What was handed over and not acknowledged comes again when the feed is resumed.
+pub trait ChangeFeed: Send {
+    /// The store's tables, in which all changes of this feed are written.
+    fn schema(&self) -> &StoreSchema;
+
+    /// Hands over the transactions that follow, each whole, until they are about this many bytes or
+    /// there are no more for now.
+    ///
+    /// # Errors
+    /// `Stale` at the first transaction that was written to other tables than
+    /// [`schema`](Self::schema) has: the feed ends before it. `NotRecoverable` if transactions are
+    /// lost. After any error the feed is of no further use.
+    fn read(
+        &mut self,
+        bytes_target: u64,
+        sink: &mut dyn ChangeSink,
+    ) -> Result<FeedProgress, StoreError>;
+
+    /// Lets the store forget everything up to this position, which is now durable elsewhere.
+    ///
+    /// # Errors
+    /// As the store reports it. Nothing is lost then: it is handed over again.
+    fn acknowledge(&mut self, position: Position) -> Result<(), StoreError>;
+
+    /// Commits a mark to the store, which comes out of the feed as a transaction without changes:
+    /// proof that the feed has everything that was committed at an earlier time.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn mark(&mut self) -> Result<(), StoreError>;
+}
+
+/// A feed as the store sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedHealth {
+    /// The snapshot that the feed goes on from.
+    pub snapshot: SnapshotId,
+    /// Everything up to here was acknowledged.
+    pub acknowledged: Position,
+    /// Bytes of its log that the store keeps for the feed.
+    pub kept_bytes: u64,
+    /// Why the feed cannot go on, if so.
+    pub lost: Option<String>,
+}
+
+/// A store that hands out what is committed to it.
+pub trait FeedSource: LiveStore {
+    /// Starts a feed and opens the store exactly where it starts: every commit is either in the view
+    /// or in the feed, and none in both. From here on the store keeps what was committed until it is
+    /// acknowledged or the feed ended, whatever becomes of this process.
+    ///
+    /// # Errors
+    /// `Refused` with what to do if the store, or a table of it, cannot be followed.
+    fn begin_feed(&self, snapshot: SnapshotId) -> Result<Box<dyn CaptureView + '_>, StoreError>;
+
+    /// Goes on with the feed of a snapshot. Commits up to and including `after` do not come again.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such feed; `NotRecoverable` if the store forgot commits after
+    /// `after`; `Locked` if somebody else is reading it.
+    fn resume_feed(
+        &self,
+        snapshot: SnapshotId,
+        after: Position,
+    ) -> Result<Box<dyn ChangeFeed + '_>, StoreError>;
+
+    /// Ends a feed: the store keeps nothing for it any more. Does nothing if there is none.
+    ///
+    /// # Errors
+    /// `Locked` if somebody is reading it.
+    fn end_feed(&self, snapshot: SnapshotId) -> Result<(), StoreError>;
+
+    /// The feeds of this store, those that nobody reads any more included.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn feeds(&self) -> Result<Vec<FeedHealth>, StoreError>;
+}
