@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::frame::FrameKind;
-use crate::{codec, frame, job, journal, manifest, plan, receipt, repository, schema, segment};
+use crate::{
+    codec, frame, job, journal, log, manifest, plan, receipt, repository, schema, segment,
+};
 
-const PAGES: [&str; 3] = [
+const PAGES: [&str; 4] = [
     include_str!("../../../docs/format/README.md"),
     include_str!("../../../docs/format/segment.md"),
     include_str!("../../../docs/format/records.md"),
+    include_str!("../../../docs/format/log.md"),
 ];
 
 /// The cells of each row of each table, with the cells of the table's first row.
@@ -90,6 +93,8 @@ fn numbers() -> BTreeMap<&'static str, String> {
             segment::constants::DICTIONARIES_MAX.to_string(),
         ),
         ("PLAN_TAIL_BYTES", plan::PLAN_TAIL_BYTES.to_string()),
+        ("CHANGE_PLACE_BYTES", log::CHANGE_PLACE_BYTES.to_string()),
+        ("LOG_COMMITS_MAX", log::LOG_COMMITS_MAX.to_string()),
         ("CONFLICTS_MAX", plan::CONFLICTS_MAX.to_string()),
     ])
 }
@@ -113,6 +118,9 @@ fn texts() -> BTreeMap<&'static str, String> {
         ("JOURNAL_MAGIC", magic(&journal::JOURNAL)),
         ("REPOSITORY_MAGIC", magic(&repository::REPOSITORY)),
         ("SCHEMA_TAG", text(schema::SCHEMA_TAG)),
+        ("LOG_RUN_MAGIC", magic(&log::LOG_RUN)),
+        ("COMMITS_MAGIC", magic(&log::COMMITS)),
+        ("LINK_TAG", text(log::LINK_TAG)),
         ("TREE_TAG", text(manifest::TREE_TAG)),
     ])
 }
@@ -162,13 +170,16 @@ fn the_offsets_on_the_pages_follow_from_the_lengths() {
         }
         next = offset.zip(bytes).map(|(offset, bytes)| offset + bytes);
     }
-    assert_eq!(tables, 5, "frame, header, block, trailer, tail of a plan");
+    assert_eq!(
+        tables, 6,
+        "frame, header, block, trailer, tail of a plan, place of a change"
+    );
 }
 
 #[test]
 fn every_magic_and_tag_is_unlike_all_others() {
     let values: Vec<_> = texts().into_values().collect();
     let distinct: std::collections::BTreeSet<_> = values.iter().collect();
-    assert_eq!(distinct.len(), 14);
-    assert_eq!(values.len(), 14);
+    assert_eq!(distinct.len(), 17);
+    assert_eq!(values.len(), 17);
 }

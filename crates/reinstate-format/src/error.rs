@@ -110,6 +110,16 @@ pub enum FormatError {
         /// Why not.
         source: RepositoryError,
     },
+    /// The object of a log run could not be read.
+    #[error("read {length} bytes at byte {offset} of a log run")]
+    ReadLog {
+        /// From where.
+        offset: u64,
+        /// How much.
+        length: u64,
+        /// Why not.
+        source: RepositoryError,
+    },
     /// The compressor could not be set up or failed: memory ran out.
     #[error("compress a block")]
     Compress(#[source] io::Error),
@@ -209,7 +219,9 @@ impl FormatError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::NewerVersion { .. } => ErrorKind::Refused,
-            Self::Read { source, .. } | Self::ReadPlan { source, .. } => source.kind(),
+            Self::Read { source, .. }
+            | Self::ReadPlan { source, .. }
+            | Self::ReadLog { source, .. } => source.kind(),
             Self::Compress(_) => ErrorKind::Other,
             _ => ErrorKind::Corrupt,
         }

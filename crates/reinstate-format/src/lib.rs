@@ -16,6 +16,7 @@ mod error;
 mod frame;
 mod job;
 mod journal;
+mod log;
 mod manifest;
 mod plan;
 mod receipt;
@@ -28,6 +29,11 @@ pub use error::{BlockError, BlockFault, FormatError};
 pub use frame::{FRAME_DIGEST_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 pub use job::{JobDescription, decode_job, encode_job};
 pub use journal::{JournalPayload, decode_journal_payload, encode_journal_payload};
+pub use log::{
+    CHANGE_PLACE_BYTES, ChangeKind, LOG_COMMITS_MAX, LogRunDescription, LogRunExtent, LoggedChange,
+    LoggedCommit, Truncation, decode_commits, decode_log_run, encode_commits, encode_log_run,
+    link_name, log_run_identity, open_log_run, push_change, record_digest,
+};
 pub use manifest::{decode_snapshot, encode_snapshot, segments_digest};
 pub use plan::{
     CONFLICTS_MAX, Conflict, NoteKind, PLAN_TAIL_BYTES, PlanDescription, PlanNote, PlanSegment,

@@ -6,6 +6,7 @@ mod dictionaries;
 mod forge;
 mod fuzz;
 mod golden;
+mod log;
 mod records;
 mod sample;
 mod segments;

@@ -1,0 +1,26 @@
+//! The change log: what was committed after a snapshot, in immutable runs that follow each other.
+//!
+//! ```text
+//! snapshot <- run 0 <- run 1 <- run 2      each record holds the digest of the one before it
+//!
+//! object of a run := segment of changes | commits
+//! ```
+//!
+//! A run holds whole transactions. Its changes lie in a segment as rows do in a snapshot: those of
+//! one owner and one table together, by key. The commits with their times stand behind it.
+
+mod change;
+mod commits;
+mod record;
+
+pub use change::{CHANGE_PLACE_BYTES, ChangeKind, LoggedChange, push_change};
+pub use commits::{LOG_COMMITS_MAX, LoggedCommit, decode_commits, encode_commits};
+pub use record::{
+    LogRunDescription, LogRunExtent, Truncation, decode_log_run, encode_log_run, link_name,
+    log_run_identity, open_log_run, record_digest,
+};
+
+#[cfg(test)]
+pub(crate) use commits::COMMITS;
+#[cfg(test)]
+pub(crate) use record::{LINK_TAG, LOG_RUN};
