@@ -75,6 +75,17 @@ pub fn capture(
     let view = live
         .begin_capture()
         .map_err(Error::store("open the store for capture"))?;
+    capture_view(context, view, live, repository, options)
+}
+
+/// Takes a snapshot of what the view shows, and publishes it.
+pub(crate) fn capture_view(
+    context: Context<'_>,
+    view: Box<dyn CaptureView + '_>,
+    live: &dyn LiveStore,
+    repository: &dyn Repository,
+    options: &CaptureOptions,
+) -> Result<SnapshotDescription, Error> {
     let (rows, samples) = read_tables(context, view.as_ref(), options)?;
     let schema = view.schema().clone();
     let mut description = SnapshotDescription {

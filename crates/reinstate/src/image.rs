@@ -2,7 +2,7 @@
 //!
 //! Opening an image reads the trailer and a path of the index; reading its rows reads the
 //! tenant's own blocks, each checked against the digests that lead up to the manifest. Nothing of
-//! another tenant is read.
+//! another tenant is read. With a log the rows can be those of any of its commits.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,26 +10,43 @@ use std::sync::Arc;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use reinstate_core::{
-    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, SnapshotDescription,
-    SnapshotId, TableIndex, Tenant,
+    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, RowStream,
+    SnapshotDescription, SnapshotId, StoreError, TableIndex, Tenant, Timestamp,
 };
 use reinstate_format::{BlockDescriptor, BlockOpener, RunEntry, RunKey, SegmentReader};
 
 use crate::catalogue::open_segment;
+use crate::layers::{ChangedRows, Delta, Layers, Place, last_place};
+use crate::log::Log;
 use crate::run_stream::{RunPart, RunStream};
 use crate::{Context, Error};
 
-/// One tenant's rows as of a snapshot: an index of them, and the means to read them.
+/// Where in a store's history an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestorePoint {
+    /// Every commit up to here is in it, and none after.
+    pub position: Position,
+    /// The time that stands for it.
+    pub time: Timestamp,
+}
+
+/// One tenant's rows as of a snapshot, or of a commit after it: an index of them, and the means to
+/// read them.
 ///
-/// Small itself: about 70 bytes a block of 256 KiB.
+/// Small itself: about 70 bytes a block of 256 KiB. What changed since the snapshot is held besides,
+/// in memory up to a sixteenth of the budget for each table.
 #[derive(Clone)]
 pub struct TenantImage {
     tenant: Tenant,
     snapshot: Arc<SnapshotDescription>,
+    point: RestorePoint,
     tables: BTreeMap<TableIndex, ImageTable>,
     readers: Vec<Arc<SegmentReader>>,
     /// Segments with rows of everybody.
     shared: Vec<Arc<SegmentReader>>,
+    /// What changed since the snapshot, of the tenant's rows and of those of everybody.
+    layers: Layers,
+    shared_layers: Layers,
     digest: Digest,
 }
 
@@ -38,6 +55,40 @@ struct ImageTable {
     row_count: u64,
     content: ContentDigest,
     parts: Vec<RunPart>,
+    /// What the parts contain.
+    stored_content: ContentDigest,
+    /// What became of their rows; none if nothing changed.
+    delta: Option<Arc<Delta>>,
+}
+
+impl Default for ImageTable {
+    fn default() -> Self {
+        Self {
+            row_count: 0,
+            content: ContentDigest::EMPTY,
+            parts: Vec::new(),
+            stored_content: ContentDigest::EMPTY,
+            delta: None,
+        }
+    }
+}
+
+/// Rows of one table of an image, in order.
+#[derive(Debug)]
+pub enum ImageRows {
+    /// As they are stored.
+    Stored(RunStream),
+    /// With what changed since.
+    Changed(Box<ChangedRows>),
+}
+
+impl RowStream for ImageRows {
+    fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
+        match self {
+            Self::Stored(rows) => rows.next_batch(batch),
+            Self::Changed(rows) => rows.next_batch(batch),
+        }
+    }
 }
 
 impl std::fmt::Debug for TenantImage {
@@ -59,6 +110,68 @@ pub fn extract(
     repository: &dyn Repository,
     snapshot: &Arc<SnapshotDescription>,
     tenant: &Tenant,
+) -> Result<TenantImage, Error> {
+    let point = RestorePoint {
+        position: snapshot.position,
+        time: snapshot.taken_at,
+    };
+    let image = find(repository, snapshot, tenant, point)?;
+    if image.tables.is_empty() {
+        let message = format!("snapshot {} has no row of {tenant}", snapshot.id.short());
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
+    Ok(image)
+}
+
+/// Finds one tenant as it was at a commit that a log covers.
+///
+/// *Cost*: reads the tenant's changes up to there, and the snapshot's rows of the tables in which it
+/// has changes.
+///
+/// # Errors
+/// `Usage` if the tenant's id is of another kind than the store's; `NotRecoverable` if the log does
+/// not cover the point; `NotFound` if the tenant had no row then; `Corrupt` if what is read is damaged
+/// or does not fit together.
+pub fn extract_at(
+    context: Context<'_>,
+    repository: &dyn Repository,
+    log: &Log,
+    point: RestorePoint,
+    tenant: &Tenant,
+) -> Result<TenantImage, Error> {
+    let snapshot = log.snapshot();
+    let (from, to) = (snapshot.position, log.through());
+    let shown = |position: Position| position.display(snapshot.notation);
+    if point.position < from || to < point.position {
+        let message = format!(
+            "{} is not covered by the log of snapshot {}, which has everything from {} to {}",
+            shown(point.position),
+            snapshot.id.short(),
+            shown(from),
+            shown(to)
+        );
+        return Err(Error::new(ErrorKind::NotRecoverable, message));
+    }
+    let mut image = find(repository, snapshot, tenant, point)?;
+    let owner = Owner::Tenant(tenant.id.clone());
+    let place = last_place(point.position);
+    image.layers = Layers::open(context, repository, log, place, &owner)?;
+    image.shared_layers = Layers::open(context, repository, log, place, &Owner::Shared)?;
+    image.change(context, &owner)?;
+    if image.tables.is_empty() {
+        let message = format!("{tenant} had no row at {}", shown(point.position));
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
+    image.digest = digest(&image.tables);
+    Ok(image)
+}
+
+/// What a snapshot has of a tenant, if anything.
+fn find(
+    repository: &dyn Repository,
+    snapshot: &Arc<SnapshotDescription>,
+    tenant: &Tenant,
+    point: RestorePoint,
 ) -> Result<TenantImage, Error> {
     if tenant.kind != snapshot.tenant_kind {
         let message = format!(
@@ -96,17 +209,16 @@ pub fn extract(
         }
         readers.push(reader);
     }
-    if tables.is_empty() {
-        let message = format!("snapshot {} has no row of {tenant}", snapshot.id.short());
-        return Err(Error::new(ErrorKind::NotFound, message));
-    }
     let digest = digest(&tables);
     Ok(TenantImage {
         tenant: tenant.clone(),
         snapshot: Arc::clone(snapshot),
+        point,
         tables,
         readers,
         shared,
+        layers: Layers::default(),
+        shared_layers: Layers::default(),
         digest,
     })
 }
@@ -124,13 +236,10 @@ fn add_run(
         );
         return Err(Error::new(ErrorKind::Corrupt, message));
     }
-    let table = tables.entry(run.key.table).or_insert_with(|| ImageTable {
-        row_count: 0,
-        content: ContentDigest::EMPTY,
-        parts: Vec::new(),
-    });
+    let table = tables.entry(run.key.table).or_default();
     table.row_count += run.row_count;
     table.content.merge(run.content);
+    table.stored_content.merge(run.content);
     table.parts.push(RunPart {
         reader: Arc::clone(reader),
         run: Arc::new(run),
@@ -172,7 +281,13 @@ impl TenantImage {
     /// The position as of which the rows are.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.snapshot.position
+        self.point.position
+    }
+
+    /// The time that stands for that position.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        self.point.time
     }
 
     /// What the image contains. The same for the same rows, whatever the threads and the memory.
@@ -221,19 +336,18 @@ impl TenantImage {
         };
         let others = self.shared.iter().filter(|reader| !is_own(reader));
         let readers = self.readers.iter().chain(others);
-        readers.map(|reader| reader.bytes_read()).sum()
+        let stored: u64 = readers.map(|reader| reader.bytes_read()).sum();
+        stored + self.layers.bytes_read() + self.shared_layers.bytes_read()
     }
 
     /// The rows of one table in order. Blocks are read and decoded ahead by the context's
     /// threads, within its memory budget.
     #[must_use]
-    pub fn rows(&self, context: Context<'_>, table: TableIndex) -> RunStream {
-        let parts = self
-            .tables
-            .get(&table)
-            .map(|table| table.parts.clone())
-            .unwrap_or_default();
-        RunStream::new(context.resources, parts)
+    pub fn rows(&self, context: Context<'_>, table: TableIndex) -> ImageRows {
+        match self.tables.get(&table) {
+            Some(table) => table.rows(context),
+            None => ImageTable::default().rows(context),
+        }
     }
 
     /// The rows of one table that were everybody's in the snapshot, in order: none of the tenant's.
@@ -244,19 +358,37 @@ impl TenantImage {
         &self,
         context: Context<'_>,
         table: TableIndex,
-    ) -> Result<RunStream, Error> {
-        let mut parts = Vec::new();
-        for reader in &self.shared {
-            let runs = reader
-                .runs_of(&Owner::Shared)
-                .map_err(Error::format("find the rows of everybody"))?;
-            let runs = runs.into_iter().filter(|run| run.key.table == table);
-            parts.extend(runs.map(|run| RunPart {
-                reader: Arc::clone(reader),
-                run: Arc::new(run),
-            }));
+    ) -> Result<ImageRows, Error> {
+        let rows = ImageTable::of(&self.shared, &Owner::Shared, table)?;
+        rows.changed(context, &self.shared_layers, &Owner::Shared, table)
+    }
+
+    /// Brings the tables to the point.
+    fn change(&mut self, context: Context<'_>, owner: &Owner) -> Result<(), Error> {
+        for (&table, rows) in &mut self.tables {
+            if self.layers.truncated(table).is_some() {
+                rows.clear();
+            }
         }
-        Ok(RunStream::new(context.resources, parts))
+        let changes = self.layers.parts(owner)?;
+        for (table, parts) in changes {
+            if self.snapshot.schema.get(table).is_none() {
+                let message = format!("log of {}: a run of table {}", self.snapshot.id, table.0);
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+            let delta = self.layers.resolve(context, table, parts)?;
+            if delta.row_count() == 0 {
+                continue;
+            }
+            let rows = self.tables.entry(table).or_default();
+            rows.delta = Some(Arc::new(delta));
+            if let ImageRows::Changed(changed) = rows.rows(context) {
+                rows.content = changed.content()?;
+                rows.row_count = rows.content.row_count();
+            }
+        }
+        self.tables.retain(|_, rows| rows.row_count > 0);
+        Ok(())
     }
 
     /// Reads and checks every row, in any order, on all threads of the context; hands each block
@@ -269,8 +401,9 @@ impl TenantImage {
         context: Context<'_>,
         each: impl Fn(TableIndex, &RowBatch) + Sync,
     ) -> Result<(), Error> {
-        let blocks: Vec<(&RunPart, Range<usize>)> = self
-            .runs()
+        let unchanged = self.tables.values().filter(|table| table.delta.is_none());
+        let blocks: Vec<(&RunPart, Range<usize>)> = unchanged
+            .flat_map(|table| &table.parts)
             .flat_map(|part| share(part, context.resources.threads()))
             .collect();
         // Rayon reports one of the errors, not the first: sort them out by collecting.
@@ -289,11 +422,97 @@ impl TenantImage {
                 )
                 .collect()
         });
-        results.into_iter().collect()
+        results.into_iter().collect::<Result<(), Error>>()?;
+        let mut batch = RowBatch::new();
+        for (&table, rows) in &self.tables {
+            if rows.delta.is_none() {
+                continue;
+            }
+            if let ImageRows::Changed(mut changed) = rows.rows(context) {
+                while changed.next(&mut batch)? {
+                    context.check()?;
+                    each(table, &batch);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn runs(&self) -> impl Iterator<Item = &RunPart> {
         self.tables.values().flat_map(|table| &table.parts)
+    }
+}
+
+/// The rows of one owner in one table at a place of a log, in order.
+pub(crate) fn rows_at(
+    context: Context<'_>,
+    repository: &dyn Repository,
+    log: &Log,
+    owner: &Owner,
+    place: Place,
+    table: TableIndex,
+) -> Result<ImageRows, Error> {
+    let snapshot = log.snapshot();
+    let segments = snapshot.segments.iter();
+    let readers = segments
+        .filter(|segment| segment.first_owner <= *owner && *owner <= segment.last_owner)
+        .map(|segment| open_segment(repository, snapshot, segment))
+        .collect::<Result<Vec<_>, _>>()?;
+    let layers = Layers::open(context, repository, log, place, owner)?;
+    ImageTable::of(&readers, owner, table)?.changed(context, &layers, owner, table)
+}
+
+impl ImageTable {
+    /// What these segments have of one owner in one table.
+    fn of(readers: &[Arc<SegmentReader>], owner: &Owner, table: TableIndex) -> Result<Self, Error> {
+        let mut rows = Self::default();
+        for reader in readers {
+            let runs = reader
+                .runs_of(owner)
+                .map_err(Error::format(format!("find the rows of {owner}")))?;
+            for run in runs.into_iter().filter(|run| run.key.table == table) {
+                rows.stored_content.merge(run.content);
+                rows.parts.push(RunPart {
+                    reader: Arc::clone(reader),
+                    run: Arc::new(run),
+                });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The rows with what became of them.
+    fn changed(
+        mut self,
+        context: Context<'_>,
+        layers: &Layers,
+        owner: &Owner,
+        table: TableIndex,
+    ) -> Result<ImageRows, Error> {
+        if layers.truncated(table).is_some() {
+            self.clear();
+        }
+        if let Some(parts) = layers.parts(owner)?.remove(&table) {
+            self.delta = Some(Arc::new(layers.resolve(context, table, parts)?));
+        }
+        Ok(self.rows(context))
+    }
+
+    fn rows(&self, context: Context<'_>) -> ImageRows {
+        let stored = RunStream::new(context.resources, self.parts.clone());
+        match &self.delta {
+            None => ImageRows::Stored(stored),
+            Some(delta) => ImageRows::Changed(Box::new(ChangedRows::new(
+                stored,
+                self.stored_content,
+                Arc::clone(delta),
+            ))),
+        }
+    }
+
+    /// Forgets all rows.
+    fn clear(&mut self) {
+        *self = Self::default();
     }
 }
 

@@ -21,6 +21,8 @@ mod error;
 mod image;
 mod isolation;
 mod job;
+mod layers;
+mod log;
 mod merge;
 mod plan;
 mod restore;
@@ -34,9 +36,14 @@ pub use catalogue::{TenantSummary, find_snapshot, snapshot, snapshots, tenants};
 pub use context::{Context, MEMORY_BYTES_MIN, ResourceOptions, Resources};
 pub use drift::{DriftRules, TableDriftRules};
 pub use error::Error;
-pub use image::{TenantImage, extract};
+pub use image::{ImageRows, RestorePoint, TenantImage, extract, extract_at};
 pub use isolation::{IsolationReport, StoreDigests, store_digests};
 pub use job::{job_of, jobs, plan_of, plan_undo_of, receipt_of};
+pub use layers::ChangedRows;
+pub use log::{
+    FollowOptions, FollowStep, Follower, Log, LogRun, Moment, Surroundings, Unreachable, begin_log,
+    log_of, logs,
+};
 pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
 pub use plan::{
     PlanRequest, RestorePlan, StoredPlan, TenantChanges, WrittenPlan, is_blocked, obstacles, plan,

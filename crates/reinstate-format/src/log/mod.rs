@@ -16,8 +16,8 @@ mod record;
 pub use change::{CHANGE_PLACE_BYTES, ChangeKind, LoggedChange, push_change};
 pub use commits::{LOG_COMMITS_MAX, LoggedCommit, decode_commits, encode_commits};
 pub use record::{
-    LogRunDescription, LogRunExtent, Truncation, decode_log_run, encode_log_run, link_name,
-    log_run_identity, open_log_run, record_digest,
+    FamilyMove, LogRunDescription, LogRunExtent, Truncation, decode_log_run, encode_log_run,
+    link_name, log_run_identity, log_run_previous, open_log_run, record_digest,
 };
 
 #[cfg(test)]

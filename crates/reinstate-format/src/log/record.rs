@@ -46,6 +46,9 @@ pub struct LogRunDescription {
     pub schema_digest: Digest,
     /// The tables that lost all their rows at once, in order.
     pub truncations: Vec<Truncation>,
+    /// Rows that went to another owner and took along what belongs to its owner by way of them, in
+    /// order.
+    pub moves: Vec<FamilyMove>,
     /// Where its bytes are.
     pub extent: LogRunExtent,
 }
@@ -82,6 +85,22 @@ pub struct Truncation {
     pub table: TableIndex,
 }
 
+/// A row went to another owner, and with it the rows that belong to their owner by way of it, of
+/// which the log says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FamilyMove {
+    /// The number of the commit.
+    pub commit: u64,
+    /// Which of the changes of that transaction inserted the row for its new owner.
+    pub ordinal: u32,
+    /// The table of the row.
+    pub table: TableIndex,
+    /// Whose it was.
+    pub from: Owner,
+    /// Whose it is.
+    pub to: Owner,
+}
+
 #[derive(Clone, Debug, PartialEq, SchemaRead, SchemaWrite)]
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 struct WireLogRun {
@@ -96,6 +115,7 @@ struct WireLogRun {
     sealed_at_micros: i64,
     schema_digest: [u8; 32],
     truncations: Vec<WireTruncation>,
+    moves: Vec<WireMove>,
     object: [u8; 16],
     segment_bytes: u64,
     root: [u8; 32],
@@ -112,6 +132,16 @@ struct WireTruncation {
     commit: u64,
     ordinal: u32,
     table: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, SchemaRead, SchemaWrite)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
+struct WireMove {
+    commit: u64,
+    ordinal: u32,
+    table: u32,
+    from: Vec<u8>,
+    to: Vec<u8>,
 }
 
 /// The name of the record that follows the one with this digest: a name can be taken only once, and
@@ -160,6 +190,13 @@ pub fn encode_log_run(repository: RepositoryId, run: &LogRunDescription) -> (Vec
         ordinal: truncation.ordinal,
         table: truncation.table.0,
     });
+    let moves = run.moves.iter().map(|moved| WireMove {
+        commit: moved.commit,
+        ordinal: moved.ordinal,
+        table: moved.table.0,
+        from: moved.from.as_bytes().to_vec(),
+        to: moved.to.as_bytes().to_vec(),
+    });
     let extent = &run.extent;
     LOG_RUN.encode(&WireLogRun {
         repository: *repository.as_bytes(),
@@ -173,6 +210,7 @@ pub fn encode_log_run(repository: RepositoryId, run: &LogRunDescription) -> (Vec
         sealed_at_micros: run.sealed_at.as_micros(),
         schema_digest: *run.schema_digest.as_bytes(),
         truncations: truncations.collect(),
+        moves: moves.collect(),
         object: *extent.object.as_bytes(),
         segment_bytes: extent.segment_bytes,
         root: *extent.root.as_bytes(),
@@ -208,20 +246,28 @@ pub fn decode_log_run(
         });
     }
     let run = LogRunDescription::try_from(wire)?;
-    let ascends = run.truncations.is_sorted();
+    let ascends = run.truncations.is_sorted() && run.moves.is_sorted();
     let has_time = run.latest_time.is_some() == (run.commit_count > 0);
     if run.after > run.through || !ascends || !has_time {
-        let fact = "its positions, commits or truncations contradict each other";
+        let fact = "its positions, commits, truncations or moves contradict each other";
         return Err(FormatError::malformed(structure, fact));
     }
     Ok((run, digest))
 }
 
-/// Opens a run: its changes and its commits. Commits are checked here; changes as they are read.
+/// Which record a run says that it follows. Nothing proves that until that record was read.
 ///
 /// # Errors
-/// `Length` if the pieces do not make up the object; those of [`SegmentReader::open`] and of
-/// [`decode_commits`]; `Malformed` if the commits lie outside the run.
+/// Any of the frame's.
+pub fn log_run_previous(bytes: &[u8]) -> Result<Digest, FormatError> {
+    let (wire, _) = LOG_RUN.decode::<WireLogRun>(bytes)?;
+    Ok(Digest::from_bytes(wire.previous))
+}
+
+/// Opens the changes of a run. They are checked as they are read.
+///
+/// # Errors
+/// `Length` if the pieces do not make up the object; those of [`SegmentReader::open`].
 pub fn open_log_run(
     object: &Arc<dyn ObjectReader>,
     repository: RepositoryId,
@@ -298,6 +344,16 @@ impl TryFrom<WireLogRun> for LogRunDescription {
             Owner::from_bytes(bytes)
                 .map_err(|error| FormatError::malformed(structure, error.to_string()))
         };
+        let moves = wire.moves.iter().map(|moved| {
+            Ok(FamilyMove {
+                commit: moved.commit,
+                ordinal: moved.ordinal,
+                table: TableIndex(moved.table),
+                from: owner(&moved.from)?,
+                to: owner(&moved.to)?,
+            })
+        });
+        let moves = moves.collect::<Result<Vec<_>, FormatError>>()?;
         if wire.commit_count > LOG_COMMITS_MAX as u64 {
             return Err(FormatError::malformed(structure, "too many commits"));
         }
@@ -312,6 +368,7 @@ impl TryFrom<WireLogRun> for LogRunDescription {
             sealed_at: Timestamp::from_micros(wire.sealed_at_micros),
             schema_digest: Digest::from_bytes(wire.schema_digest),
             truncations: wire.truncations.into_iter().map(Truncation::from).collect(),
+            moves,
             extent: LogRunExtent {
                 object: ObjectId::from_bytes(wire.object),
                 segment_bytes: wire.segment_bytes,

@@ -7,9 +7,9 @@ use reinstate_core::{
     RowRole, SnapshotId, TableIndex, Timestamp,
 };
 use reinstate_format::{
-    ChangeKind, LogRunDescription, LogRunExtent, LoggedChange, LoggedCommit, RunKey, Truncation,
-    decode_commits, decode_log_run, encode_commits, encode_log_run, link_name, log_run_identity,
-    open_log_run, push_change, record_digest, verify_segment,
+    ChangeKind, FamilyMove, LogRunDescription, LogRunExtent, LoggedChange, LoggedCommit, RunKey,
+    Truncation, decode_commits, decode_log_run, encode_commits, encode_log_run, link_name,
+    log_run_identity, open_log_run, push_change, record_digest, verify_segment,
 };
 
 use crate::forge;
@@ -93,6 +93,13 @@ fn written() -> (LogRunDescription, Vec<u8>, Vec<u8>) {
             commit: 0x300,
             ordinal: 1,
             table: TableIndex(1),
+        }],
+        moves: vec![FamilyMove {
+            commit: 0x200,
+            ordinal: 1,
+            table: TableIndex(0),
+            from: Owner::from_bytes(b"1").unwrap(),
+            to: Owner::from_bytes(b"2").unwrap(),
         }],
         extent: LogRunExtent {
             object: ObjectId::from_bytes([0xdd; 16]),

@@ -16,8 +16,7 @@ use super::holds::{self, Holds};
 use super::left_behind::{LeftBehind, Returning};
 use super::notes::Strays;
 use crate::drift::{MappedRows, RowChecks, SchemaMapping, TableMapping};
-use crate::image::TenantImage;
-use crate::run_stream::RunStream;
+use crate::image::{ImageRows, TenantImage};
 use crate::segment_writer::{OpenRun, SegmentWriter};
 use crate::{Context, Error};
 
@@ -167,7 +166,7 @@ struct Everybodys<'s, 'a> {
     sides: &'s Sides<'a>,
     source: TableIndex,
     /// Those that are left, with whether there is a current one.
-    rows: Option<(StreamCursor<RunStream>, bool)>,
+    rows: Option<(StreamCursor<ImageRows>, bool)>,
 }
 
 impl<'s, 'a> Everybodys<'s, 'a> {

@@ -116,8 +116,8 @@ pub fn plan(
         store: live.identity(),
         tenant_kind: live.tenant_kind().clone(),
         snapshot: snapshot.id,
-        point: snapshot.position,
-        point_time: snapshot.taken_at,
+        point: images[0].position(),
+        point_time: images[0].time(),
         notation: live.notation(),
         planned_at: view.taken_at().unwrap_or(request.planned_at),
         live_position: view.position(),
@@ -188,8 +188,8 @@ fn check_images<'i>(
     }
     let mut seen = BTreeSet::new();
     for image in images {
-        if image.snapshot_id() != snapshot.id {
-            let message = "make a plan: the images come from several snapshots";
+        if image.snapshot_id() != snapshot.id || image.position() != first.position() {
+            let message = "make a plan: the images come from several snapshots or positions";
             return Err(Error::new(ErrorKind::Usage, message));
         }
         if !seen.insert(&image.tenant().id) {

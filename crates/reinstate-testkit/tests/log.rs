@@ -1,0 +1,17 @@
+//! The change log against a naive replay: at every commit, and just before and after it, a tenant is
+//! what a store that remembers everything says it was.
+
+#![cfg(test)]
+
+#[path = "log/exhaustive.rs"]
+mod exhaustive;
+#[path = "log/feed.rs"]
+mod feed;
+#[path = "log/ground.rs"]
+mod ground;
+#[path = "log/histories.rs"]
+mod histories;
+#[path = "log/model.rs"]
+mod model;
+#[path = "log/times.rs"]
+mod times;

@@ -1,0 +1,118 @@
+//! A feed that hands out what was written down, a few transactions at a time.
+
+use std::sync::{Arc, Mutex};
+
+use reinstate_core::{
+    Change, ChangeFeed, ChangeSink, Commit, ErrorKind, FeedProgress, FeedRow, Position, StoreError,
+    StoreSchema, TableIndex,
+};
+
+use crate::model::{Step, encode};
+
+/// What was committed, and how far it was acknowledged.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub schema: StoreSchema,
+    pub transactions: Vec<(Commit, Vec<Step>)>,
+    pub acknowledged: Arc<Mutex<u64>>,
+}
+
+/// A feed of a script.
+pub struct ScriptFeed {
+    script: Script,
+    next: usize,
+    at_once: usize,
+    /// Breaks in the middle of the transaction of this number.
+    pub breaks_in: Option<usize>,
+}
+
+impl Script {
+    pub fn feed(&self, after: Position, at_once: usize) -> ScriptFeed {
+        assert!(*self.acknowledged.lock().unwrap() <= after.commit, "a gap");
+        let is_past = |(commit, _): &(Commit, Vec<Step>)| commit.position <= after;
+        ScriptFeed {
+            next: self.transactions.partition_point(is_past),
+            script: self.clone(),
+            at_once,
+            breaks_in: None,
+        }
+    }
+}
+
+impl ScriptFeed {
+    fn hand_over(&self, step: &Step, sink: &mut dyn ChangeSink) -> Result<(), StoreError> {
+        let schema = &self.script.schema;
+        let row = |table: u32, values| encode(schema, table, values);
+        fn plain(row: &reinstate_core::RowBuilder) -> FeedRow<'_> {
+            FeedRow {
+                owner: None,
+                row: row.row(),
+            }
+        }
+        match step {
+            Step::Insert(table, values) => sink.change(Change::Insert {
+                table: TableIndex(*table),
+                row: plain(&row(*table, values)),
+            }),
+            Step::Update(table, before, after) => sink.change(Change::Update {
+                table: TableIndex(*table),
+                before: plain(&row(*table, before)),
+                after: plain(&row(*table, after)),
+            }),
+            Step::Delete(table, before) => sink.change(Change::Delete {
+                table: TableIndex(*table),
+                before: plain(&row(*table, before)),
+            }),
+            Step::Truncate(table) => sink.change(Change::Truncate {
+                table: TableIndex(*table),
+            }),
+        }
+    }
+}
+
+impl ChangeFeed for ScriptFeed {
+    fn schema(&self) -> &StoreSchema {
+        &self.script.schema
+    }
+
+    fn read(
+        &mut self,
+        _bytes_target: u64,
+        sink: &mut dyn ChangeSink,
+    ) -> Result<FeedProgress, StoreError> {
+        let mut through = Position {
+            commit: 0,
+            ordinal: 0,
+        };
+        for _ in 0..self.at_once {
+            let Some((commit, steps)) = self.script.transactions.get(self.next) else {
+                break;
+            };
+            for step in steps {
+                self.hand_over(step, sink)?;
+            }
+            if self.breaks_in == Some(self.next) {
+                return Err(StoreError::new(
+                    ErrorKind::Unavailable,
+                    "the server went away",
+                ));
+            }
+            sink.commit(*commit)?;
+            through = commit.position;
+            self.next += 1;
+        }
+        Ok(FeedProgress {
+            through,
+            has_more: self.next < self.script.transactions.len(),
+        })
+    }
+
+    fn acknowledge(&mut self, position: Position) -> Result<(), StoreError> {
+        *self.script.acknowledged.lock().unwrap() = position.commit;
+        Ok(())
+    }
+
+    fn mark(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! A repository, a snapshot, and a log followed from a script.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+
+use reinstate::{
+    CaptureOptions, Context, FollowOptions, Follower, Log, ResourceOptions, Resources,
+    RestorePoint, capture, extract_at, log_of,
+};
+use reinstate_core::{
+    Cancellation, Commit, ErrorKind, Owner, Position, RepositoryId, RowBatch, RowStream, Silent,
+    SnapshotId, StoreSchema, TableIndex, Tenant, Timestamp,
+};
+use reinstate_testkit::{
+    ApplicationChange, ApplicationRow, MemoryOptions, MemoryRepository, MemoryStore,
+};
+
+use crate::feed::{Script, ScriptFeed};
+use crate::model::{Model, Step};
+
+pub const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([7; 16]);
+
+pub struct Ground {
+    pub schema: StoreSchema,
+    pub repository: MemoryRepository,
+    resources: Resources,
+    cancellation: Cancellation,
+    /// What the store was at the snapshot and after each transaction.
+    pub models: Vec<Model>,
+    pub script: Script,
+    pub base: Position,
+}
+
+fn at(commit: u64) -> Position {
+    Position { commit, ordinal: 0 }
+}
+
+impl Ground {
+    /// A snapshot of `base`, and then these transactions, ten positions from one to the next.
+    pub fn new(schema: &StoreSchema, base: Model, transactions: Vec<Vec<Step>>) -> Self {
+        let options = ResourceOptions {
+            threads: NonZeroUsize::MIN,
+            ..ResourceOptions::default()
+        };
+        let mut ground = Self {
+            schema: schema.clone(),
+            repository: MemoryRepository::new(RepositoryId::from_bytes([1; 16])),
+            resources: Resources::try_new(options).unwrap(),
+            cancellation: Cancellation::new(),
+            models: vec![base],
+            script: Script {
+                schema: schema.clone(),
+                transactions: Vec::new(),
+                acknowledged: Arc::new(Mutex::new(0)),
+            },
+            base: at(0),
+        };
+        ground.capture();
+        for (number, steps) in (1..).zip(transactions) {
+            let mut model = ground.models.last().unwrap().clone();
+            steps.iter().for_each(|step| model.apply(step));
+            ground.models.push(model);
+            let commit = Commit {
+                position: at(ground.base.commit + 10 * number),
+                time: Timestamp::from_micros(0),
+            };
+            ground.script.transactions.push((commit, steps));
+        }
+        ground
+    }
+
+    fn capture(&mut self) {
+        let store = MemoryStore::try_new(self.schema.clone(), MemoryOptions::default()).unwrap();
+        let mut changes = Vec::new();
+        for (index, table) in self.schema.iter() {
+            for row in &self.models[0].tables[index.get()] {
+                let row: Vec<Option<&str>> = row.iter().map(Option::as_deref).collect();
+                let row = ApplicationRow::new(&Owner::Shared, table.name.as_str(), &row);
+                changes.push(ApplicationChange::Put(row));
+            }
+        }
+        store.write(&changes).unwrap();
+        let options = CaptureOptions::new(SNAPSHOT, Timestamp::from_micros(0));
+        let snapshot = capture(self.context(), &store, &self.repository, &options).unwrap();
+        self.base = snapshot.position;
+    }
+
+    pub fn context(&self) -> Context<'_> {
+        Context {
+            resources: &self.resources,
+            observer: &Silent,
+            cancellation: &self.cancellation,
+        }
+    }
+
+    pub fn log(&self) -> Log {
+        log_of(&self.repository, SNAPSHOT).unwrap()
+    }
+
+    /// A follower that goes on where the log ends, and reads so many transactions at a time.
+    pub fn follower(&self, at_once: usize, run_bytes_target: u64) -> Follower<'_> {
+        let log = self.log();
+        let feed = Box::new(self.script.feed(log.through(), at_once));
+        let mut options = FollowOptions::default();
+        options.run_bytes_target = run_bytes_target;
+        Follower::with_feed(self.context(), feed, &self.repository, log, options).unwrap()
+    }
+
+    /// A follower that reads this feed.
+    pub fn follower_of(&self, feed: ScriptFeed) -> Follower<'_> {
+        let options = FollowOptions::default();
+        let (feed, log) = (Box::new(feed), self.log());
+        Follower::with_feed(self.context(), feed, &self.repository, log, options).unwrap()
+    }
+
+    /// Follows to the end, with a new follower for each of these, which say how much each reads.
+    pub fn follow(&self, steps: &[(usize, u64)]) {
+        let now = Timestamp::from_micros(1);
+        for &(at_once, bytes) in steps {
+            self.follower(at_once, bytes).step(now).unwrap();
+        }
+        let mut last = self.follower(3, 1 << 20);
+        while last.step(now).unwrap().has_more {}
+        assert_eq!(
+            last.log().through(),
+            self.script
+                .transactions
+                .last()
+                .map_or(self.base, |(commit, _)| commit.position)
+        );
+    }
+
+    /// The image of a tenant at a position, by table; none if it has no row then.
+    pub fn image(&self, log: &Log, position: u64, tenant: &str) -> Option<Vec<Vec<u8>>> {
+        let tenant: Tenant = format!("account:{tenant}").parse().unwrap();
+        let point = RestorePoint {
+            position: at(position),
+            time: Timestamp::from_micros(0),
+        };
+        let image = match extract_at(self.context(), &self.repository, log, point, &tenant) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            image => image.unwrap(),
+        };
+        let rows = |table: u32| {
+            let mut all = Vec::new();
+            let mut rows = image.rows(self.context(), TableIndex(table));
+            let mut batch = RowBatch::new();
+            let mut count = 0;
+            while rows.next_batch(&mut batch).unwrap() {
+                all.extend_from_slice(batch.as_bytes());
+                count += batch.len() as u64;
+            }
+            assert_eq!(count, image.row_count(TableIndex(table)));
+            all
+        };
+        let tables = u32::try_from(self.schema.tables().len()).unwrap();
+        Some((0..tables).map(rows).collect())
+    }
+
+    /// Compares a tenant at every commit, just before and just after it, with the naive replay.
+    /// Returns how many images were compared.
+    pub fn check(&self, tenants: &[&str]) -> usize {
+        let log = self.log();
+        let end = log.through().commit;
+        let mut compared = 0;
+        for (number, model) in (0_u64..).zip(&self.models) {
+            let commit = self.base.commit + 10 * number;
+            for tenant in tenants {
+                let owner = Owner::from_bytes(tenant.as_bytes()).unwrap();
+                let tables = 0..u32::try_from(self.schema.tables().len()).unwrap();
+                let expected: Vec<_> = tables
+                    .map(|table| model.rows_of(&self.schema, table, &owner))
+                    .collect();
+                let is_nothing = expected.iter().all(Vec::is_empty);
+                for position in [commit, commit + 1, commit + 9] {
+                    if position > end {
+                        continue;
+                    }
+                    let image = self.image(&log, position, tenant);
+                    let found = image.unwrap_or_else(|| vec![Vec::new(); expected.len()]);
+                    assert_eq!(found, expected, "{tenant} after transaction {number}");
+                    assert!(!is_nothing || found.iter().all(Vec::is_empty));
+                    compared += 1;
+                }
+            }
+        }
+        compared
+    }
+}

@@ -1,0 +1,145 @@
+//! Rows that went to another owner because the row that they go by did.
+//!
+//! The store lists only the row that moved. Which others went with it follows from what its owner had at
+//! that place of the log: their removal there and their insertion here are made up for, so that both
+//! owners are complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reinstate_core::{
+    ErrorKind, Owner, Repository, RowBatch, RowBuilder, RowRef, RowStream, TableIndex,
+};
+use reinstate_format::{ChangeKind, FamilyMove, LoggedChange, push_change};
+
+use super::{Layers, Place};
+use crate::image::rows_at;
+use crate::log::{Log, LogRun, Names, Way, going_by_others, names, names_of, way};
+use crate::run_stream::{RunPart, RunStream};
+use crate::{Context, Error};
+
+/// Adds the changes of `owner` that follow from one move.
+pub(super) fn follow(
+    context: Context<'_>,
+    repository: &dyn Repository,
+    log: &Log,
+    (run, moved): (&LogRun, &FamilyMove),
+    owner: &Owner,
+    layers: &mut Layers,
+) -> Result<(), Error> {
+    let schema = &log.snapshot().schema;
+    // Just before the row was inserted here: what its family was by then, and not what became of it.
+    let place: Place = match moved.ordinal.checked_sub(1) {
+        Some(ordinal) => (moved.commit, ordinal),
+        None => (moved.commit.saturating_sub(1), u32::MAX),
+    };
+    let kind = if moved.to == *owner {
+        ChangeKind::Inserted
+    } else {
+        ChangeKind::Removed
+    };
+    let mut family = Family {
+        names: names(schema),
+        members: BTreeSet::new(),
+    };
+    let head = head(context, repository, run, moved)?;
+    for row in head.iter() {
+        let change = read(row)?;
+        let mut row = RowBuilder::new();
+        row.start(change.key);
+        row.push_columns(change.columns);
+        family.add(moved.table, row.row());
+    }
+    let mut change = RowBuilder::new();
+    let mut followed: BTreeMap<TableIndex, RowBatch> = BTreeMap::new();
+    for table in going_by_others(schema) {
+        let mut rows = rows_at(context, repository, log, &moved.from, place, table)?;
+        let mut batch = RowBatch::new();
+        while rows
+            .next_batch(&mut batch)
+            .map_err(Error::store("find the rows that went along"))?
+        {
+            context.check()?;
+            for row in batch.iter() {
+                let Way::By(name) = way(schema.table(table), row) else {
+                    continue;
+                };
+                if !family.members.contains(&name) {
+                    continue;
+                }
+                family.add(table, row);
+                let is_bare = kind == ChangeKind::Removed && !row.key().is_empty();
+                let logged = LoggedChange {
+                    key: row.key(),
+                    columns: if is_bare { &[] } else { row.columns() },
+                    commit: moved.commit,
+                    ordinal: moved.ordinal,
+                    kind,
+                };
+                push_change(logged, &mut change);
+                followed.entry(table).or_default().push_row(change.row());
+            }
+        }
+    }
+    for (table, rows) in followed {
+        let all = layers.followed.entry(table).or_default();
+        rows.iter().for_each(|row| all.push_row(row));
+    }
+    Ok(())
+}
+
+/// Rows that go by one row, over one hop or several.
+struct Family {
+    names: Names,
+    /// Their names, as those write them that go by them.
+    members: BTreeSet<Vec<u8>>,
+}
+
+impl Family {
+    fn add(&mut self, table: TableIndex, row: RowRef<'_>) {
+        let columns = self.names.get(&table);
+        let names = names_of(table, row, columns.into_iter().flatten());
+        self.members.extend(names);
+    }
+}
+
+/// The change that inserted the row that moved.
+fn head(
+    context: Context<'_>,
+    repository: &dyn Repository,
+    run: &LogRun,
+    moved: &FamilyMove,
+) -> Result<RowBatch, Error> {
+    let reader = run.open(repository)?;
+    let found = reader
+        .runs_of(&moved.to)
+        .map_err(Error::format("find a row that moved"))?;
+    let parts: Vec<RunPart> = found
+        .into_iter()
+        .filter(|run| run.key.table == moved.table)
+        .map(|run| RunPart {
+            reader: reader.clone(),
+            run: run.into(),
+        })
+        .collect();
+    let mut rows = RunStream::new(context.resources, parts);
+    let mut batch = RowBatch::new();
+    while rows.next(&mut batch)? {
+        for row in batch.iter() {
+            let change = read(row)?;
+            if (change.commit, change.ordinal) == (moved.commit, moved.ordinal) {
+                let mut head = RowBatch::new();
+                head.push_row(row);
+                return Ok(head);
+            }
+        }
+    }
+    let message = format!(
+        "log run {}: a row moved at commit {}, and the log does not have it",
+        run.description.number, moved.commit
+    );
+    Err(Error::new(ErrorKind::Corrupt, message))
+}
+
+fn read(row: RowRef<'_>) -> Result<LoggedChange<'_>, Error> {
+    LoggedChange::read(row).map_err(Error::format("read a change"))
+}

@@ -1,0 +1,218 @@
+//! Finding a snapshot's log: from record to record, each of which names what it follows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use reinstate_core::{
+    Digest, ErrorKind, ObjectReader, Position, Repository, SnapshotDescription, SnapshotId,
+    TableIndex,
+};
+use reinstate_format::{
+    LogRunDescription, LoggedCommit, SegmentReader, decode_log_run, decode_snapshot, link_name,
+    open_log_run, record_digest,
+};
+
+use crate::Error;
+use crate::capture::SNAPSHOT_RECORD;
+
+/// Name of the kind of record that a log run has.
+pub(crate) const LOG_RECORD: &str = "log";
+
+/// A snapshot, and what was committed after it as far as that is known without a gap.
+#[derive(Clone, Debug)]
+pub struct Log {
+    snapshot: Arc<SnapshotDescription>,
+    runs: Vec<Arc<LogRun>>,
+    tip: Digest,
+}
+
+/// One run of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRun {
+    /// What its record says.
+    pub description: LogRunDescription,
+    /// Its record's digest.
+    pub digest: Digest,
+}
+
+/// A run that no log leads to: one before it is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// The name of its record.
+    pub name: [u8; 16],
+    /// The snapshot whose log it belongs to, and its place there; none if it cannot be read.
+    pub place: Option<(SnapshotId, u64)>,
+}
+
+/// The log of one snapshot.
+///
+/// *Cost*: reads one small record a run.
+///
+/// # Errors
+/// `NotFound` if there is no such snapshot; `Corrupt` if a record is not what was written.
+pub fn log_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Log, Error> {
+    let operation = || format!("read the log of snapshot {snapshot}");
+    let bytes = repository
+        .read(SNAPSHOT_RECORD, *snapshot.as_bytes())
+        .map_err(Error::repository(operation()))?;
+    let description =
+        decode_snapshot(&bytes, repository.id(), snapshot).map_err(Error::format(operation()))?;
+    let digest = record_digest(&bytes).map_err(Error::format(operation()))?;
+    let mut log = Log {
+        snapshot: Arc::new(description),
+        runs: Vec::new(),
+        tip: digest,
+    };
+    while let Some(run) = log.read_next(repository)? {
+        log.push(run);
+    }
+    Ok(log)
+}
+
+/// The logs of all snapshots of the repository, by store and position, and the runs that none of them
+/// leads to.
+///
+/// # Errors
+/// As [`log_of`].
+pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>), Error> {
+    let mut logs = crate::catalogue::snapshots(repository)?
+        .iter()
+        .map(|snapshot| log_of(repository, snapshot.id))
+        .collect::<Result<Vec<_>, _>>()?;
+    let names = repository
+        .list(LOG_RECORD)
+        .map_err(Error::repository("list the runs of logs"))?;
+    let mut names: BTreeSet<[u8; 16]> = names.into_iter().collect();
+    for log in &logs {
+        for run in &log.runs {
+            names.remove(&link_name(repository.id(), &run.description.previous));
+        }
+    }
+    let mut unreachable = Vec::with_capacity(names.len());
+    for name in names {
+        // Sealed since the logs were read?
+        let mut late = logs
+            .iter_mut()
+            .filter(|log| link_name(repository.id(), &log.tip) == name);
+        if let Some(log) = late.next()
+            && let Some(run) = log.read_next(repository)?
+        {
+            log.push(run);
+            continue;
+        }
+        unreachable.push(Unreachable {
+            name,
+            place: place_of(repository, name),
+        });
+    }
+    Ok((logs, unreachable))
+}
+
+/// Which run a record is, taken by its own word: it is only named in a message.
+fn place_of(repository: &dyn Repository, name: [u8; 16]) -> Option<(SnapshotId, u64)> {
+    let bytes = repository.read(LOG_RECORD, name).ok()?;
+    let previous = reinstate_format::log_run_previous(&bytes).ok()?;
+    let (run, _) = decode_log_run(&bytes, repository.id(), &previous).ok()?;
+    Some((run.log, run.number))
+}
+
+impl Log {
+    /// The snapshot that the log goes on from.
+    #[must_use]
+    pub fn snapshot(&self) -> &Arc<SnapshotDescription> {
+        &self.snapshot
+    }
+
+    /// Its runs, each following the one before.
+    #[must_use]
+    pub fn runs(&self) -> &[Arc<LogRun>] {
+        &self.runs
+    }
+
+    /// Every commit up to here is in the snapshot or the log.
+    #[must_use]
+    pub fn through(&self) -> Position {
+        self.runs
+            .last()
+            .map_or(self.snapshot.position, |run| run.description.through)
+    }
+
+    /// The digest of the last record: what the next run has to follow.
+    pub(crate) const fn tip(&self) -> &Digest {
+        &self.tip
+    }
+
+    pub(crate) fn push(&mut self, run: LogRun) {
+        self.tip = run.digest;
+        self.runs.push(Arc::new(run));
+    }
+
+    /// The run that follows the last one, if it was sealed by now.
+    pub(crate) fn read_next(&self, repository: &dyn Repository) -> Result<Option<LogRun>, Error> {
+        let name = link_name(repository.id(), &self.tip);
+        let number = self.runs.len() as u64;
+        let operation = || format!("read run {number} of the log of {}", self.snapshot.id);
+        let bytes = match repository.read(LOG_RECORD, name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(Error::repository(operation()))?,
+        };
+        let (description, digest) = decode_log_run(&bytes, repository.id(), &self.tip)
+            .map_err(Error::format(operation()))?;
+        let is_next = description.log == self.snapshot.id
+            && description.number == number
+            && description.after == self.through();
+        if !is_next {
+            let message = format!("{}: it does not follow the one before", operation());
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        Ok(Some(LogRun {
+            description,
+            digest,
+        }))
+    }
+}
+
+impl LogRun {
+    fn object(&self, repository: &dyn Repository) -> Result<Arc<dyn ObjectReader>, Error> {
+        let operation = self.operation();
+        let object = repository.open_object(self.description.extent.object);
+        object.map(Arc::from).map_err(|error| match error.kind() {
+            // The record says that it is there, so that its absence is damage.
+            ErrorKind::NotFound => Error::new(ErrorKind::Corrupt, operation).caused_by(error),
+            _ => Error::repository(operation)(error),
+        })
+    }
+
+    /// Opens its changes.
+    pub(crate) fn open(&self, repository: &dyn Repository) -> Result<Arc<SegmentReader>, Error> {
+        let object = self.object(repository)?;
+        open_log_run(&object, repository.id(), &self.description)
+            .map(Arc::new)
+            .map_err(Error::format(self.operation()))
+    }
+
+    /// Its commits, in order.
+    ///
+    /// # Errors
+    /// `Corrupt` if they are missing or not what was written.
+    pub fn commits(&self, repository: &dyn Repository) -> Result<Vec<LoggedCommit>, Error> {
+        let object = self.object(repository)?;
+        self.description
+            .read_commits(object.as_ref(), repository.id())
+            .map_err(Error::format(self.operation()))
+    }
+
+    /// Where the table last lost all its rows, of the commits up to and including `through`.
+    pub(crate) fn truncated(&self, table: TableIndex, through: Position) -> Option<(u64, u32)> {
+        let truncations = self.description.truncations.iter().rev();
+        truncations
+            .filter(|truncation| truncation.table == table && truncation.commit <= through.commit)
+            .map(|truncation| (truncation.commit, truncation.ordinal))
+            .next()
+    }
+
+    fn operation(&self) -> String {
+        let run = &self.description;
+        format!("open run {} of the log of snapshot {}", run.number, run.log)
+    }
+}

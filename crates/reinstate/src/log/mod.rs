@@ -1,0 +1,22 @@
+//! The change log: what was committed after a snapshot, so that a tenant can go back to any commit.
+//!
+//! ```text
+//! feed -> owners -> runs -> repository          follow
+//! repository -> log -> position -> image        extract_at
+//! ```
+
+mod chain;
+mod follow;
+mod known;
+mod owners;
+mod position;
+mod seal;
+mod waiting;
+mod ways;
+
+pub(crate) use owners::{Names, names};
+pub(crate) use ways::{Way, going_by_others, names_of, way};
+
+pub use chain::{Log, LogRun, Unreachable, log_of, logs};
+pub use follow::{FollowOptions, FollowStep, Follower, begin_log};
+pub use position::{Moment, Surroundings};

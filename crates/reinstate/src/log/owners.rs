@@ -1,0 +1,306 @@
+//! Whose a row is, as of its commit.
+//!
+//! Where a table has the tenant's column the row says so itself. Where a foreign key leads towards the
+//! tenant, the row at its end has the owner, and that row may have been written long before: an
+//! index holds, for each row that others go by, its name as they write it, and its owner or the name of
+//! the row that it goes by itself: a row that moves takes everything along without being told. It lies
+//! in an unnamed file, and is made anew from snapshot and log whenever a log is followed: what it says
+//! can be derived, and a file that survived a crash would have to be proven instead.
+//!
+//! *Cost*: rows of tables that no way leads over are not in it: none where every table has the
+//! tenant's column.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::backends::FileBackend;
+use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
+use reinstate_core::{ColumnIndex, ErrorKind, FeedRow, RowRef, StoreSchema, TableIndex};
+
+use super::ways::{Way, names_of, prefix, way};
+use crate::{Context, Error};
+
+const OWNERS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("owners");
+
+/// First byte of an entry that holds an owner.
+const IS_OWNER: u8 = 0;
+/// First byte of an entry that holds the name of the row that the row goes by.
+const IS_NAME: u8 = 1;
+
+/// Finds the owners of changed rows.
+pub(crate) struct Owners {
+    schema: StoreSchema,
+    /// By which columns rows of a table are named by those that go by them.
+    names: Names,
+    index: Option<Index>,
+    /// Rows that this transaction took away. Those that belonged to them may still have to go, and
+    /// need them for their owner.
+    removed: BTreeSet<Vec<u8>>,
+}
+
+/// By which columns rows of tables are named by those that go by them.
+pub(crate) type Names = BTreeMap<TableIndex, BTreeSet<Vec<ColumnIndex>>>;
+
+/// The columns by which rows are named in these tables.
+pub(crate) fn names(schema: &StoreSchema) -> Names {
+    let mut names = Names::new();
+    let tables = schema.tables().iter();
+    for reference in tables.flat_map(|table| table.tenancy.references()) {
+        let by = names.entry(reference.parent).or_default();
+        by.insert(reference.parent_columns.clone());
+    }
+    names
+}
+
+/// Whose a row is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// This owner's; no bytes: shared.
+    Owner(Vec<u8>),
+    /// It goes by a row that is not there, or not yet.
+    Nowhere,
+}
+
+impl Owners {
+    /// Owners in these tables, of no rows yet.
+    pub(crate) fn try_new(context: Context<'_>, schema: &StoreSchema) -> Result<Self, Error> {
+        let names = names(schema);
+        let index = if names.is_empty() {
+            None
+        } else {
+            Some(Index::create(context)?)
+        };
+        Ok(Self {
+            schema: schema.clone(),
+            names,
+            index,
+            removed: BTreeSet::new(),
+        })
+    }
+
+    /// The tables whose rows have to be known.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = TableIndex> {
+        self.names.keys().copied()
+    }
+
+    /// Whether rows go by rows of this table.
+    pub(crate) fn is_named(&self, table: TableIndex) -> bool {
+        self.names.contains_key(&table)
+    }
+
+    /// Whose a row is, as things stand.
+    pub(crate) fn after(&mut self, table: TableIndex, row: FeedRow<'_>) -> Result<Found, Error> {
+        self.find(table, row, false)
+    }
+
+    /// Whose a row was that is to change or to go. What it goes by may be gone already.
+    pub(crate) fn before(&mut self, table: TableIndex, row: FeedRow<'_>) -> Result<Vec<u8>, Error> {
+        match self.find(table, row, true)? {
+            Found::Owner(owner) => Ok(owner),
+            Found::Nowhere => Ok(Vec::new()),
+        }
+    }
+
+    /// Notes a row that is there now. Returns whose a row of the same name was before, if it was there
+    /// and may have left rows behind that go by it.
+    pub(crate) fn insert(
+        &mut self,
+        table: TableIndex,
+        row: RowRef<'_>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let mut was = None;
+        for name in self.names_of(table, row) {
+            self.removed.remove(&name);
+            if let Found::Owner(owner) = self.follow(name.clone(), true)? {
+                was.get_or_insert(owner);
+            }
+            self.set(table, row, &name)?;
+        }
+        Ok(was)
+    }
+
+    /// Notes a row that is there at the end of the transaction, unless one of its name is known.
+    pub(crate) fn expect(&mut self, table: TableIndex, row: RowRef<'_>) -> Result<bool, Error> {
+        let mut is_new = false;
+        for name in self.names_of(table, row) {
+            if self.follow(name.clone(), false)? == Found::Nowhere {
+                self.removed.remove(&name);
+                self.set(table, row, &name)?;
+                is_new = true;
+            }
+        }
+        Ok(is_new)
+    }
+
+    /// Notes that a row became another.
+    pub(crate) fn update(
+        &mut self,
+        table: TableIndex,
+        before: RowRef<'_>,
+        after: RowRef<'_>,
+    ) -> Result<(), Error> {
+        let kept = self.names_of(table, after);
+        let gone = self.names_of(table, before).into_iter();
+        self.removed
+            .extend(gone.filter(|name| !kept.contains(name)));
+        for name in kept {
+            self.removed.remove(&name);
+            self.set(table, after, &name)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a row is there no more.
+    pub(crate) fn remove(&mut self, table: TableIndex, row: RowRef<'_>) {
+        let names = self.names_of(table, row);
+        self.removed.extend(names);
+    }
+
+    /// Notes that a table lost all its rows.
+    pub(crate) fn truncate(&mut self, table: TableIndex) -> Result<(), Error> {
+        let prefix = prefix(table);
+        if !self.is_named(table) {
+            return Ok(());
+        }
+        if let Some(index) = self.index.as_mut() {
+            index.clear(&prefix)?;
+        }
+        self.removed.retain(|name| !name.starts_with(&prefix));
+        Ok(())
+    }
+
+    /// Ends a transaction.
+    pub(crate) fn end_transaction(&mut self) -> Result<(), Error> {
+        let removed = std::mem::take(&mut self.removed);
+        let Some(index) = self.index.as_mut() else {
+            return Ok(());
+        };
+        removed.iter().try_for_each(|name| index.remove(name))
+    }
+
+    /// Lets go of memory, between transactions.
+    pub(crate) fn rest(&mut self) -> Result<(), Error> {
+        self.index.as_mut().map_or(Ok(()), Index::rest)
+    }
+
+    fn find(&mut self, table: TableIndex, row: FeedRow<'_>, before: bool) -> Result<Found, Error> {
+        if let Some(owner) = row.owner {
+            return Ok(Found::Owner(owner.to_vec()));
+        }
+        let schema = self.schema.table(table);
+        match way(schema, row.row) {
+            Way::Own(owner) => Ok(Found::Owner(owner)),
+            Way::By(name) => self.follow(name, before),
+            Way::Native => {
+                let message = format!("{}: a row without the owner beside it", schema.name);
+                Err(Error::new(ErrorKind::Corrupt, message))
+            }
+        }
+    }
+
+    /// Goes from row to row until one says whose it is.
+    fn follow(&mut self, mut name: Vec<u8>, before: bool) -> Result<Found, Error> {
+        let index = self.index.as_mut().expect("BUG: a way without an index");
+        loop {
+            if !before && self.removed.contains(&name) {
+                return Ok(Found::Nowhere);
+            }
+            let Some(mut entry) = index.get(&name)? else {
+                return Ok(Found::Nowhere);
+            };
+            let kind = entry.remove(0);
+            if kind == IS_OWNER {
+                return Ok(Found::Owner(entry));
+            }
+            name = entry;
+        }
+    }
+
+    fn set(&mut self, table: TableIndex, row: RowRef<'_>, name: &[u8]) -> Result<(), Error> {
+        let (kind, rest) = match way(self.schema.table(table), row) {
+            Way::Own(owner) => (IS_OWNER, owner),
+            Way::By(name) => (IS_NAME, name),
+            Way::Native => return Ok(()),
+        };
+        let mut entry = vec![kind];
+        entry.extend_from_slice(&rest);
+        let index = self.index.as_mut().expect("BUG: names without an index");
+        index.set(name, &entry)
+    }
+
+    /// The names under which a row is found by those that go by it.
+    fn names_of(&self, table: TableIndex, row: RowRef<'_>) -> Vec<Vec<u8>> {
+        let columns = self.names.get(&table);
+        names_of(table, row, columns.into_iter().flatten())
+    }
+}
+
+/// Owners by key, in an unnamed file.
+struct Index {
+    database: Database,
+    transaction: Option<WriteTransaction>,
+}
+
+impl Index {
+    fn create(context: Context<'_>) -> Result<Self, Error> {
+        let file =
+            tempfile::tempfile_in(context.resources.spill_directory()).map_err(Error::spill)?;
+        let database = redb::Builder::new()
+            .set_cache_size(context.resources.memory_bytes_max() / 8)
+            .create_with_backend(FileBackend::new(file).map_err(failed)?)
+            .map_err(failed)?;
+        Ok(Self {
+            database,
+            transaction: None,
+        })
+    }
+
+    fn transaction(&mut self) -> Result<&WriteTransaction, Error> {
+        if self.transaction.is_none() {
+            self.transaction = Some(self.database.begin_write().map_err(failed)?);
+        }
+        Ok(self.transaction.as_ref().expect("BUG: begun just now"))
+    }
+
+    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let table = self.transaction()?.open_table(OWNERS).map_err(failed)?;
+        let owner = table.get(key).map_err(failed)?;
+        Ok(owner.map(|owner| owner.value().to_vec()))
+    }
+
+    fn set(&mut self, key: &[u8], owner: &[u8]) -> Result<(), Error> {
+        let mut table = self.transaction()?.open_table(OWNERS).map_err(failed)?;
+        table.insert(key, owner).map_err(failed)?;
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<(), Error> {
+        let mut table = self.transaction()?.open_table(OWNERS).map_err(failed)?;
+        table.remove(key).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Removes all keys that begin like this.
+    fn clear(&mut self, prefix: &[u8; 4]) -> Result<(), Error> {
+        let mut table = self.transaction()?.open_table(OWNERS).map_err(failed)?;
+        let of_prefix = |key: &[u8], _: &[u8]| !key.starts_with(prefix);
+        let start: &[u8] = prefix;
+        table.retain_in(start.., of_prefix).map_err(failed)
+    }
+
+    /// Writes out what changed, so that it need not be held.
+    fn rest(&mut self) -> Result<(), Error> {
+        let transaction = self.transaction.take();
+        transaction.map_or(Ok(()), |transaction| transaction.commit().map_err(failed))
+    }
+}
+
+fn failed(error: impl Into<redb::Error>) -> Error {
+    let error = error.into();
+    let kind = match &error {
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            ErrorKind::Full
+        }
+        _ => ErrorKind::Other,
+    };
+    Error::new(kind, "keep the owners of rows in the spill directory").caused_by(error)
+}
