@@ -82,6 +82,8 @@ pub enum Command {
     Snapshots(Snapshots),
     /// List the tenants in a snapshot.
     Tenants(Tenants),
+    /// Say which points in time can be gone back to, with the gaps named.
+    Window(Window),
     /// Print rows of a tenant as JSON lines, without restoring anything.
     Export(Export),
     /// Compare a tenant at two points in time, or with the live store.
@@ -214,9 +216,19 @@ pub struct At {
     /// When: latest, latest~1, snap:ID, a time with its offset or [zone], -5m, lsn:, commit:.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub at: String,
-    /// Take the latest snapshot before, where the time itself cannot be had.
+    /// Leave out what was committed at that very time or position.
+    #[arg(long)]
+    pub exclusive: bool,
+    /// Take the latest point before that can be had, where the time itself cannot.
     #[arg(long)]
     pub nearest_before: bool,
+}
+
+/// Arguments of `window`.
+#[derive(Debug, Args)]
+pub struct Window {
+    /// A tenant: say also what it had at both ends.
+    pub tenant: Option<String>,
 }
 
 /// Arguments of `tenants`.
@@ -241,7 +253,10 @@ pub struct Export {
     /// What: TENANT@TIME, TENANT@TIME:TABLE or TENANT@TIME:TABLE/KEY; TIME can be live.
     #[arg(value_name = "TENANT@TIME[:TABLE[/KEY]]")]
     pub what: String,
-    /// Take the latest snapshot before, where the time itself cannot be had.
+    /// Leave out what was committed at that very time or position.
+    #[arg(long)]
+    pub exclusive: bool,
+    /// Take the latest point before that can be had, where the time itself cannot.
     #[arg(long)]
     pub nearest_before: bool,
 }

@@ -2,12 +2,13 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use reinstate::{Context, ResourceOptions, Resources, snapshots};
+use reinstate::{Context, Log, ResourceOptions, Resources, logs};
 use reinstate_core::{
-    Cancellation, ErrorKind, JobId, LiveStore, Observer, Repository, SnapshotDescription,
-    SnapshotId, Timestamp,
+    Cancellation, ErrorKind, JobId, LiveStore, ObjectId, Observer, Repository, SnapshotId,
+    Timestamp,
 };
 use reinstate_repository::LocalRepository;
 
@@ -177,40 +178,54 @@ impl<'a> Session<'a> {
         self.engine.spill_directory()
     }
 
-    /// The snapshots of the configured store, oldest first: by the store's id if it is open, by
-    /// its name if it is not.
+    /// The snapshots of the configured store with their logs, oldest first: by the store's id if it
+    /// is open, by its name if it is not.
     ///
     /// # Errors
-    /// `Corrupt` if a manifest is damaged; usage if several stores had the name.
-    pub fn snapshots_of(
+    /// `Corrupt` if a manifest or a log is damaged; usage if several stores had the name.
+    pub fn logs_of(
         &self,
         repository: &dyn Repository,
         live: Option<&dyn LiveStore>,
-    ) -> anyhow::Result<Vec<SnapshotDescription>> {
-        let mut found = snapshots(repository)?;
+    ) -> anyhow::Result<Vec<Arc<Log>>> {
+        let (logs, unreachable) = logs(repository)?;
+        for lost in &unreachable {
+            let name = ObjectId::from_bytes(lost.name);
+            let place = match lost.place {
+                Some((snapshot, number)) => {
+                    format!("run {number} of the log of snapshot {}", snapshot.short())
+                }
+                None => "a run that cannot be read".to_owned(),
+            };
+            self.console.warn(format_args!(
+                "log record {name}, {place}, follows nothing that is here: a record before it is \
+                 missing, and what it covers cannot be recovered"
+            ));
+        }
+        let mut found: Vec<Arc<Log>> = logs.into_iter().map(Arc::new).collect();
         if let Some(live) = live {
             let id = live.identity().id;
-            found.retain(|snapshot| snapshot.store.id == id);
+            found.retain(|log| log.snapshot().store.id == id);
             return Ok(found);
         }
         let name = &self.configuration.store_name;
-        found.retain(|snapshot| snapshot.store.name == *name);
+        found.retain(|log| log.snapshot().store.name == *name);
         let several = found
             .windows(2)
-            .any(|pair| pair[0].store.id != pair[1].store.id);
+            .any(|pair| pair[0].snapshot().store.id != pair[1].snapshot().store.id);
         if !several {
             return Ok(found);
         }
         // Only the store itself knows which of them it is.
         let id = self.store()?.identity().id;
-        found.retain(|snapshot| snapshot.store.id == id);
+        found.retain(|log| log.snapshot().store.id == id);
         Ok(found)
     }
 
     /// Looks a point in time up.
     ///
     /// # Errors
-    /// See [`resolve`] and [`snapshots_of`](Self::snapshots_of).
+    /// See [`resolve`] and [`logs_of`](Self::logs_of).
     pub fn resolve(
         &self,
         repository: &dyn Repository,
@@ -218,8 +233,8 @@ impl<'a> Session<'a> {
         point: &PointInTime,
         wanted: Match,
     ) -> anyhow::Result<Resolved> {
-        let snapshots = self.snapshots_of(repository, live)?;
-        resolve(&snapshots, point, wanted, now())
+        let logs = self.logs_of(repository, live)?;
+        resolve(repository, &logs, point, wanted, now())
     }
 }
 

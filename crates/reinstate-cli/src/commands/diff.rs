@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use reinstate::{Context, PlanRequest, RestorePlan, TenantImage, extract, plan};
+use reinstate::{Context, PlanRequest, RestorePlan, TenantImage, plan};
 use reinstate_core::{
     ChangeSource, ErrorKind, LiveStore, Phase, Policy, Repository, RowRef, RowRole, Silent,
     TableIndex, TableSchema, Tenant, compare_rows,
@@ -142,7 +142,7 @@ impl Side<'_> {
         let resolved = session.resolve(repository, Some(store.as_ref()), left, wanted)?;
         resolved.announce(session.console, left);
         let tenants = [self.tenant.clone()];
-        let images = extract_all(repository, &resolved.snapshot, &tenants)?;
+        let images = extract_all(session.context(&Silent), repository, &resolved, &tenants)?;
         let progress = Progress::new(&[Phase::Plan], 1);
         let directory = tempfile::tempdir_in(session.spill_directory())?;
         let file = directory.path().join("diff.plan");
@@ -208,7 +208,7 @@ impl Side<'_> {
             .or(right.as_ref())
             .map(|image| &image.snapshot().schema)
         else {
-            let message = format!("neither snapshot has a row of {}", self.tenant);
+            let message = format!("there is no row of {} at either point", self.tenant);
             return Err(Failure::new(ErrorKind::NotFound, message).into());
         };
         if let (Some(left), Some(right)) = (&left, &right)
@@ -237,12 +237,13 @@ impl Side<'_> {
         Ok(differences)
     }
 
-    /// The tenant as of a snapshot, if it has rows there.
+    /// The tenant at a point in time, if it has rows then.
     fn image(&self, point: &PointInTime) -> anyhow::Result<Option<TenantImage>> {
         let wanted = Match::of(self.arguments.nearest_before);
         let resolved = self.session.resolve(self.repository, None, point, wanted)?;
         resolved.announce(self.session.console, point);
-        match extract(self.repository, &resolved.snapshot, self.tenant) {
+        let context = self.session.context(&Silent);
+        match resolved.image(context, self.repository, self.tenant) {
             Ok(image) => Ok(Some(image)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),

@@ -35,14 +35,14 @@ pub fn run(arguments: &Export, session: &Session<'_>) -> anyhow::Result<Exit> {
         }
         Moment::Past(point) => {
             let repository = session.repository()?;
-            let wanted = Match::of(arguments.nearest_before);
+            let wanted = Match::of(arguments.nearest_before).exclusive(arguments.exclusive);
             let resolved = session.resolve(&repository, None, point, wanted)?;
             // Standard output is rows and nothing else: what was found is for people.
             resolved.announce(&Console::new(false), point);
             let tenants = [selection.tenant.clone()];
-            let images = extract_all(&repository, &resolved.snapshot, &tenants)?;
-            let schema = &resolved.snapshot.schema;
             let context = session.context(&Silent);
+            let images = extract_all(context, &repository, &resolved, &tenants)?;
+            let schema = &resolved.snapshot.schema;
             for image in &images {
                 for table in tables(&selection, schema)? {
                     let rows = Box::new(image.rows(context, table));

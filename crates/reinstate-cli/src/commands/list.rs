@@ -118,6 +118,13 @@ pub fn tenants(arguments: &arguments::Tenants, session: &Session<'_>) -> anyhow:
     resolved.announce(session.console, &point);
     let snapshot = &resolved.snapshot;
     let console = session.console;
+    if resolved.around.is_some() {
+        console.warn(format_args!(
+            "these are the tenants of snapshot {}: those that came later are not listed, and those \
+             that went still are",
+            snapshot.id.short()
+        ));
+    }
     let mut lines = Vec::new();
     all_tenants(&repository, snapshot, |summary| {
         let name = tenant(&snapshot.tenant_kind, &summary.tenant).to_string();

@@ -20,6 +20,7 @@ mod tenancy;
 mod tenants;
 mod undo;
 mod verify;
+mod window;
 
 use crate::arguments::{Arguments, Command};
 use crate::console::Console;
@@ -48,6 +49,7 @@ pub fn run(
         Command::Capture(capture) => capture::run(capture, &session()?),
         Command::Snapshots(snapshots) => list::snapshots(snapshots, &session()?),
         Command::Tenants(tenants) => list::tenants(tenants, &session()?),
+        Command::Window(window) => window::run(window, &session()?),
         Command::Export(export) => export::run(export, &session()?),
         Command::Diff(diff) => diff::run(diff, &session()?),
         Command::Plan(plan) => plan::run(plan, &session()?),

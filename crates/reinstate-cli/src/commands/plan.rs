@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use reinstate::{PlanRequest, TenantImage, WrittenPlan, plan};
-use reinstate_core::{LiveStore, Phase, Policy, Repository};
+use reinstate_core::{LiveStore, Phase, Policy, Repository, Silent};
 use serde::Serialize;
 
 use super::tenants::{extract_all, parse_tenants};
@@ -80,10 +80,11 @@ pub fn make(
 ) -> anyhow::Result<WrittenPlan> {
     let tenants = parse_tenants(request.whose)?;
     let point = PointInTime::parse(&request.at.at)?;
-    let wanted = Match::of(request.at.nearest_before);
+    let wanted = Match::of(request.at.nearest_before).exclusive(request.at.exclusive);
     let resolved = session.resolve(repository, Some(store), &point, wanted)?;
     resolved.announce(session.console, &point);
-    let images = extract_all(repository, &resolved.snapshot, &tenants)?;
+    let context = session.context(&Silent);
+    let images = extract_all(context, repository, &resolved, &tenants)?;
     let plan_request = PlanRequest {
         job: new_job()?,
         repository: repository.id(),

@@ -2,13 +2,13 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
-use reinstate::{TenantImage, extract};
-use reinstate_core::{ErrorKind, Repository, SnapshotDescription, Tenant};
+use reinstate::{Context, TenantImage};
+use reinstate_core::{ErrorKind, Repository, Tenant};
 
 use crate::arguments::Whose;
 use crate::failure::Failure;
+use crate::resolve::Resolved;
 
 /// How many missing tenants are named.
 const NAMED_MAX: usize = 10;
@@ -56,19 +56,20 @@ fn read_list(path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// The images of all tenants; if some are not in the snapshot, all of those are named at once.
+/// The images of all tenants; if some are not there at that point, all of those are named at once.
 ///
 /// # Errors
-/// `NotFound` if a tenant has no row in the snapshot; otherwise as [`extract`].
+/// `NotFound` if a tenant has no row at that point; otherwise as [`Resolved::image`].
 pub fn extract_all(
+    context: Context<'_>,
     repository: &dyn Repository,
-    snapshot: &Arc<SnapshotDescription>,
+    resolved: &Resolved,
     tenants: &[Tenant],
 ) -> anyhow::Result<Vec<TenantImage>> {
     let mut images = Vec::with_capacity(tenants.len());
     let mut missing = Vec::new();
     for tenant in tenants {
-        match extract(repository, snapshot, tenant) {
+        match resolved.image(context, repository, tenant) {
             Ok(image) => images.push(image),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 missing.push(tenant.to_string());
@@ -83,13 +84,19 @@ pub fn extract_all(
     if missing.is_empty() {
         return Ok(images);
     }
-    let id = snapshot.id.short();
+    let point = resolved.name();
     let named = missing.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>();
     let more = match missing.len().saturating_sub(NAMED_MAX) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let message = format!("snapshot {id} has no row of {}{more}", named.join(", "));
-    let next = format!("see who is in it: reinstate tenants --at snap:{id}");
+    let id = resolved.snapshot.id.short();
+    let what = if resolved.around.is_none() {
+        format!("snapshot {id} has")
+    } else {
+        format!("at {point} there is")
+    };
+    let message = format!("{what} no row of {}{more}", named.join(", "));
+    let next = format!("see who is in the snapshot: reinstate tenants --at snap:{id}");
     Err(Failure::new(ErrorKind::NotFound, message).next(next).into())
 }
