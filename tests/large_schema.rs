@@ -1,6 +1,8 @@
 //! A schema of the size and variety that real applications have: three accounts are deleted and
 //! come back, and of everybody else's rows not one is written.
 
+#[path = "large_schema/copying.rs"]
+mod copying;
 #[path = "large_schema/mod.rs"]
 mod fixture;
 #[path = "large_schema/shapes.rs"]

@@ -128,6 +128,11 @@ impl<'c> Application<'c> {
         self.owners.keys().map(String::as_str)
     }
 
+    /// SQL that tells whose a row `t` of a table is.
+    pub fn owner_of(&self, table: &str) -> &str {
+        &self.owners[table]
+    }
+
     /// Makes a role that may do what docs/postgres.md says that a restore needs, and no more.
     pub fn make_role(&self, role: &str) {
         let database = self.database();

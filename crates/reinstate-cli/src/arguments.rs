@@ -298,6 +298,18 @@ pub struct Whose {
     pub tenants_from: Option<PathBuf>,
 }
 
+/// Whether the tenant is copied.
+#[derive(Clone, Debug, Args)]
+pub struct Copying {
+    /// Copy the tenant, only one, under another id that nobody has rows under: side:NEWID.
+    #[arg(long, value_name = "side:NEWID")]
+    pub into: Option<String>,
+    /// Where to write down which key became which; must not exist yet [default with --out: beside
+    /// the plan, with .remap at its end].
+    #[arg(long, value_name = "FILE", requires = "into")]
+    pub remap_out: Option<PathBuf>,
+}
+
 /// Which changes may be made.
 #[derive(Clone, Debug, Args)]
 pub struct Changes {
@@ -324,6 +336,9 @@ pub struct Plan {
     /// When.
     #[command(flatten)]
     pub at: At,
+    /// Whether it is a copy.
+    #[command(flatten)]
+    pub copying: Copying,
     /// Which changes.
     #[command(flatten)]
     pub changes: Changes,
@@ -385,6 +400,9 @@ pub struct Restore {
     /// When.
     #[command(flatten)]
     pub at: At,
+    /// Whether it is a copy.
+    #[command(flatten)]
+    pub copying: Copying,
     /// Which changes.
     #[command(flatten)]
     pub changes: Changes,

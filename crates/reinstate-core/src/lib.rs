@@ -7,6 +7,7 @@
 //! **Invariant:** nothing here opens a file, reads the time or starts a thread.
 
 mod change;
+mod copying;
 mod digest;
 mod error;
 mod feed;
@@ -24,6 +25,7 @@ mod snapshot;
 mod varint;
 
 pub use change::{ChangeCounts, ConflictPolicy, Policy, RowRole, Switch};
+pub use copying::{UniqueKey, ValueKind};
 pub use digest::{ContentDigest, Digest};
 pub use error::{ErrorKind, RepositoryError, StoreError};
 pub use feed::{

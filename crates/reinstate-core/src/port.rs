@@ -6,10 +6,10 @@
 use std::fmt;
 
 use crate::{
-    ChangeCounts, ColumnIndex, Digest, Filling, Fit, JobId, ObjectId, OwnedRowBatch, Position,
-    PositionNotation, RepositoryError, RepositoryId, RowBatch, RowRole, SequenceValue, SideEffect,
-    StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName, TenantId,
-    TenantKind, Timestamp,
+    ChangeCounts, ColumnIndex, Digest, ErrorKind, Filling, Fit, JobId, KeyForm, ObjectId,
+    OwnedRowBatch, Position, PositionNotation, RepositoryError, RepositoryId, RowBatch, RowRole,
+    SequenceValue, SideEffect, StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex,
+    TableName, Tenancy, TenantId, TenantKind, Timestamp, UniqueKey, ValueKind,
 };
 
 /// Rows of one table and one tenant.
@@ -307,6 +307,50 @@ pub trait LiveView: Send {
     /// lowered.
     fn is_counter(&self, _table: TableIndex, _column: ColumnIndex) -> bool {
         false
+    }
+
+    /// How the values of a column are written.
+    fn value_kind(&self, table: TableIndex, column: ColumnIndex) -> ValueKind {
+        let column = &self.schema().table(table).columns[column.get()];
+        match (column.key_form, column.type_name.as_str()) {
+            (KeyForm::Integer, _) => ValueKind::Integer {
+                min: i64::MIN,
+                max: i64::MAX,
+            },
+            (_, "uuid") => ValueKind::Uuid,
+            (_, "text") => ValueKind::Text {
+                characters_max: None,
+            },
+            (_, "json" | "jsonb") => ValueKind::Json,
+            _ => ValueKind::Other,
+        }
+    }
+
+    /// What a copy of a tenant's rows in this table would meet the original's rows in. Where the
+    /// store itself keeps the owner beside the row, keys do not meet.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn unique_keys(&self, table: TableIndex) -> Result<Vec<UniqueKey>, StoreError> {
+        let table = self.schema().table(table);
+        let is_apart = table.tenancy == Tenancy::Native || !table.has_key();
+        let primary = (!is_apart).then(|| UniqueKey {
+            name: "its primary key".to_owned(),
+            columns: table.key.clone(),
+        });
+        Ok(primary.into_iter().collect())
+    }
+
+    /// A number so great that neither the rows of anybody nor what counts the column up is beyond
+    /// it; none if there is neither.
+    ///
+    /// # Errors
+    /// `Refused` if the store cannot tell; otherwise as it reports it.
+    fn greatest(&self, table: TableIndex, column: ColumnIndex) -> Result<Option<i64>, StoreError> {
+        let table = self.schema().table(table);
+        let name = &table.columns[column.get()].name;
+        let message = format!("the store cannot tell the greatest {}.{name}", table.name);
+        Err(StoreError::new(ErrorKind::Refused, message))
     }
 
     /// What a row that was written before this column was added holds in it.

@@ -12,6 +12,7 @@ mod catalog;
 mod check;
 mod connections;
 mod copy_text;
+mod copying;
 mod drift;
 mod effects;
 mod error;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use reinstate_core::{
     ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, OwnHold, Position,
     RowBatch, RowOrder, RowRole, RowStream, SideEffect, StoreError, StoreSchema, StrayReference,
-    TableIndex, TenantId, Timestamp,
+    TableIndex, TenantId, Timestamp, UniqueKey, ValueKind,
 };
 
 use crate::connections::{Connections, Reader};
+use crate::copying;
 use crate::drift;
 use crate::effects::side_effects;
 use crate::fingerprint::read_fingerprint;
@@ -148,6 +149,18 @@ impl LiveView for PostgresView {
 
     fn is_counter(&self, table: TableIndex, column: ColumnIndex) -> bool {
         self.moment.catalog.tables[table.get()].columns[column.get()].is_counter
+    }
+
+    fn value_kind(&self, table: TableIndex, column: ColumnIndex) -> ValueKind {
+        copying::value_kind(&self.moment.catalog, table, column)
+    }
+
+    fn unique_keys(&self, table: TableIndex) -> Result<Vec<UniqueKey>, StoreError> {
+        copying::unique_keys(&self.session, &self.moment.catalog, table)
+    }
+
+    fn greatest(&self, table: TableIndex, column: ColumnIndex) -> Result<Option<i64>, StoreError> {
+        copying::greatest(&self.session, &self.moment.catalog, table, column)
     }
 
     fn filling(&self, table: TableIndex, column: ColumnIndex) -> Result<Filling, StoreError> {

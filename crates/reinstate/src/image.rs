@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use reinstate_core::{
     ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, RowStream,
-    SnapshotDescription, SnapshotId, StoreError, TableIndex, Tenant, Timestamp,
+    SnapshotDescription, SnapshotId, StoreError, TableIndex, Tenant, TenantId, Timestamp,
 };
 use reinstate_format::{BlockDescriptor, BlockOpener, RunEntry, RunKey, SegmentReader};
 
@@ -264,6 +264,13 @@ impl TenantImage {
     #[must_use]
     pub fn tenant(&self) -> &Tenant {
         &self.tenant
+    }
+
+    /// The same rows, said to be another tenant's of the same kind.
+    pub(crate) fn under(&self, tenant: &TenantId) -> Self {
+        let mut image = self.clone();
+        image.tenant.id = tenant.clone();
+        image
     }
 
     /// The snapshot they come from.

@@ -19,6 +19,7 @@ mod dictionaries;
 mod drift;
 mod error;
 mod image;
+mod into;
 mod isolation;
 mod job;
 mod layers;
@@ -37,6 +38,7 @@ pub use context::{Context, MEMORY_BYTES_MIN, ResourceOptions, Resources};
 pub use drift::{DriftRules, TableDriftRules};
 pub use error::Error;
 pub use image::{ImageRows, RestorePoint, TenantImage, extract, extract_at};
+pub use into::{ColumnRule, CopyReference, CopyRequest, CopyRules, Remap, TableCopyRules};
 pub use isolation::{IsolationReport, StoreDigests, store_digests};
 pub use job::{job_of, jobs, plan_of, plan_undo_of, receipt_of};
 pub use layers::ChangedRows;
@@ -47,7 +49,7 @@ pub use log::{
 pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
 pub use plan::{
     PlanRequest, RestorePlan, StoredPlan, TenantChanges, WrittenPlan, is_blocked, obstacles, plan,
-    plan_undo, store_plan,
+    plan_copy, plan_undo, store_plan,
 };
 pub use restore::{RestoreRequest, Restored, TenantOutcome, apply, apply_one, restore};
 pub use run_stream::RunStream;

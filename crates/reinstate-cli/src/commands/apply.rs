@@ -1,7 +1,9 @@
 //! `apply` and `restore`.
 
+use reinstate::{NoteKind, PlanDescription};
 use reinstate_core::Phase;
 
+use super::copying::Target;
 use super::plan::{Request, make};
 use super::run::Run;
 use crate::adapters;
@@ -37,7 +39,7 @@ pub fn run(arguments: &Apply, session: &Session<'_>) -> anyhow::Result<Exit> {
         approval: &arguments.approval,
         prove_isolation: arguments.prove_isolation,
         phases: &[Phase::Merge, Phase::Verify],
-        done: "restored",
+        done: done(description),
         approve_next: &format!("reinstate apply {file_text} --confirm-digest {digest}"),
         resume: &format!("reinstate apply {file_text}"),
     }
@@ -54,6 +56,7 @@ pub fn restore(arguments: &Restore, session: &Session<'_>) -> anyhow::Result<Exi
         whose: &arguments.whose,
         at: &arguments.at,
         policy: arguments.changes.policy(),
+        target: Target::parse(&arguments.copying, None)?,
         phases: &[Phase::Plan, Phase::Merge, Phase::Verify],
     };
     let written = make(session, &repository, store.as_ref(), &request, &file)?;
@@ -64,9 +67,15 @@ pub fn restore(arguments: &Restore, session: &Session<'_>) -> anyhow::Result<Exi
         approval: &arguments.approval,
         prove_isolation: arguments.prove_isolation,
         phases: request.phases,
-        done: "restored",
+        done: done(&written.description),
         approve_next: "make the plan a file, and approve its digest: reinstate plan ... --out FILE",
         resume: "run the same command again: what is restored stays",
     }
     .run(&file, store.as_ref())
+}
+
+/// What success is called.
+fn done(plan: &PlanDescription) -> &'static str {
+    let is_copy = plan.notes.iter().any(|note| note.kind == NoteKind::Copied);
+    if is_copy { "created" } else { "restored" }
 }

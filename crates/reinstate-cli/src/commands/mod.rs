@@ -2,6 +2,7 @@
 
 mod apply;
 mod capture;
+mod copying;
 mod diff;
 mod doctor;
 mod export;

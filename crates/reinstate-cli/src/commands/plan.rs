@@ -1,16 +1,20 @@
 //! `plan`: what it takes to bring tenants back, saved to a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use reinstate::{PlanRequest, TenantImage, WrittenPlan, plan};
-use reinstate_core::{LiveStore, Phase, Policy, Repository, Silent};
+use reinstate::{Context, CopyRequest, PlanRequest, TenantImage, WrittenPlan, plan, plan_copy};
+use reinstate_core::{
+    ErrorKind, LiveStore, Phase, Policy, Repository, RowRef, Silent, TableSchema,
+};
 use serde::Serialize;
 
+use super::copying::{RemapFile, Target};
 use super::tenants::{extract_all, parse_tenants};
 use crate::adapters;
 use crate::arguments::{At, Plan, Whose};
 use crate::console::Console;
-use crate::exit::Exit;
+use crate::exit::{Exit, next_step};
+use crate::failure::Failure;
 use crate::point::PointInTime;
 use crate::progress::Progress;
 use crate::render::{bytes, counted, plan_head, plan_tables, record_plan, totals};
@@ -25,6 +29,7 @@ pub fn run(arguments: &Plan, session: &Session<'_>) -> anyhow::Result<Exit> {
         whose: &arguments.whose,
         at: &arguments.at,
         policy: arguments.changes.policy(),
+        target: Target::parse(&arguments.copying, Some(&arguments.out))?,
         phases: &[Phase::Plan],
     };
     let written = make(
@@ -55,7 +60,7 @@ pub fn run(arguments: &Plan, session: &Session<'_>) -> anyhow::Result<Exit> {
 }
 
 /// What is planned.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// Whose rows.
     pub whose: &'a Whose,
@@ -63,6 +68,8 @@ pub struct Request<'a> {
     pub at: &'a At,
     /// Which changes.
     pub policy: Policy,
+    /// Where it is copied to, if it is.
+    pub target: Option<Target>,
     /// The phases of the whole run, for the progress.
     pub phases: &'a [Phase],
 }
@@ -93,14 +100,21 @@ pub fn make(
         planned_at: now(),
     };
     let progress = Progress::new(request.phases, images.len());
-    let output = adapters::create_plan_file(out)?;
-    let written = plan(
-        session.context(&progress),
-        &images,
-        store,
-        &plan_request,
-        output,
-    )?;
+    let context = session.context(&progress);
+    let written = match &request.target {
+        None => {
+            let output = adapters::create_plan_file(out)?;
+            plan(context, &images, store, &plan_request, output)?
+        }
+        Some(target) => make_copy(
+            session,
+            context,
+            &images,
+            store,
+            (&plan_request, target),
+            out,
+        )?,
+    };
     progress.clear();
     let console = session.console;
     let description = &written.description;
@@ -109,6 +123,61 @@ pub fn make(
         .chain(plan_tables(description));
     head.for_each(|line| console.line(line));
     show_cost(console, &images);
+    Ok(written)
+}
+
+/// Plans a copy, and writes down which key became which.
+fn make_copy(
+    session: &Session<'_>,
+    context: Context<'_>,
+    images: &[TenantImage],
+    store: &dyn LiveStore,
+    (request, target): (&PlanRequest, &Target),
+    out: &Path,
+) -> anyhow::Result<WrittenPlan> {
+    let [image] = images else {
+        let message = "--into: one tenant can be copied at a time";
+        return Err(Failure::usage(message).next("reinstate plan --help").into());
+    };
+    let exact = Policy {
+        on_conflict: request.policy.on_conflict,
+        ..Policy::EXACT
+    };
+    if request.policy != exact {
+        let message = "--into creates rows and nothing else: --create, --put-back and --delete do \
+                       not go with it";
+        return Err(Failure::usage(message).next("reinstate plan --help").into());
+    }
+    let ids = (image.snapshot_id(), request.job);
+    let create = |path: &PathBuf| RemapFile::create(path, image.tenant(), &target.tenant, ids);
+    let remap = target.remap.as_ref().map(create).transpose()?;
+    let output = adapters::create_plan_file(out)?;
+    let copy = CopyRequest {
+        tenant: target.tenant.clone(),
+        rules: session.configuration.into.clone(),
+    };
+    let write = |table: &TableSchema, old: RowRef<'_>, new: RowRef<'_>| match &remap {
+        Some(remap) => remap.write(table, old, new),
+        None => Ok(()),
+    };
+    let written = plan_copy(context, image, store, request, &copy, &write, output);
+    let written = written.map_err(|error| {
+        let kind = error.kind();
+        let message = format!("copy {} under the id {}", image.tenant(), target.tenant);
+        let failure = Failure::new(kind, message).because(error);
+        match kind {
+            ErrorKind::Conflict => failure.next("choose another id: --into side:NEWID"),
+            ErrorKind::Refused | ErrorKind::Usage => failure
+                .next("docs/configuration.md has the section [into]; then run the command again"),
+            kind => failure.next(next_step(kind)),
+        }
+    })?;
+    if let Some(remap) = remap {
+        let path = remap.seal()?;
+        session
+            .console
+            .note(format_args!("new keys {}", path.display()));
+    }
     Ok(written)
 }
 

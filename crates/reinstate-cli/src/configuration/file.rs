@@ -22,6 +22,8 @@ pub(super) struct File {
     tenancy: Option<Tenancy>,
     #[serde(default)]
     drift: Drift,
+    #[serde(default)]
+    into: super::into::Into,
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,6 +152,7 @@ impl File {
             store: check_store(self.store, self.tenancy, directory)?,
             tenant_kind,
             drift: self.drift.into(),
+            into: self.into.into(),
         })
     }
 }

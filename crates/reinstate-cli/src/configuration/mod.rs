@@ -1,11 +1,12 @@
 //! The configuration file `reinstate.toml`: read strictly, with no key overlooked.
 
 mod file;
+mod into;
 mod secret;
 
 use std::path::{Path, PathBuf};
 
-use reinstate::DriftRules;
+use reinstate::{CopyRules, DriftRules};
 use reinstate_postgres::TenancyMap;
 
 use crate::failure::Failure;
@@ -30,6 +31,8 @@ pub struct Configuration {
     pub tenant_kind: Option<String>,
     /// What became of tables that changed after a snapshot.
     pub drift: DriftRules,
+    /// What becomes of columns when a tenant is copied under another id.
+    pub into: CopyRules,
 }
 
 /// Which live store.

@@ -1,6 +1,8 @@
 //! Plans: the head, the table of counts, and the records.
 
-use reinstate::{PlanDescription, PlanNote, TablePlan, TenantPlanDescription};
+use std::collections::BTreeMap;
+
+use reinstate::{NoteKind, PlanDescription, PlanNote, TablePlan, TenantPlanDescription};
 use reinstate_core::{ConflictPolicy, Digest, Policy, Switch, TenantId};
 use serde::Serialize;
 
@@ -12,6 +14,9 @@ use crate::render::row::{ChangeRecord, key_parts};
 const DETAILED_TENANTS_MAX: usize = 3;
 /// How many conflicts are listed for people.
 pub const LISTED_CONFLICTS_MAX: usize = 20;
+
+/// How many notes of one kind are listed for people; obstacles all are.
+const LISTED_NOTES_MAX: usize = 12;
 
 /// What a plan comes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -239,21 +244,42 @@ pub fn notes(plan: &PlanDescription) -> impl Iterator<Item = (Option<TenantId>, 
     plan.notes.iter().map(|note| (None, note)).chain(own)
 }
 
-fn note_lines(plan: &PlanDescription) -> impl Iterator<Item = String> {
-    notes(plan).map(|(whose, note)| {
-        let mark = match note.kind.is_obstacle() {
-            true => "refuse",
-            false => "note",
-        };
-        let whose = whose.map_or(String::new(), |id| {
-            format!("{}: ", tenant(&plan.tenant_kind, &id))
-        });
-        let rows = match note.count {
-            0 => String::new(),
-            rows => format!(" ({})", counted(rows, "row", "rows")),
-        };
-        format!("{mark:8} {whose}{} {}{rows}", note.object, note.detail)
-    })
+fn note_lines(plan: &PlanDescription) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut counts: BTreeMap<NoteKind, usize> = BTreeMap::new();
+    for (whose, note) in notes(plan) {
+        let count = counts.entry(note.kind).or_default();
+        *count += 1;
+        if *count <= LISTED_NOTES_MAX || note.kind.is_obstacle() {
+            lines.push(note_line(plan, whose, note));
+        }
+    }
+    for (kind, count) in counts {
+        if count > LISTED_NOTES_MAX && !kind.is_obstacle() {
+            let more = (count - LISTED_NOTES_MAX) as u64;
+            lines.push(format!(
+                "note     and {} more of the kind {}: add --json",
+                self::count(more),
+                kind.name()
+            ));
+        }
+    }
+    lines
+}
+
+fn note_line(plan: &PlanDescription, whose: Option<TenantId>, note: &PlanNote) -> String {
+    let mark = match note.kind.is_obstacle() {
+        true => "refuse",
+        false => "note",
+    };
+    let whose = whose.map_or(String::new(), |id| {
+        format!("{}: ", tenant(&plan.tenant_kind, &id))
+    });
+    let rows = match note.count {
+        0 => String::new(),
+        rows => format!(" ({})", counted(rows, "row", "rows")),
+    };
+    format!("{mark:8} {whose}{} {}{rows}", note.object, note.detail)
 }
 
 #[derive(Serialize)]

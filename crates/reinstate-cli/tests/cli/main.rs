@@ -5,6 +5,7 @@
 mod approval;
 mod bad_input;
 mod conflicts;
+mod copying;
 mod corruption;
 mod counting;
 mod demo;

@@ -29,11 +29,19 @@ pub enum NoteKind {
     /// Rows that an incident left behind without the row they belong to, and that are the tenant's
     /// again.
     LeftBehind = 12,
+    /// The rows are those of a copy of another tenant.
+    Copied = 13,
+    /// A key of the copy's rows is another than the original's.
+    KeyChanged = 14,
+    /// Columns of the copy that may refer to rows of the original, and of which nothing says so.
+    ReferenceKept = 15,
+    /// A table of which the copy has no rows.
+    LeftOut = 16,
 }
 
 impl NoteKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::TableAdded,
         Self::TableGone,
         Self::TableRenamed,
@@ -46,6 +54,10 @@ impl NoteKind {
         Self::ParentMissing,
         Self::ParentForeign,
         Self::LeftBehind,
+        Self::Copied,
+        Self::KeyChanged,
+        Self::ReferenceKept,
+        Self::LeftOut,
     ];
 
     /// The kind with this number.
@@ -70,6 +82,10 @@ impl NoteKind {
             Self::ParentMissing => "parent_missing",
             Self::ParentForeign => "parent_foreign",
             Self::LeftBehind => "left_behind",
+            Self::Copied => "copied",
+            Self::KeyChanged => "key_changed",
+            Self::ReferenceKept => "reference_kept",
+            Self::LeftOut => "left_out",
         }
     }
 
@@ -87,7 +103,11 @@ impl NoteKind {
             | Self::TypeChanged
             | Self::EffectAllowed
             | Self::ParentForeign
-            | Self::LeftBehind => false,
+            | Self::LeftBehind
+            | Self::Copied
+            | Self::KeyChanged
+            | Self::ReferenceKept
+            | Self::LeftOut => false,
         }
     }
 }
@@ -115,6 +135,6 @@ mod tests {
             assert_eq!(NoteKind::from_number(number), Some(kind));
         }
         assert_eq!(NoteKind::from_number(0), None);
-        assert_eq!(NoteKind::from_number(13), None);
+        assert_eq!(NoteKind::from_number(17), None);
     }
 }

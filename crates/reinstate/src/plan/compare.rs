@@ -17,6 +17,7 @@ use super::left_behind::{LeftBehind, Returning};
 use super::notes::Strays;
 use crate::drift::{MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::{ImageRows, TenantImage};
+use crate::into::Rekeying;
 use crate::segment_writer::{OpenRun, SegmentWriter};
 use crate::{Context, Error};
 
@@ -24,7 +25,7 @@ pub(super) fn plan_tenant(
     context: Context<'_>,
     image: &TenantImage,
     view: &dyn LiveView,
-    mapping: &SchemaMapping,
+    (mapping, rekeying): (&SchemaMapping, Option<&Rekeying<'_>>),
     policy: Policy,
     writer: &mut SegmentWriter<'_>,
 ) -> Result<TenantPlanDescription, Error> {
@@ -46,6 +47,7 @@ pub(super) fn plan_tenant(
             view,
             table,
             mapping,
+            rekeying,
             returning: &batches,
         };
         sides.compare(policy, &mut changes)?;
@@ -61,6 +63,8 @@ struct Sides<'a> {
     view: &'a dyn LiveView,
     table: TableIndex,
     mapping: &'a TableMapping,
+    /// How rows become those of a copy, if it is one.
+    rekeying: Option<&'a Rekeying<'a>>,
     /// Rows that will be the tenant's without being written.
     returning: &'a [RowBatch],
 }
@@ -79,13 +83,11 @@ impl<'a> Sides<'a> {
         };
         let holds = if holds::may_stay(policy) && self.view.has_unique_values(self.table) {
             let tenant = &self.image.tenant().id;
-            holds::find(self.view, (tenant, self.table), policy, || {
-                self.walk(source)
-            })?
+            holds::find(self.view, (tenant, self.table), policy, || self.walk())?
         } else {
             Holds::default()
         };
-        let mut walk = self.walk(source)?;
+        let mut walk = self.walk()?;
         let mut everybodys = Everybodys::new(self, source);
         let mut passed = Passed::new(self.context);
         while let Some(side) = walk.side() {
@@ -130,9 +132,9 @@ impl<'a> Sides<'a> {
         Ok(())
     }
 
-    fn walk(&self, source: TableIndex) -> Result<Walk<'a>, Error> {
+    fn walk(&self) -> Result<Walk<'a>, Error> {
         let shape = self.mapping.shape.as_ref();
-        Walk::start(self.then(source)?, self.now()?, shape)
+        Walk::start(self.then()?, self.now()?, shape)
     }
 
     fn now(&self) -> Result<Box<dyn RowCursor + 'a>, Error> {
@@ -140,20 +142,42 @@ impl<'a> Sides<'a> {
         live_rows(self.context, self.view, tenant, self.table, self.returning)
     }
 
-    /// The snapshot's rows as rows of the live table.
-    fn then(&self, source: TableIndex) -> Result<Box<dyn RowCursor + 'a>, Error> {
-        let operation = format!("read the snapshot's rows of {}", self.image.tenant().id);
-        let rows = StreamCursor::new(self.image.rows(self.context, source), operation);
-        let Some(shape) = &self.mapping.shape else {
-            return Ok(Box::new(rows));
-        };
-        let rows = MappedRows::new(rows, shape);
-        if self.view.schema().table(self.table).has_key() {
-            return Ok(Box::new(rows));
+    /// The snapshot's rows as they are to be in the live table.
+    fn then(&self) -> Result<Box<dyn RowCursor + 'a>, Error> {
+        let rows = mapped_rows(
+            self.context,
+            self.image,
+            self.view,
+            self.table,
+            self.mapping,
+        )?;
+        match self.rekeying {
+            None => Ok(rows),
+            Some(rekeying) => rekeying.rows(self.context, self.view, self.table, rows),
         }
-        // Rows without a key are ordered by their columns, which are others now.
-        Ok(Box::new(sorted_rows(self.context, self.table, rows)?))
     }
+}
+
+/// The snapshot's rows of a live table that it has, as rows of that table, in order.
+pub(crate) fn mapped_rows<'a>(
+    context: Context<'a>,
+    image: &TenantImage,
+    view: &dyn LiveView,
+    table: TableIndex,
+    mapping: &'a TableMapping,
+) -> Result<Box<dyn RowCursor + 'a>, Error> {
+    let source = mapping.source.expect("BUG: rows of a younger table");
+    let operation = format!("read the snapshot's rows of {}", image.tenant().id);
+    let rows = StreamCursor::new(image.rows(context, source), operation);
+    let Some(shape) = &mapping.shape else {
+        return Ok(Box::new(rows));
+    };
+    let rows = MappedRows::new(rows, shape);
+    if view.schema().table(table).has_key() {
+        return Ok(Box::new(rows));
+    }
+    // Rows without a key are ordered by their columns, which are others now.
+    Ok(Box::new(sorted_rows(context, table, rows)?))
 }
 
 /// Why a row that the tenant has now is not deleted.

@@ -129,7 +129,7 @@ pub(super) fn live_rows<'v>(
     if view.row_order() == RowOrder::Sorted && others.is_empty() {
         return Ok(Box::new(StreamCursor::new(stream, operation)));
     }
-    let mut sorter = sorter(context);
+    let mut sorter = start_sort(context);
     for row in others.iter().flat_map(RowBatch::iter) {
         sorter.push(&[], table, row)?;
     }
@@ -143,23 +143,24 @@ pub(super) fn live_rows<'v>(
             sorter.push(&[], table, row)?;
         }
     }
-    Ok(Box::new(merge(context, sorter)?))
+    Ok(Box::new(finish_sort(context, sorter)?))
 }
 
 /// Rows in order, of a cursor in any.
-pub(super) fn sorted_rows(
+pub(crate) fn sorted_rows(
     context: Context<'_>,
     table: TableIndex,
     mut rows: impl RowCursor,
 ) -> Result<SortedRows, Error> {
-    let mut sorter = sorter(context);
+    let mut sorter = start_sort(context);
     while rows.advance()? {
         sorter.push(&[], table, rows.row())?;
     }
-    merge(context, sorter)
+    finish_sort(context, sorter)
 }
 
-fn sorter(context: Context<'_>) -> Sorter<'_> {
+/// Begins to sort rows, with a part of the context's memory.
+pub(crate) fn start_sort(context: Context<'_>) -> Sorter<'_> {
     let resources = context.resources;
     let budget = SortBudget {
         memory_bytes_max: resources.memory_bytes_max() / 4,
@@ -168,7 +169,8 @@ fn sorter(context: Context<'_>) -> Sorter<'_> {
     Sorter::new(resources.pool(), budget)
 }
 
-fn merge(context: Context<'_>, sorter: Sorter<'_>) -> Result<SortedRows, Error> {
+/// The rows in order.
+pub(crate) fn finish_sort(context: Context<'_>, sorter: Sorter<'_>) -> Result<SortedRows, Error> {
     let memory_bytes_max = context.resources.memory_bytes_max() / 16;
     Sorted::merge(vec![sorter.finish()?], memory_bytes_max)
 }

@@ -25,13 +25,15 @@ use reinstate_format::{
 
 use crate::drift::{DriftRules, SchemaMapping};
 use crate::image::TenantImage;
+use crate::into::{CopyRequest, Rekeying, Remap, check_creates_only};
 use crate::segment_writer::SegmentWriter;
 use crate::{Context, Error};
 
 pub use saved::{RestorePlan, StoredPlan, TenantChanges, store_plan};
 pub use undo::plan_undo;
 
-pub(crate) use cursor::RowCursor;
+pub(crate) use compare::mapped_rows;
+pub(crate) use cursor::{RowCursor, finish_sort, sorted_rows, start_sort};
 
 /// Plans are written once and read two or three times: a light level costs the least overall.
 const PLAN_COMPRESSION_LEVEL: i32 = 1;
@@ -79,15 +81,68 @@ pub fn plan(
     request: &PlanRequest,
     output: Box<dyn ObjectWriter + '_>,
 ) -> Result<WrittenPlan, Error> {
+    make(context, images, live, request, None, output)
+}
+
+/// Plans a copy of one tenant's image under another id, in the same store: nothing but rows to create.
+/// Everything that the plan is used for afterwards is about the copy. Of the request's policy only what
+/// becomes of conflicts counts. `remap` is told which key becomes which.
+///
+/// # Errors
+/// As [`plan`](plan()); besides, `Usage` if the id cannot be a tenant's or a rule does not fit;
+/// `Conflict` if there are rows under the id; `Refused` with all that has to be decided first, or if
+/// there is no room for the copy's keys.
+pub fn plan_copy<'r>(
+    context: Context<'_>,
+    image: &TenantImage,
+    live: &dyn LiveStore,
+    request: &PlanRequest,
+    copy: &'r CopyRequest,
+    remap: &'r Remap<'r>,
+    output: Box<dyn ObjectWriter + '_>,
+) -> Result<WrittenPlan, Error> {
+    let images = std::slice::from_ref(image);
+    make(context, images, live, request, Some((copy, remap)), output)
+}
+
+fn make<'r>(
+    context: Context<'_>,
+    images: &[TenantImage],
+    live: &dyn LiveStore,
+    request: &PlanRequest,
+    copy: Option<(&'r CopyRequest, &'r Remap<'r>)>,
+    output: Box<dyn ObjectWriter + '_>,
+) -> Result<WrittenPlan, Error> {
     let snapshot = check_images(images, live)?;
     let view = live
         .read_view()
         .map_err(Error::store("read the live store"))?;
     let needed = images.iter().flat_map(TenantImage::tables).collect();
     let mapping = SchemaMapping::find(&snapshot.schema, &needed, view.as_ref(), &request.drift)?;
+    let policy = match copy {
+        None => request.policy,
+        // There is nothing yet that could be put back, deleted or kept.
+        Some(_) => Policy {
+            on_conflict: request.policy.on_conflict,
+            ..Policy::EXACT
+        },
+    };
     let mut writer = start(context, request, output)?;
     let mut tenants = Vec::with_capacity(images.len());
+    let mut notes = mapping.notes.clone();
     for image in images {
+        let rekeying = match copy {
+            None => None,
+            Some((copy, remap)) => {
+                let job = request.job.as_bytes();
+                let view = view.as_ref();
+                let found = Rekeying::find(context, image, view, &mapping, (copy, job), remap)?;
+                notes.extend(found.notes.iter().cloned());
+                Some(found)
+            }
+        };
+        let copied = copy.map(|(copy, _)| image.under(&copy.tenant));
+        let image = copied.as_ref().unwrap_or(image);
         let tenant = Some(image.tenant());
         let rows_expected = Some(image.tables().map(|table| image.row_count(table)).sum());
         context.observer.observe(Event::Started {
@@ -99,8 +154,8 @@ pub fn plan(
             context,
             image,
             view.as_ref(),
-            &mapping,
-            request.policy,
+            (&mapping, rekeying.as_ref()),
+            policy,
             &mut writer,
         )?);
         context.observer.observe(Event::Finished {
@@ -108,7 +163,11 @@ pub fn plan(
             tenant,
         });
     }
-    let mut notes = mapping.notes;
+    if copy.is_some() {
+        tenants
+            .iter()
+            .try_for_each(|part| check_creates_only(view.as_ref(), part))?;
+    }
     notes.extend(notes::side_effects(view.as_ref(), &tenants));
     let description = PlanDescription {
         job: request.job,
@@ -123,7 +182,7 @@ pub fn plan(
         live_position: view.position(),
         schema_digest: schema_digest(view.schema()),
         schema: view.schema().clone(),
-        policy: request.policy,
+        policy,
         undoes: None,
         segment: PlanSegment::default(),
         notes,
