@@ -59,10 +59,19 @@ const WAYS: [(&str, &str, &str); 7] = [
 ];
 
 #[test]
-fn an_account_is_copied_and_none_of_its_references_leads_to_another() {
+fn an_account_is_copied_if_all_foreign_keys_can_wait() {
+    an_account_is_copied(Keys::Deferrable);
+}
+
+#[test]
+fn an_account_is_copied_if_no_foreign_key_can_wait() {
+    an_account_is_copied(Keys::Immediate);
+}
+
+fn an_account_is_copied(keys: Keys) {
     let cluster = shared_cluster().expect("a PostgreSQL server");
     let database = cluster.fresh_database().expect("a database");
-    let application = Application::new(database, Keys::Deferrable);
+    let application = Application::new(database, keys);
     let shell = Shell::new(cluster).with_database(application.database());
     find_the_map(&shell);
     shell.run("reinstate init && reinstate guard install");

@@ -353,6 +353,12 @@ pub trait LiveView: Send {
         Err(StoreError::new(ErrorKind::Refused, message))
     }
 
+    /// Whether the store counts the column's numbers up by itself, and a merge moves what counts them
+    /// beyond those that it writes.
+    fn is_counted_up(&self, _table: TableIndex, _column: ColumnIndex) -> bool {
+        false
+    }
+
     /// What a row that was written before this column was added holds in it.
     ///
     /// # Errors

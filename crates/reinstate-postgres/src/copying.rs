@@ -139,6 +139,12 @@ pub(crate) fn greatest(
     Ok(greatest)
 }
 
+/// Whether a sequence that a merge raises gives the column its numbers.
+pub(crate) fn is_counted_up(catalog: &Catalog, table: TableIndex, column: ColumnIndex) -> bool {
+    let mut sequences = catalog.tables[table.get()].sequences.iter();
+    sequences.any(|sequence| sequence.column == column && sequence.increment > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

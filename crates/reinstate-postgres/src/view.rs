@@ -163,6 +163,10 @@ impl LiveView for PostgresView {
         copying::greatest(&self.session, &self.moment.catalog, table, column)
     }
 
+    fn is_counted_up(&self, table: TableIndex, column: ColumnIndex) -> bool {
+        copying::is_counted_up(&self.moment.catalog, table, column)
+    }
+
     fn filling(&self, table: TableIndex, column: ColumnIndex) -> Result<Filling, StoreError> {
         drift::filling(&self.session, &self.moment.catalog, table, column)
     }

@@ -37,11 +37,13 @@ pub enum NoteKind {
     ReferenceKept = 15,
     /// A table of which the copy has no rows.
     LeftOut = 16,
+    /// New numbers of a copy that nothing in the store is moved beyond.
+    KeyUncounted = 17,
 }
 
 impl NoteKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::TableAdded,
         Self::TableGone,
         Self::TableRenamed,
@@ -58,6 +60,7 @@ impl NoteKind {
         Self::KeyChanged,
         Self::ReferenceKept,
         Self::LeftOut,
+        Self::KeyUncounted,
     ];
 
     /// The kind with this number.
@@ -86,6 +89,7 @@ impl NoteKind {
             Self::KeyChanged => "key_changed",
             Self::ReferenceKept => "reference_kept",
             Self::LeftOut => "left_out",
+            Self::KeyUncounted => "key_uncounted",
         }
     }
 
@@ -107,7 +111,8 @@ impl NoteKind {
             | Self::Copied
             | Self::KeyChanged
             | Self::ReferenceKept
-            | Self::LeftOut => false,
+            | Self::LeftOut
+            | Self::KeyUncounted => false,
         }
     }
 }
@@ -135,6 +140,6 @@ mod tests {
             assert_eq!(NoteKind::from_number(number), Some(kind));
         }
         assert_eq!(NoteKind::from_number(0), None);
-        assert_eq!(NoteKind::from_number(17), None);
+        assert_eq!(NoteKind::from_number(18), None);
     }
 }

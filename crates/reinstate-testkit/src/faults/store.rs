@@ -9,6 +9,7 @@ use reinstate_core::{
     OwnedRowStream, Position, PositionNotation, RowBatch, RowOrder, RowRole, RowStream,
     SequenceValue, SideEffect, SnapshotSource, StoreError, StoreIdentity, StoreSchema,
     StrayReference, TableIndex, TableName, TenantId, TenantKind, TenantWriter, Timestamp,
+    UniqueKey, ValueKind,
 };
 
 /// What a store does wrong, and when. Calls are counted from zero.
@@ -305,6 +306,24 @@ impl LiveView for FaultyView<'_> {
     ) -> Result<Vec<StrayReference>, StoreError> {
         self.faults.call("follow references")?;
         self.inner.stray_references(tenant, table, rows)
+    }
+
+    fn value_kind(&self, table: TableIndex, column: ColumnIndex) -> ValueKind {
+        self.inner.value_kind(table, column)
+    }
+
+    fn unique_keys(&self, table: TableIndex) -> Result<Vec<UniqueKey>, StoreError> {
+        self.faults.call("look for unique keys")?;
+        self.inner.unique_keys(table)
+    }
+
+    fn greatest(&self, table: TableIndex, column: ColumnIndex) -> Result<Option<i64>, StoreError> {
+        self.faults.call("look for the greatest number")?;
+        self.inner.greatest(table, column)
+    }
+
+    fn is_counted_up(&self, table: TableIndex, column: ColumnIndex) -> bool {
+        self.inner.is_counted_up(table, column)
     }
 
     fn left_behind(

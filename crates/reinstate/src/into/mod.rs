@@ -120,7 +120,7 @@ impl<'r> Rekeying<'r> {
             detail: "is copied, and its own rows stay as they are".to_owned(),
             count: 0,
         }];
-        notes.extend(values::notes(view, &classes, &changes));
+        notes.extend(values::notes(&source, &classes, &survey, &changes));
         notes.extend(words::notes(&source, &classes, &decisions));
         let tables = rows::find(&source, &classes, &decisions, &survey, &changes);
         Ok(Self {

@@ -19,6 +19,10 @@ const GAP_MAX: i64 = 1_000_000;
 /// The part of a type's numbers that the gap may take: a larger one leaves small types no room.
 const GAP_PART: i64 = 1 << 14;
 
+/// Offsets are multiples of this where there is room: new numbers then look like the old ones, and keep
+/// the steps in which they were given away.
+const ROUND: i128 = 1000;
+
 /// A function from the original's values to the copy's. No two values become the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -198,8 +202,10 @@ fn offset(
     if room < 0 {
         return Ok(None);
     }
-    let gap = room.min(wide((max / GAP_PART).min(GAP_MAX)));
-    Ok(i64::try_from(least_offset + gap).ok())
+    let offset = least_offset + room.min(wide((max / GAP_PART).min(GAP_MAX)));
+    let rounded = (offset + ROUND - 1) / ROUND * ROUND;
+    let fits = rounded <= least_offset + room;
+    Ok(i64::try_from(if fits { rounded } else { offset }).ok())
 }
 
 /// The columns that a class takes its values from.
@@ -213,24 +219,49 @@ fn names(view: &dyn LiveView, classes: &Classes, class: Class) -> String {
 }
 
 /// What becomes of which columns.
-pub(super) fn notes(view: &dyn LiveView, classes: &Classes, changes: &Changes) -> Vec<PlanNote> {
-    let changes = changes.iter().filter(|(class, _)| **class != TENANT);
-    let notes = changes.map(|(class, change)| PlanNote {
-        kind: NoteKind::KeyChanged,
-        object: names(view, classes, *class),
-        detail: match change.as_ref() {
-            Change::Offset(offset) => format!("and what refers to it: {offset} is added"),
-            Change::Uuid(_) => "and what refers to it: new uuids".to_owned(),
-            Change::Bytes(_) => "and what refers to it: new bytes".to_owned(),
-            Change::Text(_) => "and what refers to it: new digits".to_owned(),
-            Change::Affix { prefix, suffix } => {
-                format!("and what refers to it: {prefix:?} before it, {suffix:?} after it")
-            }
-            Change::Tenant { to, .. } => format!("is {to}"),
-        },
+pub(super) fn notes(
+    source: &Source<'_>,
+    classes: &Classes,
+    survey: &Survey,
+    changes: &Changes,
+) -> Vec<PlanNote> {
+    let view = source.view;
+    let note = |kind, object, detail| PlanNote {
+        kind,
+        object,
+        detail,
         count: 0,
-    });
-    notes.collect()
+    };
+    let mut notes = Vec::new();
+    for (class, change) in changes.iter().filter(|(class, _)| **class != TENANT) {
+        let object = names(view, classes, *class);
+        let what = match change.as_ref() {
+            Change::Offset(offset) => format!("{offset} is added"),
+            Change::Uuid(_) => "new uuids".to_owned(),
+            Change::Bytes(_) => "new bytes".to_owned(),
+            Change::Text(_) => "new digits".to_owned(),
+            Change::Affix { prefix, suffix } => {
+                format!("{prefix:?} before it, {suffix:?} after it")
+            }
+            Change::Tenant { to, .. } => to.clone(),
+        };
+        let detail = format!("and what refers to it: {what}");
+        notes.push(note(NoteKind::KeyChanged, object.clone(), detail));
+        let roots = classes.roots(*class);
+        let mut roots = roots.iter().filter(|root| source.has_rows(root.0));
+        let is_counted = roots.all(|(table, column)| view.is_counted_up(*table, *column));
+        if let (Change::Offset(offset), Some((_, greatest)), false) =
+            (change.as_ref(), survey.ranges.get(class), is_counted)
+        {
+            let greatest = i128::from(*greatest) + i128::from(*offset);
+            let detail = format!(
+                "goes up to {greatest} in the copy, and no sequence of the column is moved beyond that: \
+                 see to it that whatever gives its numbers away does not come to the copy's"
+            );
+            notes.push(note(NoteKind::KeyUncounted, object, detail));
+        }
+    }
+    notes
 }
 
 #[cfg(test)]

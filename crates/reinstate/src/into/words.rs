@@ -95,7 +95,8 @@ pub(super) fn notes(
                 || classes.is_pinned(class)
                 || classes.follows.iter().any(|follow| follow.child == place);
             let endings = ["_id", "_ids", "_uuid", "_uuids"];
-            let may_refer = source.view.value_kind(table, place.1) == ValueKind::Json
+            let kind = source.view.value_kind(table, place.1);
+            let may_refer = matches!(kind, ValueKind::Json | ValueKind::Uuid)
                 || endings.iter().any(|ending| column.name.ends_with(ending));
             if !is_known && may_refer {
                 names.push(column.name.as_str());
