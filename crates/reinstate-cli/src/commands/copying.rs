@@ -35,7 +35,12 @@ impl Target {
     /// Usage.
     pub fn parse(options: &Copying, plan: Option<&Path>) -> Result<Option<Self>, Failure> {
         let text = match options.into.as_deref() {
-            None | Some("live") => return Ok(None),
+            None => return Ok(None),
+            Some("live") if options.remap_out.is_some() => {
+                let message = "--remap-out goes with --into side:NEWID";
+                return Err(Failure::usage(message).next("reinstate plan --help"));
+            }
+            Some("live") => return Ok(None),
             Some(text) => text,
         };
         let wrong = || {

@@ -1,6 +1,8 @@
 //! A tenant is copied under another id: its rows are the original's under new keys, none of their
 //! references leads to the original, and of anybody else's rows none changes.
 
+mod refusals;
+
 use std::fs;
 
 use serde_json::Value;
@@ -8,7 +10,7 @@ use serde_json::Value;
 use crate::ground::Ground;
 use crate::sandbox::{Run, Sandbox};
 
-const SCHEMA: &str = include_str!("copying.sql");
+const SCHEMA: &str = include_str!("application.sql");
 
 const TENANCY: &str = "\
 [tenancy]
@@ -38,6 +40,8 @@ const INTO: &str = "\
 columns = { slug = \"suffix\" }
 [into.table.users]
 columns = { email = { prefix = \"copy.\" } }
+[into.table.codes]
+columns = { span = \"null\" }
 [into.table.events]
 references = [
     \"project_id -> projects.id\",
@@ -252,6 +256,8 @@ fn no_reference_leads_out(ground: &Ground) {
     // A reference to another account, and those to rows of everybody, stay.
     let parent = "SELECT parent_account_id FROM accounts WHERE id = 9007";
     assert_eq!(ground.psql(parent), "1");
+    let spans = "SELECT count(*), count(span) FROM codes WHERE account_id = 9007";
+    assert_eq!(ground.psql(spans), "10|0");
     // Rows that were copied byte by byte but for what had to change.
     let payload = "SELECT count(*) FROM events WHERE account_id = 9007 AND raw::text NOT LIKE \
                    '{ \"account_id\" :9007,\"b\":[ % ]}'";
@@ -306,160 +312,6 @@ fn new_rows_get_new_keys(ground: &Ground) {
 }
 
 #[test]
-fn an_id_under_which_somebody_has_rows_is_refused_also_for_a_second_run() {
-    let ground = captured();
-    let before = others(&ground);
-    let taken = [
-        "account:8 has rows in accounts already",
-        "Nothing was written",
-    ];
-    copy(&ground, &["--into", "side:8"]).refused(5, &taken);
-    copy(&ground, &["--into", "side:7"]).refused(2, &["cannot be copied into itself"]);
-    copy(&ground, &["--into", "side:abc"]).refused(2, &["cannot be the id of a copy"]);
-    copy(&ground, &["--into", "side:009"]).refused(2, &["cannot be the id of a copy"]);
-    copy(&ground, &["--into", "9007"]).refused(2, &["expected side:NEWID"]);
-    copy(&ground, &["--into", "site:9007"]).refused(2, &["expected side:NEWID"]);
-    copy(&ground, &["account:8", "--into", "side:9007"]).refused(2, &["one tenant"]);
-    let site = [
-        "restore",
-        "site:7",
-        "--at",
-        "latest",
-        "--into",
-        "side:9007",
-        "--yes",
-    ];
-    ground.sandbox.run(&site).refused(2, &["kind"]);
-    ground.psql("INSERT INTO visits VALUES (9007, NULL, 'early')");
-    let early = ["account:9007 has rows in visits already"];
-    copy(&ground, &["--into", "side:9007"]).refused(5, &early);
-    ground.psql("DELETE FROM visits WHERE account_id = 9007");
-    assert_same(&others(&ground), &before);
-    copy(&ground, &["--into", "side:9007"]).done(&["created account:9007"]);
-    let again = ["account:9007 has rows in accounts already"];
-    copy(&ground, &["--into", "side:9007"]).refused(5, &again);
-    // Of one snapshot there may be several copies.
-    let second = INTO.replace("copy.", "second.");
-    ground.configure(&format!("{TENANCY}{second}"));
-    copy(&ground, &["--into", "side:9008", "--remap-out", "keys"]).done(&["created account:9008"]);
-    assert_eq!(counts(&ground, 9008), counts(&ground, 7));
-    assert!(ground.sandbox.path("keys").exists());
-    let there = ["--into", "side:9009", "--remap-out", "keys"];
-    copy(&ground, &there).refused(2, &["keys"]);
-}
-
-#[test]
-fn what_only_people_can_decide_is_named_all_at_once() {
-    let ground = captured();
-    let before = others(&ground);
-    ground.configure(TENANCY);
-    let into = ["--into", "side:9007"];
-    let says = [
-        "nothing was written",
-        "[into.table.\"accounts\"]   # accounts_slug_key\n",
-        "columns = { slug = \"prefix\" or \"suffix\" or \"new\" or \"keep\" }",
-        "[into.table.\"users\"]   # users_email\n",
-        "columns = { email = \"prefix\" or \"suffix\" or \"new\" or \"null\" or \"keep\" }",
-    ];
-    copy(&ground, &into).refused(1, &says);
-    for (rules, code, says) in [
-        (
-            "[into.table.accounts]\ncolumns = { slug = \"null\" }\n",
-            2,
-            "slug may not be NULL",
-        ),
-        (
-            "[into.table.accounts]\ncolumns = { id = \"new\" }\n",
-            2,
-            "id holds the tenant's id",
-        ),
-        (
-            "[into.table.tasks]\ncolumns = { project_id = \"keep\" }\n",
-            2,
-            "project_id is a reference",
-        ),
-        (
-            "[into.table.tasks]\ncolumns = { id = \"prefix\" }\n",
-            2,
-            "id is no text",
-        ),
-        (
-            "[into.table.events]\ncolumns = { payload = \"new\" }\n",
-            2,
-            "no whole number, uuid, text or bytes",
-        ),
-        (
-            "[into]\nleft_out = [\"labels\"]\n",
-            2,
-            "labels is left out, and task_labels.label_id refers to it",
-        ),
-        (
-            "[into]\ncolumns = { slug = \"null\" }\n",
-            2,
-            "slug may not be NULL",
-        ),
-        (
-            "[into]\ncolumns = { slug = \"suffix\", id = \"null\" }\n",
-            1,
-            "[into.table.\"users\"]",
-        ),
-        ("[into.table.nothing]\n", 2, "there is no table nothing"),
-        (
-            "[into.table.tasks]\nreferences = [\"nothing -> tasks.id\"]\n",
-            2,
-            "no column nothing",
-        ),
-        (
-            "[into.table.tasks]\njson = { number = [\"$ -> tasks.id\"] }\n",
-            2,
-            "number has to hold JSON",
-        ),
-        (
-            "[into.table.events]\njson = { payload = [\"a -> tasks.id\"] }\n",
-            2,
-            "$.path",
-        ),
-        (
-            "[into.table.accounts]\ncolumns = { slug = \"suffix\" }\n[into.table.users]\n\
-             columns = { email = { prefix = \"a-text-that-is-far-too-long-for-the-column-\" } }\n",
-            1,
-            "email holds a text that would be too long",
-        ),
-        (
-            "[into.table.accounts]\ncolumns = { slug = \"keep\" }\n[into.table.users]\n\
-             columns = { email = \"null\" }\n",
-            5,
-            "1 conflict",
-        ),
-    ] {
-        ground.configure(&format!("{TENANCY}{rules}"));
-        copy(&ground, &into).refused(code, &[says]);
-    }
-    assert_same(&others(&ground), &before);
-    assert!(
-        counts(&ground, 9007)
-            .lines()
-            .all(|line| line.ends_with("|0"))
-    );
-}
-
-#[test]
-fn numbers_for_which_there_is_no_room_are_refused_by_name() {
-    let ground = captured();
-    ground.psql("SELECT setval('tasks_id_seq', 2147483600)");
-    let before = others(&ground);
-    let says = [
-        "tasks.id (from ",
-        "2147483647 is the greatest possible",
-        "Nothing was written",
-    ];
-    copy(&ground, &["--into", "side:9007"]).refused(1, &says);
-    assert_same(&others(&ground), &before);
-    ground.psql("SELECT setval('tasks_id_seq', 2147480000)");
-    copy(&ground, &["--into", "side:9007"]).done(&["created account:9007"]);
-}
-
-#[test]
 fn a_copy_can_be_made_of_an_original_that_is_gone_and_is_not_in_its_way() {
     let ground = captured();
     let original = graph(&ground, 7);
@@ -489,36 +341,63 @@ fn a_copy_can_be_made_of_an_original_that_is_gone_and_is_not_in_its_way() {
 }
 
 #[test]
-fn rows_of_nobody_that_would_become_the_copys_are_refused() {
-    let ground = captured();
-    let plan = |file: &'static str| {
-        let what = [
-            "plan",
-            "account:7",
-            "--at",
-            "latest",
-            "--into",
-            "side:9007",
-            "--out",
-            file,
-        ];
-        ground.sandbox.run(&what)
-    };
-    plan("p").done(&[]);
-    let remap = fs::read_to_string(ground.sandbox.path("p.remap")).unwrap();
-    let mut keys = remap
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let key = keys.find(|line| line["table"] == "projects").unwrap();
-    let new = key["new"]["id"].as_str().unwrap();
-    ground.psql(&format!(
-        "INSERT INTO comments (subject_type, subject_id) VALUES ('Project', {new})"
+fn a_copy_goes_into_tables_that_changed_and_ids_may_be_texts() {
+    let tenancy = "[tenancy]\nkind = \"account\"\ncolumn = \"tenant\"\n[tenancy.table.notes]\n\
+                   via = \"doc_id -> docs.id\"\n";
+    let ground = Ground::captured(
+        "CREATE TABLE tenants (tenant text PRIMARY KEY, title text);
+         CREATE TABLE docs (id int PRIMARY KEY, tenant text NOT NULL REFERENCES tenants, title text,
+                            about jsonb, code text UNIQUE, stamp bytea UNIQUE, serial char(8) UNIQUE);
+         CREATE TABLE notes (id int PRIMARY KEY, doc_id int NOT NULL REFERENCES docs, body text);
+         INSERT INTO tenants VALUES ('7', 'seven'), ('a b', 'other');
+         INSERT INTO docs SELECT n, '7', 'doc ' || n,
+             jsonb_build_object('of', '7', 'next', n + 1, 'text', '7'), 'c' || n,
+             decode(lpad(to_hex(n), 8, '0'), 'hex'), 's' || n FROM generate_series(1, 9) n;
+         INSERT INTO notes SELECT n, n % 9 + 1, 'note ' || n FROM generate_series(1, 90) n",
+        tenancy,
+    );
+    ground.psql(
+        "ALTER TABLE docs RENAME title TO name; ALTER TABLE docs ADD COLUMN state text DEFAULT 'open';
+         ALTER TABLE notes ALTER id TYPE bigint; ALTER TABLE notes RENAME TO remarks",
+    );
+    let before = ground.psql("TABLE docs; TABLE remarks; TABLE tenants");
+    let map = tenancy.replace("table.notes", "table.remarks");
+    ground.configure(&format!(
+        "{map}[drift]\nrenamed = {{ notes = \"remarks\" }}\n[drift.table.docs]\n\
+         renamed = {{ title = \"name\" }}\n[into]\n\
+         columns = {{ code = {{ suffix = \"+\" }}, stamp = \"new\", serial = \"new\" }}\n\
+         [into.table.docs.json]\nabout = [\"$.of -> tenant\", \"$.next -> docs.id\"]\n"
     ));
-    let says = ["rows of comments that belong to nobody would become those of 9007"];
-    plan("q").refused(5, &says);
-    for file in ["q", "q.remap"] {
-        assert!(!ground.sandbox.path(file).exists(), "{file}");
+    copy(&ground, &["--into", "side:b%20c"]).done(&["created account:b%20c"]);
+    let found = ground.psql(
+        "SELECT d.name, d.code, d.state, length(d.stamp), length(d.serial), d.about->>'of',
+                d.about->>'text', n.id IS NOT NULL OR d.about->>'next' = '10',
+                (SELECT string_agg(body, ',' ORDER BY r.id) FROM remarks r WHERE r.doc_id = d.id)
+           FROM docs d LEFT JOIN docs n ON n.id = (d.about->>'next')::int AND n.tenant = d.tenant
+          WHERE d.tenant = 'b c' ORDER BY d.id",
+    );
+    for (line, number) in found.lines().zip(1..) {
+        let notes = (0..10).map(|n| {
+            format!(
+                "note {}",
+                if number == 1 {
+                    9 * n + 9
+                } else {
+                    9 * n + number - 1
+                }
+            )
+        });
+        let notes: Vec<String> = notes.collect();
+        let expected = format!(
+            "doc {number}|c{number}+|open|4|8|b c|7|t|{}",
+            notes.join(",")
+        );
+        assert_eq!(line, expected);
     }
+    assert_eq!(found.lines().count(), 9);
+    let others = "SELECT * FROM docs WHERE tenant <> 'b c'; SELECT r.* FROM remarks r WHERE r.id <= 90; \
+                  SELECT * FROM tenants WHERE tenant <> 'b c'";
+    assert_eq!(ground.psql(others), before);
 }
 
 #[test]

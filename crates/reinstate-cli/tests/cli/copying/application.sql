@@ -27,7 +27,8 @@ CREATE TABLE events (id uuid PRIMARY KEY, account_id int NOT NULL, payload jsonb
 CREATE TABLE visits (account_id int, task_id int, page text);
 CREATE TABLE shares (account_id int, with_id int REFERENCES accounts, PRIMARY KEY (account_id, with_id));
 CREATE TABLE pins (subject_type text, subject_id bigint, PRIMARY KEY (subject_type, subject_id));
-CREATE TABLE codes (id smallint PRIMARY KEY, account_id int NOT NULL);
+CREATE TABLE codes (id smallint PRIMARY KEY, account_id int NOT NULL, span int4range,
+                    EXCLUDE USING gist (span WITH &&));
 INSERT INTO currencies VALUES ('EUR'), ('USD');
 INSERT INTO accounts SELECT n, 'slug-' || n, NULL, NULL FROM generate_series(1, 9) n;
 INSERT INTO users SELECT md5('u' || n)::uuid, n % 9 + 1, 'user' || n || '@x.org', NULL
@@ -66,7 +67,7 @@ INSERT INTO events
     FROM tasks t JOIN projects p ON p.id = t.project_id;
 INSERT INTO shares SELECT a, b FROM generate_series(1, 9) a, generate_series(1, 9) b;
 INSERT INTO pins SELECT subject_type, subject_id FROM comments;
-INSERT INTO codes SELECT CASE WHEN n % 9 = 6 THEN 1000 + n / 9 ELSE n END, n % 9 + 1
+INSERT INTO codes SELECT CASE WHEN n % 9 = 6 THEN 1000 + n / 9 ELSE n END, n % 9 + 1, int4range(n, n + 1)
   FROM generate_series(1, 90) n;
 INSERT INTO visits SELECT p.account_id, t.id, 'page ' || t.id % 3
   FROM tasks t JOIN projects p ON p.id = t.project_id, generate_series(1, 2);
