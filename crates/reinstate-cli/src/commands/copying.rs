@@ -9,7 +9,7 @@ use reinstate_core::{
     ErrorKind, JobId, ObjectWriter, RowRef, SnapshotId, TableSchema, Tenant, TenantId,
 };
 use reinstate_repository::create_file;
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
 
 use crate::arguments::Copying;
 use crate::failure::Failure;
@@ -95,15 +95,18 @@ impl RemapFile {
                 .because(error)
                 .next("choose another --remap-out")
         })?;
+        let failed = |error: io::Error| {
+            Failure::new(ErrorKind::Other, "write down the new keys").because(error)
+        };
         let mut gathered = Vec::new();
-        let head = json!({
-            "type": "remap",
-            "of": original.to_string(),
-            "into": format!("{}:{copy}", original.kind),
-            "snapshot": snapshot.to_string(),
-            "job": job.to_string(),
-        });
-        push_line(&mut gathered, &head);
+        let head = Head {
+            record: "remap",
+            of: original.to_string(),
+            into: format!("{}:{copy}", original.kind),
+            snapshot: snapshot.to_string(),
+            job: job.to_string(),
+        };
+        push_line(&mut gathered, &head).map_err(failed)?;
         let lines = RefCell::new(Lines {
             writer: Box::new(writer),
             gathered,
@@ -117,20 +120,18 @@ impl RemapFile {
     /// # Errors
     /// As the file system has it.
     pub fn write(&self, table: &TableSchema, old: RowRef<'_>, new: RowRef<'_>) -> io::Result<()> {
-        let key = |row: RowRef<'_>| -> Map<String, Value> {
-            let parts = key_parts(row.key()).unwrap_or_default();
-            let names = table.key.iter();
-            let names = names.map(|column| table.columns[column.get()].name.clone());
-            names.zip(parts.into_iter().map(Value::String)).collect()
+        let key = |row: RowRef<'_>| Key {
+            names: table,
+            values: key_parts(row.key()).unwrap_or_default(),
         };
-        let line = json!({
-            "type": "key",
-            "table": table.name.as_str(),
-            "old": key(old),
-            "new": key(new),
-        });
+        let line = Line {
+            record: "key",
+            table: table.name.as_str(),
+            old: key(old),
+            new: key(new),
+        };
         let mut lines = self.lines.borrow_mut();
-        push_line(&mut lines.gathered, &line);
+        push_line(&mut lines.gathered, &line)?;
         if lines.gathered.len() >= BUFFER_BYTES {
             lines.flush()?;
         }
@@ -168,7 +169,43 @@ impl Lines {
     }
 }
 
-fn push_line(lines: &mut Vec<u8>, value: &Value) {
-    lines.extend_from_slice(value.to_string().as_bytes());
+fn push_line(lines: &mut Vec<u8>, line: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *lines, line)?;
     lines.push(b'\n');
+    Ok(())
+}
+
+/// What the file is about.
+#[derive(Serialize)]
+struct Head {
+    #[serde(rename = "type")]
+    record: &'static str,
+    of: String,
+    into: String,
+    snapshot: String,
+    job: String,
+}
+
+/// One row.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    record: &'static str,
+    table: &'a str,
+    old: Key<'a>,
+    new: Key<'a>,
+}
+
+/// A key, column by column.
+struct Key<'a> {
+    names: &'a TableSchema,
+    values: Vec<String>,
+}
+
+impl Serialize for Key<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let names = self.names.key.iter();
+        let names = names.map(|column| &self.names.columns[column.get()].name);
+        serializer.collect_map(names.zip(&self.values))
+    }
 }

@@ -240,9 +240,10 @@ pub(super) fn notes(
             Change::Uuid(_) => "new uuids".to_owned(),
             Change::Bytes(_) => "new bytes".to_owned(),
             Change::Text(_) => "new digits".to_owned(),
-            Change::Affix { prefix, suffix } => {
-                format!("{prefix:?} before it, {suffix:?} after it")
+            Change::Affix { prefix, suffix } if suffix.is_empty() => {
+                format!("{prefix:?} before it")
             }
+            Change::Affix { suffix, .. } => format!("{suffix:?} after it"),
             Change::Tenant { to, .. } => to.clone(),
         };
         let detail = format!("and what refers to it: {what}");

@@ -213,7 +213,7 @@ fn a_copy_is_the_original_under_new_keys_and_undo_takes_exactly_it_away() {
         "tasks.id and what refers to it: ",
         "users.id and what refers to it: new uuids",
         "codes.id goes up to ",
-        "accounts.slug and what refers to it: \"\" before it, \"-9007\" after it",
+        "accounts.slug and what refers to it: \"-9007\" after it",
         "account:9007",
         "0 to put back, 0 to delete, in 1 tenant",
     ]);
