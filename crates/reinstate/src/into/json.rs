@@ -82,6 +82,23 @@ pub(super) enum Scalar<'t> {
     Text(Cow<'t, str>),
 }
 
+impl Open {
+    const fn new(is_object: bool, paths: u64) -> Self {
+        Self {
+            is_object,
+            paths,
+            place: 0,
+            wants_name: is_object,
+        }
+    }
+
+    /// Goes to the next member or element.
+    const fn go_on(&mut self) {
+        self.place += 1;
+        self.wants_name = self.is_object;
+    }
+}
+
 impl Scalar<'_> {
     /// What it says.
     pub(super) fn text(&self) -> &str {
@@ -120,12 +137,7 @@ pub(super) fn rewrite(
     while let Some(&byte) = bytes.get(at) {
         let end = match byte {
             b'{' | b'[' => {
-                open.push(Open {
-                    is_object: byte == b'{',
-                    paths: here,
-                    place: 0,
-                    wants_name: byte == b'{',
-                });
+                open.push(Open::new(byte == b'{', here));
                 at + 1
             }
             b'}' | b']' => {
@@ -133,19 +145,12 @@ pub(super) fn rewrite(
                 at + 1
             }
             b',' => {
-                let inside = open.last_mut()?;
-                inside.place += 1;
-                inside.wants_name = inside.is_object;
+                open.last_mut()?.go_on();
                 at + 1
             }
             b':' | b' ' | b'\t' | b'\n' | b'\r' => at + 1,
             b'"' => string_end(bytes, at)?,
-            _ => {
-                let is_end =
-                    |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-                let length = bytes[at..].iter().position(is_end);
-                at + length.unwrap_or(bytes.len() - at)
-            }
+            _ => word_end(bytes, at),
         };
         let depth = open.len();
         let token = &bytes[at..end];
@@ -227,6 +232,13 @@ fn leading(among: u64, paths: &[&[Step]], depth: usize, goes_on: impl Fn(&Step) 
         }
     }
     leading
+}
+
+/// Where the number or word that starts here ends.
+fn word_end(bytes: &[u8], start: usize) -> usize {
+    let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+    let length = bytes[start..].iter().position(is_end);
+    length.map_or(bytes.len(), |length| start + length)
 }
 
 /// Where the text that starts here ends.

@@ -134,39 +134,27 @@ fn make<'r>(
         let rekeying = match copy {
             None => None,
             Some((copy, remap)) => {
-                let job = request.job.as_bytes();
+                let request = (copy, request.job.as_bytes());
                 let view = view.as_ref();
-                let found = Rekeying::find(context, image, view, &mapping, (copy, job), remap)?;
-                notes.extend(found.notes.iter().cloned());
-                Some(found)
+                Some(Rekeying::find(
+                    context, image, view, &mapping, request, remap,
+                )?)
             }
         };
+        notes.extend(rekeying.iter().flat_map(|rekeying| rekeying.notes.clone()));
         let copied = copy.map(|(copy, _)| image.under(&copy.tenant));
         let image = copied.as_ref().unwrap_or(image);
-        let tenant = Some(image.tenant());
-        let rows_expected = Some(image.tables().map(|table| image.row_count(table)).sum());
-        context.observer.observe(Event::Started {
-            phase: Phase::Plan,
-            tenant,
-            rows_expected,
-        });
-        tenants.push(compare::plan_tenant(
-            context,
-            image,
-            view.as_ref(),
-            (&mapping, rekeying.as_ref()),
-            policy,
-            &mut writer,
-        )?);
+        started(context, image);
+        let how = (&mapping, rekeying.as_ref());
+        let part = compare::plan_tenant(context, image, view.as_ref(), how, policy, &mut writer)?;
+        if copy.is_some() {
+            check_creates_only(view.as_ref(), &part)?;
+        }
+        tenants.push(part);
         context.observer.observe(Event::Finished {
             phase: Phase::Plan,
-            tenant,
+            tenant: Some(image.tenant()),
         });
-    }
-    if copy.is_some() {
-        tenants
-            .iter()
-            .try_for_each(|part| check_creates_only(view.as_ref(), part))?;
     }
     notes.extend(notes::side_effects(view.as_ref(), &tenants));
     let description = PlanDescription {
@@ -189,6 +177,15 @@ fn make<'r>(
         tenants,
     };
     finish(writer, description)
+}
+
+/// Tells the observer that a tenant's turn has come.
+fn started(context: Context<'_>, image: &TenantImage) {
+    context.observer.observe(Event::Started {
+        phase: Phase::Plan,
+        tenant: Some(image.tenant()),
+        rows_expected: Some(image.tables().map(|table| image.row_count(table)).sum()),
+    });
 }
 
 fn start<'a>(
