@@ -1,17 +1,19 @@
-//! How an application reads and writes its own store.
+//! How an application writes to its own store.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use redb::{Durability, ReadableDatabase, ReadableTable};
+use redb::{Durability, ReadableTable};
 use reinstate_core::{
     ErrorKind, Owner, RowBatch, RowBuilder, RowRef, StoreError, TableIndex, TableSchema, Tenancy,
 };
 
 use crate::EmbeddedStore;
+use crate::commit::stamp;
 use crate::error::During;
+use crate::feed::{Parts, Recorder, RowChange};
 use crate::gate::Turn;
-use crate::key::{Bytes, COMMITS, DataTable, FACTS, Place, VERSIONS, commit_key};
+use crate::key::{Bytes, DataTable, Place};
 use crate::scan::{Scan, read_count};
 
 /// A transaction of the application. It may touch several tenants.
@@ -20,6 +22,8 @@ pub struct WriteTransaction<'s> {
     transaction: redb::WriteTransaction,
     store: &'s EmbeddedStore,
     touched: RefCell<BTreeSet<Vec<u8>>>,
+    /// None if nobody follows the store.
+    recorder: RefCell<Option<Recorder>>,
     _turn: Turn<'s>,
 }
 
@@ -52,6 +56,12 @@ impl EmbeddedStore {
     ) -> Result<T, StoreError> {
         let turn = self.gate.enter();
         let mut transaction = self.database.begin_write().during("begin a transaction")?;
+        let recorder = Recorder::begin(&transaction, self.clock)?;
+        let durability = match recorder {
+            // Nobody may be handed a commit that a crash takes away.
+            Some(_) => Durability::Immediate,
+            None => durability,
+        };
         transaction
             .set_durability(durability)
             .during("begin a transaction")?;
@@ -59,12 +69,15 @@ impl EmbeddedStore {
             transaction,
             store: self,
             touched: RefCell::default(),
+            recorder: RefCell::new(recorder),
             _turn: turn,
         };
         let result = write(&transaction)?;
         let touched = transaction.touched.take();
         if !touched.is_empty() {
-            stamp(&transaction.transaction, touched.iter().map(Vec::as_slice))?;
+            let recorder = transaction.recorder.take();
+            let owners = touched.iter().map(Vec::as_slice);
+            stamp(&transaction.transaction, owners, recorder)?;
         }
         self.commit(transaction.transaction, "commit a transaction")?;
         if matches!(durability, Durability::Immediate) {
@@ -72,59 +85,6 @@ impl EmbeddedStore {
         }
         Ok(result)
     }
-
-    /// Opens the store for reading as it is now. Writers go on meanwhile.
-    ///
-    /// # Errors
-    /// As the file's storage reports it.
-    pub fn read(&self) -> Result<ReadTransaction<'_>, StoreError> {
-        let transaction = self.database.begin_read().during("begin to read")?;
-        Ok(ReadTransaction {
-            transaction,
-            store: self,
-        })
-    }
-}
-
-/// Notes which owners a transaction writes to, under the next commit number; returns that.
-pub(crate) fn stamp<'o>(
-    transaction: &redb::WriteTransaction,
-    owners: impl Iterator<Item = &'o [u8]>,
-) -> Result<u64, StoreError> {
-    let operation = "number a transaction";
-    let mut facts = transaction.open_table(FACTS).during(operation)?;
-    let commit = read_commit(&facts)? + 1;
-    facts
-        .insert("commit", commit.to_le_bytes().as_slice())
-        .during(operation)?;
-    let mut versions = transaction.open_table(VERSIONS).during(operation)?;
-    let mut commits = transaction.open_table(COMMITS).during(operation)?;
-    for owner in owners {
-        let before = versions.insert(owner, commit).during(operation)?;
-        if let Some(before) = before {
-            let key = commit_key(before.value(), owner);
-            commits.remove(key.as_slice()).during(operation)?;
-        }
-        let key = commit_key(commit, owner);
-        commits.insert(key.as_slice(), ()).during(operation)?;
-    }
-    Ok(commit)
-}
-
-/// The number of the last commit.
-pub(crate) fn read_commit(
-    facts: &impl ReadableTable<&'static str, Bytes>,
-) -> Result<u64, StoreError> {
-    let damaged = || StoreError::new(ErrorKind::Corrupt, "the store's commit number is damaged");
-    let value = facts
-        .get("commit")
-        .during("read the commit number")?
-        .ok_or_else(damaged)?;
-    value
-        .value()
-        .try_into()
-        .map(u64::from_le_bytes)
-        .map_err(|_| damaged())
 }
 
 impl WriteTransaction<'_> {
@@ -154,6 +114,31 @@ impl WriteTransaction<'_> {
             place,
             key,
         })
+    }
+
+    fn is_followed(&self) -> bool {
+        self.recorder.borrow().is_some()
+    }
+
+    /// Notes a change for those who follow the store, in memory.
+    fn note(
+        &self,
+        table: TableIndex,
+        owner: &Owner,
+        change: RowChange<'_>,
+    ) -> Result<(), StoreError> {
+        match &mut *self.recorder.borrow_mut() {
+            Some(recorder) => recorder.push(&self.store.schema, table, owner.as_bytes(), change),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what was noted if it has become much.
+    fn write_noted(&self) -> Result<(), StoreError> {
+        match &mut *self.recorder.borrow_mut() {
+            Some(recorder) => recorder.write_if_full(&self.transaction),
+            None => Ok(()),
+        }
     }
 }
 
@@ -196,10 +181,25 @@ impl TableWriter<'_> {
         let value = count
             .as_ref()
             .map_or(row.columns(), |count| count.as_slice());
-        self.data
+        let replaced = self
+            .data
             .insert(self.key.as_slice(), value)
-            .map(drop)
-            .during("write a row")
+            .during("write a row")?;
+        let before = replaced.as_ref().filter(|_| count.is_none());
+        let after = Parts::from(row);
+        let change = match &before {
+            Some(columns) => RowChange::Update {
+                before: Parts {
+                    columns: columns.value(),
+                    ..after
+                },
+                after,
+            },
+            None => RowChange::Insert(after),
+        };
+        self.transaction.note(self.table, owner, change)?;
+        drop(replaced);
+        self.transaction.write_noted()
     }
 
     /// Like [`put`](Self::put), with one value for each column; `None` is NULL.
@@ -237,6 +237,9 @@ impl TableWriter<'_> {
                     .insert(key, count.as_slice())
                     .map(drop)
                     .during("delete a row")?;
+                let before = RowChange::Delete(row.into());
+                self.transaction.note(self.table, owner, before)?;
+                self.transaction.write_noted()?;
                 return Ok(true);
             }
         }
@@ -244,7 +247,20 @@ impl TableWriter<'_> {
             .data
             .remove(self.key.as_slice())
             .during("delete a row")?;
-        Ok(removed.is_some())
+        let Some(before) = removed else {
+            return Ok(false);
+        };
+        let columns = if self.schema.has_key() {
+            before.value()
+        } else {
+            row.columns()
+        };
+        let key = row.key();
+        let change = RowChange::Delete(Parts { key, columns });
+        self.transaction.note(self.table, owner, change)?;
+        drop(before);
+        self.transaction.write_noted()?;
+        Ok(true)
     }
 
     /// Deletes every row of one owner. Returns how many keys there were.
@@ -259,11 +275,28 @@ impl TableWriter<'_> {
         let before = redb::ReadableTableMetadata::len(&self.data).during("count rows")?;
         let (lower, upper) = (std::ops::Bound::Included(place.prefix()), place.end());
         let upper = upper.as_ref().map(Vec::as_slice);
+        if self.transaction.is_followed() {
+            self.note_deleted(owner, place)?;
+        }
         self.data
             .retain_in::<&[u8], _>((lower, upper), |_, _| false)
             .during("delete rows")?;
         let after = redb::ReadableTableMetadata::len(&self.data).during("count rows")?;
         Ok(before - after)
+    }
+
+    /// Notes the rows of a place, which are about to be deleted.
+    fn note_deleted(&self, owner: &Owner, place: &Place) -> Result<(), StoreError> {
+        let mut scan = Scan::new(place.clone(), !self.schema.has_key());
+        let mut batch = RowBatch::new();
+        while scan.next(&self.data, &mut batch)? {
+            for row in batch.iter() {
+                let change = RowChange::Delete(row.into());
+                self.transaction.note(self.table, owner, change)?;
+                self.transaction.write_noted()?;
+            }
+        }
+        Ok(())
     }
 
     fn copies(&self) -> Result<u64, StoreError> {
@@ -313,69 +346,6 @@ impl TableWriter<'_> {
         let place = EmbeddedStore::place_in_write(inner, self.table, bytes)?;
         self.place = Some((bytes.to_vec(), place));
         self.transaction.touched.borrow_mut().insert(bytes.to_vec());
-        Ok(())
-    }
-}
-
-/// The store as it was at one moment.
-pub struct ReadTransaction<'s> {
-    pub(crate) transaction: redb::ReadTransaction,
-    pub(crate) store: &'s EmbeddedStore,
-}
-
-impl std::fmt::Debug for ReadTransaction<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("ReadTransaction")
-            .finish_non_exhaustive()
-    }
-}
-
-impl ReadTransaction<'_> {
-    /// The encoded columns of the row with this key.
-    ///
-    /// # Errors
-    /// As the file's storage reports it.
-    pub fn get(
-        &self,
-        owner: &Owner,
-        table: TableIndex,
-        key: &[u8],
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let operation = "read a row";
-        let place = EmbeddedStore::place_in_read(&self.transaction, table, owner.as_bytes())?;
-        let name = DataTable::new(table);
-        let data = self
-            .transaction
-            .open_table(name.definition())
-            .during(operation)?;
-        let mut data_key = Vec::new();
-        place.write_key(key, &mut data_key);
-        let found = data.get(data_key.as_slice()).during(operation)?;
-        Ok(found.map(|value| value.value().to_vec()))
-    }
-
-    /// The rows of one owner in a table, in order, handed to `each` batch by batch.
-    ///
-    /// # Errors
-    /// What `each` returns, or as the file's storage reports it.
-    pub fn rows(
-        &self,
-        owner: &Owner,
-        table: TableIndex,
-        mut each: impl FnMut(&RowBatch) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let place = EmbeddedStore::place_in_read(&self.transaction, table, owner.as_bytes())?;
-        let name = DataTable::new(table);
-        let data = self
-            .transaction
-            .open_table(name.definition())
-            .during("open a table")?;
-        let mut scan = Scan::new(place, !self.store.schema.table(table).has_key());
-        let mut batch = RowBatch::new();
-        while scan.next(&data, &mut batch)? {
-            each(&batch)?;
-        }
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use reinstate_core::{
 };
 
 use crate::EmbeddedStore;
-use crate::application::read_commit;
+use crate::commit::read_commit;
 use crate::error::During;
 use crate::generation::current;
 use crate::key::{Bytes, DataTable, FACTS, GENERATIONS, split};
@@ -18,16 +18,7 @@ const LANES: usize = 2;
 
 impl SnapshotSource for EmbeddedStore {
     fn begin_capture(&self) -> Result<Box<dyn CaptureView + '_>, StoreError> {
-        let transaction = self
-            .database
-            .begin_read()
-            .during("open the store for capture")?;
-        let position = position(&transaction)?;
-        Ok(Box::new(EmbeddedCapture {
-            store: self,
-            transaction,
-            position,
-        }))
+        Ok(Box::new(EmbeddedCapture::open(self, None)?))
     }
 }
 
@@ -41,10 +32,32 @@ pub(crate) fn position(transaction: &redb::ReadTransaction) -> Result<Position, 
     })
 }
 
-struct EmbeddedCapture<'s> {
+/// The store at one commit.
+pub(crate) struct EmbeddedCapture<'s> {
     store: &'s EmbeddedStore,
     transaction: redb::ReadTransaction,
     position: Position,
+    taken_at: Option<Timestamp>,
+}
+
+impl<'s> EmbeddedCapture<'s> {
+    /// The store as it is now, which is at this time if the caller has the turn.
+    pub(crate) fn open(
+        store: &'s EmbeddedStore,
+        taken_at: Option<Timestamp>,
+    ) -> Result<Self, StoreError> {
+        let transaction = store
+            .database
+            .begin_read()
+            .during("open the store for capture")?;
+        let position = position(&transaction)?;
+        Ok(Self {
+            store,
+            transaction,
+            position,
+            taken_at,
+        })
+    }
 }
 
 impl CaptureView for EmbeddedCapture<'_> {
@@ -57,7 +70,7 @@ impl CaptureView for EmbeddedCapture<'_> {
     }
 
     fn taken_at(&self) -> Option<Timestamp> {
-        None
+        self.taken_at
     }
 
     fn sequences(&self) -> &[SequenceValue] {

@@ -34,6 +34,17 @@ pub(crate) const GARBAGE: TableDefinition<'_, Bytes, ()> =
 pub(crate) const JOURNAL: TableDefinition<'_, Bytes, Bytes> =
     TableDefinition::new("reinstate/journal");
 
+/// Snapshot's id: commit up to which its feed was acknowledged u64 LE, bytes noted up to there u64 LE.
+pub(crate) const FEEDS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("reinstate/feeds");
+/// Commit u64 BE, block u32 BE: changes, as `feed/block.rs` has them.
+pub(crate) const FEED: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("reinstate/feed");
+/// Number u64 BE, block u32 BE: changes of a large restore.
+pub(crate) const FEED_ASIDE: TableDefinition<'_, Bytes, Bytes> =
+    TableDefinition::new("reinstate/feed-aside");
+/// Numbers of such changes that no commit leads to, or none any more, to be removed.
+pub(crate) const FEED_GARBAGE: TableDefinition<'_, u64, ()> =
+    TableDefinition::new("reinstate/feed-garbage");
+
 /// The rows of one table.
 pub(crate) struct DataTable(String);
 
@@ -102,6 +113,20 @@ pub(crate) fn commit_key(commit: u64, owner: &[u8]) -> Vec<u8> {
     let mut key = commit.to_be_bytes().to_vec();
     key.extend_from_slice(owner);
     key
+}
+
+/// A block's key: in the feed behind a commit, aside behind a number.
+pub(crate) fn block_key(number: u64, block: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    key[8..].copy_from_slice(&block.to_be_bytes());
+    key
+}
+
+/// The commit, or the number, of a block.
+pub(crate) fn block_number(key: &[u8]) -> Option<u64> {
+    let (number, block) = key.split_first_chunk()?;
+    (block.len() == 4).then_some(u64::from_be_bytes(*number))
 }
 
 pub(crate) fn generation_key(table: TableIndex, owner: &[u8]) -> Vec<u8> {

@@ -5,22 +5,28 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend};
 use reinstate_core::{
-    ErrorKind, StoreError, StoreId, StoreIdentity, StoreSchema, TableIndex, TenantKind,
+    ErrorKind, SnapshotId, StoreError, StoreId, StoreIdentity, StoreSchema, TableIndex, TenantKind,
+    Timestamp,
 };
 
 use crate::backend::{CountedBackend, Decisions};
 use crate::backlog::Backlog;
 use crate::error::{During, store_error};
 use crate::gate::Gate;
-use crate::key::{COMMITS, DataTable, FACTS, GARBAGE, GENERATIONS, JOURNAL, TABLES, VERSIONS};
+use crate::key::{
+    Bytes, COMMITS, DataTable, FACTS, GARBAGE, GENERATIONS, JOURNAL, TABLES, VERSIONS,
+};
 use crate::schema_record::{read_table, write_table};
 
 /// The layout of the file. Persisted: a newer one is refused.
 const LAYOUT: u8 = 1;
+/// The layout while the store has feeds: whoever does not know of them must not write to it.
+const FOLLOWED_LAYOUT: u8 = 2;
 /// How every redb file begins.
 const REDB_MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 
@@ -33,16 +39,30 @@ pub struct EmbeddedOptions {
     /// The most changed rows that a merge writes in place, in a single transaction. A larger one
     /// builds the tenant's next generation aside.
     pub in_place_rows_max: u64,
+    /// What says when a transaction of a followed store was committed. Asked while the transaction
+    /// has its turn, so that a clock that never goes back gives times in the order of the commits.
+    pub clock: fn() -> Timestamp,
 }
 
 impl Default for EmbeddedOptions {
-    /// 64 MiB of cache; 4,096 rows in place: a transaction of the length of a few turns.
+    /// 64 MiB of cache; 4,096 rows in place: a transaction of the length of a few turns; the
+    /// system's clock.
     fn default() -> Self {
         Self {
             cache_bytes: 64 * 1024 * 1024,
             in_place_rows_max: 4096,
+            clock: system_time,
         }
     }
+}
+
+/// The time of the system's clock.
+fn system_time() -> Timestamp {
+    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(after) => micros(after),
+        Err(before) => -micros(before.duration()),
+    })
 }
 
 /// A store of many tenants' rows in one file, for one process at a time. Shared by its threads.
@@ -51,8 +71,11 @@ pub struct EmbeddedStore {
     pub(crate) database: Database,
     pub(crate) gate: Gate,
     pub(crate) leases: Mutex<HashSet<Vec<u8>>>,
+    /// Feeds that somebody reads.
+    pub(crate) readings: Mutex<HashSet<SnapshotId>>,
     pub(crate) backlog: Backlog,
     pub(crate) in_place_rows_max: u64,
+    pub(crate) clock: fn() -> Timestamp,
     decisions: Decisions,
     pub(crate) identity: StoreIdentity,
     pub(crate) tenant_kind: TenantKind,
@@ -146,6 +169,7 @@ impl EmbeddedStore {
         }
         let store = Self::read_facts(Opened::new(backend, options, operation)?, operation)?;
         store.remove_all_garbage()?;
+        store.tidy_feed()?;
         Ok(store)
     }
 
@@ -204,8 +228,10 @@ impl EmbeddedStore {
             database: opened.database,
             gate,
             leases,
+            readings: Mutex::default(),
             backlog: Backlog::new(),
             in_place_rows_max: opened.in_place_rows_max,
+            clock: opened.clock,
             decisions: opened.decisions,
             identity,
             tenant_kind,
@@ -262,7 +288,7 @@ impl EmbeddedStore {
                 .map(|value| value.value().to_vec())
                 .ok_or_else(|| damaged(name))
         };
-        if fact("layout")? != [LAYOUT] {
+        if !matches!(fact("layout")?[..], [LAYOUT | FOLLOWED_LAYOUT]) {
             let message = format!("{operation}: a newer version wrote it; upgrade");
             return Err(StoreError::new(ErrorKind::Usage, message));
         }
@@ -292,6 +318,7 @@ struct Opened {
     database: Database,
     decisions: Decisions,
     in_place_rows_max: u64,
+    clock: fn() -> Timestamp,
 }
 
 impl Opened {
@@ -308,8 +335,29 @@ impl Opened {
             database,
             decisions,
             in_place_rows_max: options.in_place_rows_max,
+            clock: options.clock,
         })
     }
+}
+
+/// Whether the store has feeds.
+pub(crate) fn is_followed(
+    facts: &impl ReadableTable<&'static str, Bytes>,
+) -> Result<bool, StoreError> {
+    let layout = facts.get("layout").during("look for feeds")?;
+    Ok(layout.is_some_and(|layout| layout.value() == [FOLLOWED_LAYOUT]))
+}
+
+/// Notes whether the store has feeds.
+pub(crate) fn set_followed(
+    facts: &mut redb::Table<'_, &'static str, Bytes>,
+    is_followed: bool,
+) -> Result<(), StoreError> {
+    let layout = if is_followed { FOLLOWED_LAYOUT } else { LAYOUT };
+    facts
+        .insert("layout", [layout].as_slice())
+        .map(drop)
+        .during("note that the store is followed")
 }
 
 /// What is kept of each table.

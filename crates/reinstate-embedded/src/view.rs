@@ -8,11 +8,11 @@ use reinstate_core::{
 };
 
 use crate::EmbeddedStore;
-use crate::application::ReadTransaction;
 use crate::capture::position;
 use crate::error::During;
 use crate::key::{Bytes, COMMITS, DataTable, JOURNAL, VERSIONS, commit_key, journal_key};
 use crate::merge::EmbeddedWriter;
+use crate::reading::ReadTransaction;
 use crate::scan::Scan;
 
 const DIGEST_BYTES: usize = 32;

@@ -12,6 +12,7 @@ use super::chunk::Chunk;
 use super::plan_rows::PlanRows;
 use super::{EmbeddedWriter, State};
 use crate::error::During;
+use crate::feed::{NotedAside, Recorder};
 use crate::generation::current;
 use crate::key::{GARBAGE, GENERATIONS, Place, garbage_key, generation_key};
 use crate::scan::Scan;
@@ -33,7 +34,20 @@ struct TableAside {
     had_rows: bool,
 }
 
+/// A switch that was committed.
+struct Switched {
+    committed: Committed,
+    /// Whether it leads to changes that were noted aside.
+    is_noted: bool,
+}
+
 impl Aside {
+    /// The tables, each with the places of its old rows and its new ones.
+    pub(super) fn places(&self) -> impl Iterator<Item = (TableIndex, &Place, &Place)> {
+        let tables = self.tables.iter();
+        tables.map(|aside| (aside.table, &aside.old_place, &aside.new_place))
+    }
+
     /// Where the table's next generation is, if one was built.
     pub(super) fn place(&self, table: TableIndex) -> Option<Place> {
         let found = self.tables.iter().find(|aside| aside.table == table);
@@ -122,7 +136,7 @@ impl EmbeddedWriter<'_> {
         aside: &Aside,
         entry: &JournalEntry,
     ) -> Result<Committed, StoreError> {
-        match self.commit_switch(aside, entry) {
+        match self.commit_noted(aside, entry) {
             Ok(committed) => {
                 for table in aside.tables.iter().filter(|table| table.had_rows) {
                     // The merge is committed. Rows that stay behind are recorded, unseen, and
@@ -140,12 +154,44 @@ impl EmbeddedWriter<'_> {
         }
     }
 
-    fn commit_switch(&self, aside: &Aside, entry: &JournalEntry) -> Result<Committed, StoreError> {
+    /// Switches, after the changes were noted for those who follow the store, if anybody does.
+    fn commit_noted(&self, aside: &Aside, entry: &JournalEntry) -> Result<Committed, StoreError> {
+        loop {
+            let noted = self.note_changes(aside)?;
+            let committed = self.commit_switch(aside, entry, noted.as_ref());
+            if let Some(noted) = noted
+                && !matches!(committed, Ok(Some(Switched { is_noted: true, .. })))
+            {
+                // Nobody follows the store any more, or the restore failed. What stays behind is
+                // recorded, unseen, and removed when the store is opened again.
+                let _ = self.store.remove_noted_aside(noted.number);
+            }
+            if let Some(switched) = committed? {
+                return Ok(switched.committed);
+            }
+        }
+    }
+
+    /// Returns nothing if the switch has to wait until its changes are noted: somebody began to
+    /// follow the store after it was looked whether anybody does.
+    fn commit_switch(
+        &self,
+        aside: &Aside,
+        entry: &JournalEntry,
+        noted: Option<&NotedAside>,
+    ) -> Result<Option<Switched>, StoreError> {
         let operation = "switch to the restored rows";
         let owner = self.tenant.as_bytes();
         let _turn = self.store.gate.enter();
         let transaction = self.store.database.begin_write().during(operation)?;
         self.check_version(&transaction)?;
+        let recorder = Recorder::begin(&transaction, self.store.clock)?;
+        let note = match (recorder, noted) {
+            (Some(_), None) => return Ok(None),
+            (Some(recorder), Some(noted)) => Some((recorder, noted)),
+            (None, _) => None,
+        };
+        let is_noted = note.is_some();
         {
             let mut generations = transaction.open_table(GENERATIONS).during(operation)?;
             let mut garbage = transaction.open_table(GARBAGE).during(operation)?;
@@ -167,7 +213,14 @@ impl EmbeddedWriter<'_> {
                     .during(operation)?;
             }
         }
-        self.finish(transaction, entry)
+        let committed = self.finish(transaction, entry, |transaction, commit| match note {
+            Some((recorder, noted)) => noted.publish(transaction, recorder, commit),
+            None => Ok(()),
+        })?;
+        Ok(Some(Switched {
+            committed,
+            is_noted,
+        }))
     }
 
     /// Removes what was built. If that goes wrong too, the record of it stays, and opening the

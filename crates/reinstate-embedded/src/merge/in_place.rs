@@ -4,13 +4,15 @@ use std::ops::Bound;
 
 use redb::{CursorError, ReadableTable, ReadableTableMetadata};
 use reinstate_core::{
-    ChangeCounts, ChangeSource, ErrorKind, RowRef, RowRole, StoreError, TableIndex, TableName,
+    ChangeCounts, ChangeSource, ErrorKind, RowRef, RowRole, StoreError, StoreSchema, TableIndex,
+    TableName,
 };
 
 use super::plan_rows::PlanRows;
 use super::{EmbeddedWriter, State};
 use crate::EmbeddedStore;
 use crate::error::{During, store_error};
+use crate::feed::{Parts, Recorder, RowChange};
 use crate::key::{Bytes, DataTable, Place};
 use crate::scan::read_count;
 
@@ -23,6 +25,7 @@ impl EmbeddedWriter<'_> {
         let turn = self.store.gate.enter();
         let transaction = self.store.database.begin_write().during(operation)?;
         self.check_version(&transaction)?;
+        let mut recorder = Recorder::begin(&transaction, self.store.clock)?;
         let before = self.key_counts(&transaction)?;
         let mut tallies = vec![Tally::default(); before.len()];
         for &table in changes.tables() {
@@ -37,6 +40,13 @@ impl EmbeddedWriter<'_> {
                 place,
                 key: Vec::new(),
                 tally: Tally::default(),
+                notes: Notes {
+                    recorder: recorder.as_mut(),
+                    transaction: &transaction,
+                    schema: &self.store.schema,
+                    table,
+                    owner: self.tenant.as_bytes(),
+                },
             };
             if is_multiset {
                 writer.count(changes, table)?;
@@ -49,6 +59,7 @@ impl EmbeddedWriter<'_> {
         let counted = self.reconcile(&before, &after, &tallies);
         self.state = State::InPlace {
             transaction: Box::new(transaction),
+            recorder,
             _turn: turn,
         };
         Ok(counted)
@@ -105,6 +116,34 @@ struct TableChange<'t> {
     place: Place,
     key: Vec<u8>,
     tally: Tally,
+    notes: Notes<'t>,
+}
+
+/// Where the changes of a table are noted for those who follow the store, if anybody does.
+struct Notes<'t> {
+    recorder: Option<&'t mut Recorder>,
+    transaction: &'t redb::WriteTransaction,
+    schema: &'t StoreSchema,
+    table: TableIndex,
+    owner: &'t [u8],
+}
+
+impl Notes<'_> {
+    /// Notes a change, in memory.
+    fn note(&mut self, change: RowChange<'_>) -> Result<(), StoreError> {
+        match &mut self.recorder {
+            Some(recorder) => recorder.push(self.schema, self.table, self.owner, change),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what was noted if it has become much.
+    fn write(&mut self) -> Result<(), StoreError> {
+        match &mut self.recorder {
+            Some(recorder) => recorder.write_if_full(self.transaction),
+            None => Ok(()),
+        }
+    }
 }
 
 impl TableChange<'_> {
@@ -118,7 +157,14 @@ impl TableChange<'_> {
                 .during("delete a row")?;
             self.tally.counts.deleted += u64::from(removed.is_some());
             self.tally.keys_removed += u64::from(removed.is_some());
+            if let Some(columns) = &removed {
+                self.notes.note(RowChange::Delete(Parts {
+                    key: row.key(),
+                    columns: columns.value(),
+                }))?;
+            }
             drop(removed);
+            self.notes.write()?;
             deleted.advance()?;
         }
         let mut put_back = PlanRows::open(changes, table, RowRole::PutBackAfter)?;
@@ -132,7 +178,19 @@ impl TableChange<'_> {
             self.tally.counts.created += is_new;
             self.tally.keys_added += is_new;
             self.tally.counts.put_back += 1 - is_new;
+            let after = Parts::from(row);
+            self.notes.note(match &replaced {
+                Some(columns) => RowChange::Update {
+                    before: Parts {
+                        columns: columns.value(),
+                        ..after
+                    },
+                    after,
+                },
+                None => RowChange::Insert(after),
+            })?;
             drop(replaced);
+            self.notes.write()?;
             put_back.advance()?;
         }
         self.create(&mut PlanRows::open(changes, table, RowRole::Created)?)
@@ -162,9 +220,11 @@ impl TableChange<'_> {
                     }
                     Err(error) => return Err(store_error(operation, error)),
                 }
+                self.notes.note(RowChange::Insert(row.into()))?;
                 rows.advance()?;
             }
             cursor.close().during(operation)?;
+            self.notes.write()?;
             self.tally.counts.created += inserted;
             self.tally.keys_added += inserted;
         }
@@ -215,6 +275,11 @@ impl TableChange<'_> {
             self.tally.counts.deleted += 1;
             self.tally.keys_removed += u64::from(copies == 1);
         }
-        Ok(())
+        self.notes.note(if is_more {
+            RowChange::Insert(row.into())
+        } else {
+            RowChange::Delete(row.into())
+        })?;
+        self.notes.write()
     }
 }

@@ -11,6 +11,7 @@
 
 mod aside;
 mod chunk;
+mod followed;
 mod gathered;
 mod in_place;
 mod plan_rows;
@@ -25,8 +26,9 @@ use reinstate_core::{
 };
 
 use crate::EmbeddedStore;
-use crate::application::stamp;
+use crate::commit::number;
 use crate::error::During;
+use crate::feed::Recorder;
 use crate::gate::Turn;
 use crate::key::{DataTable, JOURNAL, VERSIONS, journal_key};
 use crate::scan::Scan;
@@ -50,6 +52,7 @@ enum State<'s> {
     /// All changes are in this transaction, which ends before the next writer's turn begins.
     InPlace {
         transaction: Box<redb::WriteTransaction>,
+        recorder: Option<Recorder>,
         _turn: Turn<'s>,
     },
     /// All changes are in generations that nobody sees yet.
@@ -132,10 +135,13 @@ impl<'s> EmbeddedWriter<'s> {
         }
     }
 
+    /// Writes the journal's entry, numbers the transaction, and lets `note` note under that number
+    /// for those who follow the store what it changed; then commits it.
     fn finish(
         &self,
         transaction: redb::WriteTransaction,
         entry: &JournalEntry,
+        note: impl FnOnce(&redb::WriteTransaction, u64) -> Result<(), StoreError>,
     ) -> Result<Committed, StoreError> {
         let operation = "commit a merge";
         {
@@ -148,7 +154,8 @@ impl<'s> EmbeddedWriter<'s> {
                 .map(drop)
                 .during(operation)?;
         }
-        let commit = stamp(&transaction, std::iter::once(self.tenant.as_bytes()))?;
+        let commit = number(&transaction, std::iter::once(self.tenant.as_bytes()))?;
+        note(&transaction, commit)?;
         self.store.commit(transaction, operation)?;
         self.store.backlog.committed();
         Ok(Committed {
@@ -157,6 +164,15 @@ impl<'s> EmbeddedWriter<'s> {
             sequences_raised: Vec::new(),
         })
     }
+}
+
+/// Ends what was noted of a commit, if anybody follows the store.
+fn end(
+    recorder: Option<Recorder>,
+    transaction: &redb::WriteTransaction,
+    commit: u64,
+) -> Result<(), StoreError> {
+    recorder.map_or(Ok(()), |recorder| recorder.end(transaction, commit))
 }
 
 fn stale(tenant: &TenantId) -> StoreError {
@@ -228,13 +244,22 @@ impl TenantWriter for EmbeddedWriter<'_> {
 
     fn commit(mut self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError> {
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::InPlace { transaction, _turn } => self.finish(*transaction, entry),
+            State::InPlace {
+                transaction,
+                recorder,
+                _turn,
+            } => self.finish(*transaction, entry, |transaction, commit| {
+                end(recorder, transaction, commit)
+            }),
             State::Aside(aside) => self.switch(&aside, entry),
             State::Open | State::Ended => {
                 let _turn = self.store.gate.enter();
                 let transaction = self.store.database.begin_write().during("commit a merge")?;
                 self.check_version(&transaction)?;
-                self.finish(transaction, entry)
+                let recorder = Recorder::begin(&transaction, self.store.clock)?;
+                self.finish(transaction, entry, |transaction, commit| {
+                    end(recorder, transaction, commit)
+                })
             }
         }
     }

@@ -95,7 +95,7 @@ fn a_file_of_a_later_version_is_refused() {
         let mut facts = transaction.open_table(facts).unwrap();
         facts.insert(name, value).unwrap();
     };
-    insert("layout", &[2]);
+    insert("layout", &[3]);
     transaction.commit().unwrap();
     drop(database);
     let error = open(&path).unwrap_err();

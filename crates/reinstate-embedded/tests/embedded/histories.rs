@@ -10,10 +10,10 @@ use crate::support::{
 };
 
 /// Ids of which some begin like others, or like what precedes a row's key in the file.
-const TENANTS: [&[u8]; 6] = [b"a", b"ab", b"a\0", b"b", b"\xff\xff", b"\0\x01a"];
+pub(crate) const TENANTS: [&[u8]; 6] = [b"a", b"ab", b"a\0", b"b", b"\xff\xff", b"\0\x01a"];
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     /// One transaction of the application, on several tenants.
     Write(Vec<(Change, usize)>),
     /// Deletes everything that a tenant has in a table.
@@ -25,7 +25,7 @@ enum Step {
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+pub(crate) enum Change {
     Put(TableIndex, u64, Option<String>),
     Delete(TableIndex, u64, Option<String>),
     PutLabel(u64),
@@ -39,7 +39,7 @@ fn place() -> impl Strategy<Value = (TableIndex, u64, Option<String>)> {
     (prop_oneof![Just(ISSUES), Just(EVENTS)], 0..12_u64, text())
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     let change = prop_oneof![
         4 => place().prop_map(|(table, id, text)| Change::Put(table, id, text)),
         3 => place().prop_map(|(table, id, text)| Change::Delete(table, id, text)),
@@ -82,7 +82,8 @@ proptest! {
     }
 }
 
-fn take(store: &EmbeddedStore, world: &mut World, step: &Step, number: u8) {
+/// Does a step to a store and to the model of it.
+pub(crate) fn take(store: &EmbeddedStore, world: &mut World, step: &Step, number: u8) {
     match step {
         Step::Write(changes) => write(store, world, changes),
         Step::DeleteAll(whose, table) => {

@@ -6,8 +6,11 @@
 mod capture;
 mod crash;
 mod failing;
+mod feeds;
 mod files;
+mod follow;
 mod histories;
 mod merges;
+mod replica;
 mod storage;
 mod support;

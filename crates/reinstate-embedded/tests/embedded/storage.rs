@@ -64,6 +64,11 @@ impl Disk {
         })
     }
 
+    /// How many operations were written down.
+    pub(crate) fn logged(&self) -> usize {
+        self.contents().log.len()
+    }
+
     /// From this many operations on, there is no more room.
     pub(crate) fn fail_at(&self, operation: Option<u64>) {
         let mut contents = self.contents();

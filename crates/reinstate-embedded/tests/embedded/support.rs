@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use reinstate_core::{
-    ChangeCounts, ChangeSource, ColumnIndex, ColumnSchema, Committed, Digest, Fingerprint, JobId,
-    JournalEntry, KeyForm, LiveStore, OwnedRowBatch, Owner, RowBatch, RowBuilder, RowRef, RowRole,
-    RowStream, SnapshotSource, StoreError, StoreId, StoreIdentity, StoreSchema, TableIndex,
-    TableName, TableSchema, Tenancy, TenantId, TenantKind,
+    CaptureView, ChangeCounts, ChangeSource, ColumnIndex, ColumnSchema, Committed, Digest,
+    Fingerprint, JobId, JournalEntry, KeyForm, LiveStore, OwnedRowBatch, Owner, RowBatch,
+    RowBuilder, RowRef, RowRole, RowStream, SnapshotSource, StoreError, StoreId, StoreIdentity,
+    StoreSchema, TableIndex, TableName, TableSchema, Tenancy, TenantId, TenantKind,
 };
 use reinstate_embedded::{EmbeddedOptions, EmbeddedStore};
 
@@ -182,7 +182,11 @@ pub(crate) fn read(store: &EmbeddedStore, owner: &Owner) -> State {
 
 /// What every owner has, read as a capture reads.
 pub(crate) fn capture(store: &EmbeddedStore) -> World {
-    let view = store.begin_capture().unwrap();
+    world_of(store.begin_capture().unwrap().as_ref())
+}
+
+/// What every owner has in a view.
+pub(crate) fn world_of(view: &dyn CaptureView) -> World {
     let mut world = World::new();
     for table in [ISSUES, EVENTS, LABELS] {
         let mut rows = view.table_rows(table).unwrap();
