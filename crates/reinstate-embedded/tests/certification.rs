@@ -1,20 +1,26 @@
 //! The store on redb keeps every promise of a live store, and the engine's on it.
 
 use redb::backends::InMemoryBackend;
-use reinstate_core::{LiveStore, StoreError, StoreId, StoreIdentity, TenantKind};
+use reinstate_core::{
+    FeedSource, LiveStore, SnapshotId, StoreError, StoreId, StoreIdentity, TenantKind,
+};
 use reinstate_embedded::{EmbeddedOptions, EmbeddedStore};
 use reinstate_testkit::certification::{Fixture, Flavour, Profile, standard_schema};
 use reinstate_testkit::{ApplicationChange, KeySpace};
 
 /// A store in a file of its own, or in memory, where commits cost nothing. It merges this many
-/// rows in place, and more by building them aside.
-struct EmbeddedFixture<const IN_FILE: bool, const IN_PLACE_ROWS_MAX: u64 = 4096> {
+/// rows in place, and more by building them aside. Somebody follows it, or nobody does.
+struct EmbeddedFixture<
+    const IN_FILE: bool,
+    const IN_PLACE_ROWS_MAX: u64 = 4096,
+    const IS_FOLLOWED: bool = false,
+> {
     store: EmbeddedStore,
     _directory: Option<tempfile::TempDir>,
 }
 
-impl<const IN_FILE: bool, const IN_PLACE_ROWS_MAX: u64> Fixture
-    for EmbeddedFixture<IN_FILE, IN_PLACE_ROWS_MAX>
+impl<const IN_FILE: bool, const IN_PLACE_ROWS_MAX: u64, const IS_FOLLOWED: bool> Fixture
+    for EmbeddedFixture<IN_FILE, IN_PLACE_ROWS_MAX, IS_FOLLOWED>
 {
     fn create() -> Self {
         let schema = standard_schema(Flavour::Native);
@@ -35,8 +41,13 @@ impl<const IN_FILE: bool, const IN_PLACE_ROWS_MAX: u64> Fixture
         let mut options = EmbeddedOptions::default();
         options.in_place_rows_max = IN_PLACE_ROWS_MAX;
         let store = EmbeddedStore::create(path, &options, identity, kind, schema);
+        let store = store.expect("a store in a file");
+        if IS_FOLLOWED {
+            let feed = store.begin_feed(SnapshotId::from_bytes([9; 16]));
+            drop(feed.expect("a feed"));
+        }
         Self {
-            store: store.expect("a store in a file"),
+            store,
             _directory: Some(directory),
         }
     }
@@ -84,6 +95,16 @@ mod in_a_file {
 mod aside_in_a_file {
     reinstate_testkit::certify_live_store!(super::EmbeddedFixture<true, 0>);
     reinstate_testkit::certify_engine!(super::EmbeddedFixture<true, 0>, cases = 10);
+}
+
+mod followed_in_a_file {
+    reinstate_testkit::certify_live_store!(super::EmbeddedFixture<true, 4096, true>);
+    reinstate_testkit::certify_engine!(super::EmbeddedFixture<true, 4096, true>, cases = 5);
+}
+
+mod followed_aside_in_a_file {
+    reinstate_testkit::certify_live_store!(super::EmbeddedFixture<true, 0, true>);
+    reinstate_testkit::certify_engine!(super::EmbeddedFixture<true, 0, true>, cases = 5);
 }
 
 mod in_memory {

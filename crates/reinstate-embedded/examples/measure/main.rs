@@ -1,8 +1,10 @@
 //! Measures merges into a store on redb: their speed beside redb's own bulk insert of the same
-//! rows, how long other writers wait meanwhile, and the memory of a large one.
+//! rows, how long other writers wait meanwhile, the memory of a large one, and what a store pays
+//! for being followed.
 //!
-//! `cargo run --release -p reinstate-embedded --example measure -- [speed|waits|memory]`
+//! `cargo run --release -p reinstate-embedded --example measure -- [speed|waits|memory|followed]`
 
+mod followed;
 mod memory;
 mod rows;
 mod speed;
@@ -28,6 +30,9 @@ fn main() {
     }
     if is_wanted("memory") {
         memory::measure(directory.path());
+    }
+    if is_wanted("followed") {
+        followed::measure(directory.path());
     }
 }
 

@@ -33,6 +33,7 @@ use crate::EmbeddedStore;
 use crate::capture::EmbeddedCapture;
 use crate::commit::read_commit;
 use crate::error::During;
+use crate::gate::Turn;
 use crate::key::{Bytes, FACTS, FEED, FEED_ASIDE, FEED_GARBAGE, FEEDS, block_key, block_number};
 use crate::store::set_followed;
 use block::Entry;
@@ -103,37 +104,8 @@ fn readings(store: &EmbeddedStore) -> MutexGuard<'_, HashSet<SnapshotId>> {
 
 impl FeedSource for EmbeddedStore {
     fn begin_feed(&self, snapshot: SnapshotId) -> Result<Box<dyn CaptureView + '_>, StoreError> {
-        let operation = "begin to follow the store";
-        let _turn = self.gate.enter();
-        let transaction = self.database.begin_write().during(operation)?;
-        {
-            let mut facts = transaction.open_table(FACTS).during(operation)?;
-            let feed = Feed {
-                acknowledged: read_commit(&facts)?,
-                total_bytes: total_bytes(&facts)?,
-            };
-            set_followed(&mut facts, true)?;
-            let mut feeds = transaction.open_table(FEEDS).during(operation)?;
-            let before = feeds
-                .insert(snapshot.as_bytes().as_slice(), feed.write().as_slice())
-                .during(operation)?;
-            if before.is_some() {
-                let message = format!(
-                    "{operation}: it has a feed of snapshot {} already; follow or end that one",
-                    snapshot.short()
-                );
-                return Err(StoreError::new(ErrorKind::Conflict, message));
-            }
-            transaction.open_table(FEED).during(operation)?;
-            transaction.open_table(FEED_ASIDE).during(operation)?;
-            transaction.open_table(FEED_GARBAGE).during(operation)?;
-        }
-        let now = (self.clock)();
-        self.commit(transaction, operation)?;
-        self.backlog.committed();
-        // Still this writer's turn: nobody commits before the view is open.
-        let view = EmbeddedCapture::open(self, Some(now))?;
-        Ok(Box::new(view))
+        let turn = self.gate.enter();
+        Ok(Box::new(self.begin_feed_in_turn(snapshot, &turn)?))
     }
 
     fn resume_feed(
@@ -226,6 +198,42 @@ impl FeedSource for EmbeddedStore {
 }
 
 impl EmbeddedStore {
+    /// Begins a feed. Nobody else commits between that and the view, because the caller has the turn.
+    pub(crate) fn begin_feed_in_turn(
+        &self,
+        snapshot: SnapshotId,
+        _turn: &Turn<'_>,
+    ) -> Result<EmbeddedCapture<'_>, StoreError> {
+        let operation = "begin to follow the store";
+        let transaction = self.database.begin_write().during(operation)?;
+        {
+            let mut facts = transaction.open_table(FACTS).during(operation)?;
+            let feed = Feed {
+                acknowledged: read_commit(&facts)?,
+                total_bytes: total_bytes(&facts)?,
+            };
+            set_followed(&mut facts, true)?;
+            let mut feeds = transaction.open_table(FEEDS).during(operation)?;
+            let before = feeds
+                .insert(snapshot.as_bytes().as_slice(), feed.write().as_slice())
+                .during(operation)?;
+            if before.is_some() {
+                let message = format!(
+                    "{operation}: it has a feed of snapshot {} already; follow or end that one",
+                    snapshot.short()
+                );
+                return Err(StoreError::new(ErrorKind::Conflict, message));
+            }
+            transaction.open_table(FEED).during(operation)?;
+            transaction.open_table(FEED_ASIDE).during(operation)?;
+            transaction.open_table(FEED_GARBAGE).during(operation)?;
+        }
+        let now = (self.clock)();
+        self.commit(transaction, operation)?;
+        self.backlog.committed();
+        EmbeddedCapture::open(self, Some(now))
+    }
+
     /// Notes how far a feed was acknowledged, durably, and removes what nobody needs any more.
     fn acknowledge(&self, snapshot: SnapshotId, position: Position) -> Result<(), StoreError> {
         let operation = "acknowledge what was read";

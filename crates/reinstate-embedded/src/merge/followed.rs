@@ -84,3 +84,183 @@ impl EmbeddedWriter<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use redb::backends::InMemoryBackend;
+    use redb::{ReadableDatabase, ReadableTableMetadata};
+    use reinstate_core::{
+        Change, ChangeCounts, ChangeSink, ChangeSource, ColumnIndex, ColumnSchema, Commit,
+        Committed, Digest, FeedSource, JobId, JournalEntry, KeyForm, LiveStore, Position, RowBatch,
+        RowRole, RowStream, SnapshotId, StoreId, StoreIdentity, StoreSchema, TableName,
+        TableSchema, Tenancy, TenantId, TenantKind, TenantWriter,
+    };
+
+    use super::*;
+    use crate::EmbeddedStore;
+    use crate::key::{FEED, FEED_ASIDE, FEED_GARBAGE};
+
+    /// More than are written in place.
+    const ROWS: u64 = 5_000;
+    const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([7; 16]);
+
+    /// A plan that creates rows.
+    struct Create;
+
+    impl ChangeSource for Create {
+        fn tables(&self) -> &[TableIndex] {
+            &[TableIndex(0)]
+        }
+
+        fn counts(&self, _table: TableIndex) -> ChangeCounts {
+            ChangeCounts {
+                created: ROWS,
+                ..ChangeCounts::NONE
+            }
+        }
+
+        fn rows(
+            &self,
+            _table: TableIndex,
+            _role: RowRole,
+        ) -> Result<Box<dyn RowStream + '_>, StoreError> {
+            Ok(Box::new(Numbers(0..ROWS)))
+        }
+    }
+
+    struct Numbers(std::ops::Range<u64>);
+
+    impl RowStream for Numbers {
+        fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
+            batch.clear();
+            for number in self.0.by_ref().take(500) {
+                batch.push(&number.to_be_bytes(), [Some(b"new".as_slice())]);
+            }
+            Ok(!batch.is_empty())
+        }
+    }
+
+    fn store() -> EmbeddedStore {
+        let column = ColumnSchema {
+            name: "id".to_owned(),
+            type_name: "bytea".to_owned(),
+            nullable: false,
+            key_form: KeyForm::Bytes,
+        };
+        let table = TableSchema {
+            name: TableName::new("rows"),
+            columns: vec![column],
+            key: vec![ColumnIndex(0)],
+            tenancy: Tenancy::Native,
+            references: Vec::new(),
+        };
+        let identity = StoreIdentity {
+            id: StoreId::from_bytes([1; 16]),
+            name: "followed".to_owned(),
+        };
+        let schema = StoreSchema::try_new(vec![table]).unwrap();
+        let kind = TenantKind::parse("site").unwrap();
+        EmbeddedStore::create_on(InMemoryBackend::new(), identity, kind, schema).unwrap()
+    }
+
+    fn built(store: &EmbeddedStore) -> Box<dyn TenantWriter + '_> {
+        let tenant = TenantId::try_new("a").unwrap();
+        let fingerprint = store.read_view().unwrap().fingerprint(&tenant).unwrap();
+        let mut writer = store
+            .begin_merge(&tenant, &fingerprint, store.schema())
+            .unwrap();
+        writer.apply(&Create).unwrap();
+        writer
+    }
+
+    fn commit(writer: Box<dyn TenantWriter + '_>) -> Result<Committed, StoreError> {
+        writer.commit(&JournalEntry {
+            job: JobId::from_bytes([1; 16]),
+            tenant: TenantId::try_new("a").unwrap(),
+            plan: Digest::from_bytes([1; 32]),
+            payload: Vec::new(),
+        })
+    }
+
+    /// Waits until so many turns more than `before` were asked for.
+    fn until_drawn(store: &EmbeddedStore, before: u64, more: u64) {
+        while store.gate.drawn() < before + more {
+            thread::yield_now();
+        }
+    }
+
+    #[derive(Default)]
+    struct Counts(Vec<u64>, u64);
+
+    impl ChangeSink for Counts {
+        fn change(&mut self, change: Change<'_>) -> Result<(), StoreError> {
+            assert!(matches!(change, Change::Insert { .. }));
+            self.1 += 1;
+            Ok(())
+        }
+
+        fn commit(&mut self, _commit: Commit) -> Result<(), StoreError> {
+            self.0.push(std::mem::take(&mut self.1));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_feed_that_begins_right_before_the_switch_has_the_restore() {
+        let store = store();
+        let writer = built(&store);
+        let turn = store.gate.enter();
+        let before = store.gate.drawn();
+        let position = thread::scope(|scope| {
+            let committed = scope.spawn(|| commit(writer));
+            // It has looked whether anybody follows the store, and waits for its turn to switch.
+            until_drawn(&store, before, 1);
+            let view = store.begin_feed_in_turn(SNAPSHOT, &turn).unwrap();
+            let position = reinstate_core::CaptureView::position(&view);
+            drop(turn);
+            committed.join().unwrap().unwrap();
+            position
+        });
+        let mut counts = Counts::default();
+        let mut feed = store.resume_feed(SNAPSHOT, position).unwrap();
+        feed.read(1, &mut counts).unwrap();
+        assert_eq!(counts.0, [ROWS]);
+    }
+
+    #[test]
+    fn a_feed_that_ends_right_before_the_switch_leaves_nothing() {
+        let store = store();
+        let writer = built(&store);
+        drop(store.begin_feed(SNAPSHOT).unwrap());
+        let turn = store.gate.enter();
+        let before = store.gate.drawn();
+        thread::scope(|scope| {
+            let committed = scope.spawn(|| commit(writer));
+            // It waits for its turn to note its changes; then comes the end of the feed.
+            until_drawn(&store, before, 1);
+            let ended = scope.spawn(|| store.end_feed(SNAPSHOT));
+            until_drawn(&store, before, 2);
+            drop(turn);
+            ended.join().unwrap().unwrap();
+            let position = committed.join().unwrap().unwrap().position;
+            assert_eq!(
+                position,
+                Position {
+                    commit: 1,
+                    ordinal: 0
+                }
+            );
+        });
+        let transaction = store.database.begin_read().unwrap();
+        let open = |table| transaction.open_table(table).unwrap();
+        assert_eq!(open(FEED).len().unwrap(), 0);
+        assert_eq!(open(FEED_ASIDE).len().unwrap(), 0);
+        let garbage = transaction.open_table(FEED_GARBAGE).unwrap();
+        assert_eq!(garbage.len().unwrap(), 0);
+        // The number was drawn: its changes were noted, and removed again.
+        let facts = transaction.open_table(FACTS).unwrap();
+        assert!(facts.get("feed aside").unwrap().is_some());
+    }
+}

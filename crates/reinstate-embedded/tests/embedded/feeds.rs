@@ -284,6 +284,13 @@ fn an_empty_transaction_and_a_mark_come_through_and_excluded_rows_do_not() {
     let changes = replica.commits.iter().map(|commit| commit.changes);
     assert_eq!(changes.collect::<Vec<_>>(), [0, 0]);
     drop(feed);
+    // A merge that has nothing to change.
+    let target = tenant(b"b");
+    let nothing = fingerprint(&store, &target);
+    let writer = store.begin_merge(&target, &nothing, store.schema());
+    writer.unwrap().commit(&entry(&target, 1)).unwrap();
+    replica.follow(&store, SNAPSHOT, 10_000).unwrap();
+    assert_eq!(replica.through, 3);
     // A transaction that the application gives up is not there at all.
     let given_up = store.write(|transaction| {
         let row = row(ISSUES, 1, Some(&"large ".repeat(20_000)));
@@ -292,7 +299,7 @@ fn an_empty_transaction_and_a_mark_come_through_and_excluded_rows_do_not() {
     });
     given_up.unwrap_err();
     replica.follow(&store, SNAPSHOT, 10_000).unwrap();
-    assert_eq!(replica.through, 2);
+    assert_eq!(replica.through, 3);
 }
 
 static NOW: AtomicI64 = AtomicI64::new(0);
