@@ -133,6 +133,14 @@ impl WriteTransaction<'_> {
         }
     }
 
+    /// Notes that what was noted may not be what was done: the transaction cannot be committed, if
+    /// the store is followed.
+    fn spoil(&self) {
+        if let Some(recorder) = &mut *self.recorder.borrow_mut() {
+            recorder.spoil();
+        }
+    }
+
     /// Writes what was noted if it has become much.
     fn write_noted(&self) -> Result<(), StoreError> {
         match &mut *self.recorder.borrow_mut() {
@@ -269,15 +277,24 @@ impl TableWriter<'_> {
     /// As [`put`](Self::put).
     pub fn delete_all(&mut self, owner: &Owner) -> Result<u64, StoreError> {
         self.settle(owner)?;
+        let deleted = self.delete_place(owner);
+        if deleted.is_err() {
+            // Rows may have been noted as deleted that are still there.
+            self.transaction.spoil();
+        }
+        deleted
+    }
+
+    fn delete_place(&mut self, owner: &Owner) -> Result<u64, StoreError> {
         let Some((_, place)) = &self.place else {
             return Ok(0);
         };
-        let before = redb::ReadableTableMetadata::len(&self.data).during("count rows")?;
-        let (lower, upper) = (std::ops::Bound::Included(place.prefix()), place.end());
-        let upper = upper.as_ref().map(Vec::as_slice);
         if self.transaction.is_followed() {
             self.note_deleted(owner, place)?;
         }
+        let before = redb::ReadableTableMetadata::len(&self.data).during("count rows")?;
+        let (lower, upper) = (std::ops::Bound::Included(place.prefix()), place.end());
+        let upper = upper.as_ref().map(Vec::as_slice);
         self.data
             .retain_in::<&[u8], _>((lower, upper), |_, _| false)
             .during("delete rows")?;

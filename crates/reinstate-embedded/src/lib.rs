@@ -60,6 +60,8 @@ mod reading;
 mod scan;
 mod schema_record;
 mod store;
+#[cfg(test)]
+mod testing;
 mod view;
 
 pub use application::{TableWriter, WriteTransaction};

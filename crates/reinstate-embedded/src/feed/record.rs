@@ -23,9 +23,9 @@ pub(crate) struct Recorder {
     next_block: u32,
     bytes: u64,
     change_count: u64,
-    /// A change could not be noted. Without it the transaction must not be committed, whatever the
+    /// What was noted is not what was done. The transaction must not be committed, whatever the
     /// application made of the error.
-    is_incomplete: bool,
+    is_spoilt: bool,
 }
 
 impl Recorder {
@@ -47,7 +47,7 @@ impl Recorder {
             next_block: 0,
             bytes: 0,
             change_count: 0,
-            is_incomplete: false,
+            is_spoilt: false,
         }))
     }
 
@@ -64,8 +64,13 @@ impl Recorder {
         }
         self.change_count += 1;
         let pushed = self.block.push(table, owner, change);
-        self.is_incomplete |= pushed.is_err();
+        self.is_spoilt |= pushed.is_err();
         pushed
+    }
+
+    /// Notes that what was noted may not be what was done.
+    pub(crate) fn spoil(&mut self) {
+        self.is_spoilt = true;
     }
 
     /// Writes what was noted if it is a block or more.
@@ -113,8 +118,9 @@ impl Recorder {
             commit, self.commit,
             "BUG: a commit by somebody without the turn"
         );
-        if self.is_incomplete {
-            let message = "commit a transaction: a change could not be noted for the store's feeds";
+        if self.is_spoilt {
+            let message = "commit a transaction: a change in it failed halfway, so that the store's \
+                           feeds would not have what was done; begin it anew";
             return Err(StoreError::new(ErrorKind::Refused, message));
         }
         Ok(())
@@ -143,7 +149,7 @@ impl Recorder {
 
     fn write(&mut self, transaction: &WriteTransaction, entry: &[u8]) -> Result<(), StoreError> {
         let written = self.try_write(transaction, entry);
-        self.is_incomplete |= written.is_err();
+        self.is_spoilt |= written.is_err();
         written
     }
 
@@ -181,4 +187,33 @@ pub(crate) fn total_bytes(
             let message = "the store's count of what is noted for feeds is damaged";
             StoreError::new(ErrorKind::Corrupt, message)
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use reinstate_core::{FeedSource, ROW_BYTES_MAX, SnapshotId};
+
+    use super::*;
+    use crate::feed::Parts;
+    use crate::testing::store;
+
+    #[test]
+    fn a_transaction_with_a_row_that_nobody_can_be_handed_is_not_committed() {
+        let store = store();
+        drop(store.begin_feed(SnapshotId::from_bytes([7; 16])).unwrap());
+        let transaction = store.database.begin_write().unwrap();
+        let recorder = Recorder::begin(&transaction, store.clock).unwrap();
+        let mut recorder = recorder.expect("somebody follows the store");
+        let row = Parts {
+            key: b"key",
+            columns: &vec![0; ROW_BYTES_MAX],
+        };
+        let change = RowChange::Delete(row);
+        let error = recorder.push(&store.schema, TableIndex(0), b"a", change);
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        let commit = read_commit(&transaction.open_table(FACTS).unwrap()).unwrap() + 1;
+        let error = recorder.end(&transaction, commit).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+    }
 }

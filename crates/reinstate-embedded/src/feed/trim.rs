@@ -167,3 +167,41 @@ fn remove_range(
         None => Removed::All,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use reinstate_core::{FeedSource, Owner, Position, RowBatch, SnapshotId, TableIndex, TenantId};
+
+    use super::*;
+    use crate::testing::store;
+
+    /// Others get in between.
+    #[test]
+    fn what_was_acknowledged_is_removed_in_several_turns() {
+        let store = store();
+        let snapshot = SnapshotId::from_bytes([7; 16]);
+        drop(store.begin_feed(snapshot).unwrap());
+        let owner = Owner::Tenant(TenantId::try_new("a").unwrap());
+        let mut row = RowBatch::new();
+        row.push(b"key", [Some([7; 300].as_slice())]);
+        let row = row.iter().next().unwrap();
+        let count = 2 * REMOVED_ENTRIES_MAX as u64 + 1;
+        for _ in 0..count {
+            let put = |transaction: &crate::WriteTransaction<'_>| {
+                transaction.table(TableIndex(0))?.put(&owner, row)
+            };
+            store.write(put).unwrap();
+        }
+        let after = |commit| Position { commit, ordinal: 0 };
+        let mut feed = store.resume_feed(snapshot, after(0)).unwrap();
+        let turns = |feed: &mut dyn reinstate_core::ChangeFeed, commit| {
+            let before = store.gate.drawn();
+            feed.acknowledge(after(commit)).unwrap();
+            store.gate.drawn() - before
+        };
+        // One that notes it, and those that remove.
+        assert_eq!(turns(feed.as_mut(), count - 1), 1 + 2);
+        assert_eq!(turns(feed.as_mut(), count), 1 + 1);
+        assert_eq!(turns(feed.as_mut(), count), 1);
+    }
+}

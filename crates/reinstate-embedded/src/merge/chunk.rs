@@ -238,77 +238,11 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    use redb::backends::InMemoryBackend;
-    use reinstate_core::{
-        ChangeCounts, ChangeSource, ColumnIndex, ColumnSchema, KeyForm, LiveStore, RowRole,
-        RowStream, StoreId, StoreIdentity, StoreSchema, TableName, TableSchema, Tenancy, TenantId,
-        TenantKind,
-    };
+    use reinstate_core::{LiveStore, TenantId};
 
-    use super::*;
-    use crate::EmbeddedStore;
+    use crate::testing::{Create, store};
 
     const ROWS: u64 = 30_000;
-
-    /// A plan that creates rows of 300 bytes.
-    struct Create;
-
-    impl ChangeSource for Create {
-        fn tables(&self) -> &[TableIndex] {
-            &[TableIndex(0)]
-        }
-
-        fn counts(&self, _table: TableIndex) -> ChangeCounts {
-            ChangeCounts {
-                created: ROWS,
-                ..ChangeCounts::NONE
-            }
-        }
-
-        fn rows(
-            &self,
-            _table: TableIndex,
-            role: RowRole,
-        ) -> Result<Box<dyn RowStream + '_>, StoreError> {
-            assert_eq!(role, RowRole::Created);
-            Ok(Box::new(Numbers(0..ROWS)))
-        }
-    }
-
-    struct Numbers(std::ops::Range<u64>);
-
-    impl RowStream for Numbers {
-        fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
-            batch.clear();
-            for number in self.0.by_ref().take(500) {
-                batch.push(&number.to_be_bytes(), [Some([7; 300].as_slice())]);
-            }
-            Ok(!batch.is_empty())
-        }
-    }
-
-    fn store() -> EmbeddedStore {
-        let column = ColumnSchema {
-            name: "id".to_owned(),
-            type_name: "bytea".to_owned(),
-            nullable: false,
-            key_form: KeyForm::Bytes,
-        };
-        let table = TableSchema {
-            name: TableName::new("rows"),
-            columns: vec![column],
-            key: vec![ColumnIndex(0)],
-            tenancy: Tenancy::Native,
-            references: Vec::new(),
-        };
-        let identity = StoreIdentity {
-            id: StoreId::from_bytes([1; 16]),
-            name: "waited for".to_owned(),
-        };
-        let schema = StoreSchema::try_new(vec![table]).unwrap();
-        let kind = TenantKind::parse("site").unwrap();
-        EmbeddedStore::create_on(InMemoryBackend::new(), identity, kind, schema).unwrap()
-    }
 
     /// Merges nine megabytes; returns in how many turns. Others draw turns meanwhile.
     fn turns(others: usize) -> u64 {
@@ -332,7 +266,7 @@ mod tests {
                     })
                 })
                 .collect();
-            let applied = writer.apply(&Create);
+            let applied = writer.apply(&Create(ROWS));
             stop.store(true, Ordering::SeqCst);
             applied.unwrap();
             let others = waiting.into_iter().map(|thread| thread.join().unwrap());

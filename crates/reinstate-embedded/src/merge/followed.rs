@@ -89,81 +89,19 @@ impl EmbeddedWriter<'_> {
 mod tests {
     use std::thread;
 
-    use redb::backends::InMemoryBackend;
     use redb::{ReadableDatabase, ReadableTableMetadata};
     use reinstate_core::{
-        Change, ChangeCounts, ChangeSink, ChangeSource, ColumnIndex, ColumnSchema, Commit,
-        Committed, Digest, FeedSource, JobId, JournalEntry, KeyForm, LiveStore, Position, RowBatch,
-        RowRole, RowStream, SnapshotId, StoreId, StoreIdentity, StoreSchema, TableName,
-        TableSchema, Tenancy, TenantId, TenantKind, TenantWriter,
+        Change, ChangeSink, Commit, Committed, Digest, FeedSource, JobId, JournalEntry, LiveStore,
+        Position, SnapshotId, TenantId, TenantWriter,
     };
 
     use super::*;
     use crate::EmbeddedStore;
     use crate::key::{FEED, FEED_ASIDE, FEED_GARBAGE};
+    use crate::testing::{Create, store};
 
-    /// More than are written in place.
     const ROWS: u64 = 5_000;
     const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([7; 16]);
-
-    /// A plan that creates rows.
-    struct Create;
-
-    impl ChangeSource for Create {
-        fn tables(&self) -> &[TableIndex] {
-            &[TableIndex(0)]
-        }
-
-        fn counts(&self, _table: TableIndex) -> ChangeCounts {
-            ChangeCounts {
-                created: ROWS,
-                ..ChangeCounts::NONE
-            }
-        }
-
-        fn rows(
-            &self,
-            _table: TableIndex,
-            _role: RowRole,
-        ) -> Result<Box<dyn RowStream + '_>, StoreError> {
-            Ok(Box::new(Numbers(0..ROWS)))
-        }
-    }
-
-    struct Numbers(std::ops::Range<u64>);
-
-    impl RowStream for Numbers {
-        fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
-            batch.clear();
-            for number in self.0.by_ref().take(500) {
-                batch.push(&number.to_be_bytes(), [Some(b"new".as_slice())]);
-            }
-            Ok(!batch.is_empty())
-        }
-    }
-
-    fn store() -> EmbeddedStore {
-        let column = ColumnSchema {
-            name: "id".to_owned(),
-            type_name: "bytea".to_owned(),
-            nullable: false,
-            key_form: KeyForm::Bytes,
-        };
-        let table = TableSchema {
-            name: TableName::new("rows"),
-            columns: vec![column],
-            key: vec![ColumnIndex(0)],
-            tenancy: Tenancy::Native,
-            references: Vec::new(),
-        };
-        let identity = StoreIdentity {
-            id: StoreId::from_bytes([1; 16]),
-            name: "followed".to_owned(),
-        };
-        let schema = StoreSchema::try_new(vec![table]).unwrap();
-        let kind = TenantKind::parse("site").unwrap();
-        EmbeddedStore::create_on(InMemoryBackend::new(), identity, kind, schema).unwrap()
-    }
 
     fn built(store: &EmbeddedStore) -> Box<dyn TenantWriter + '_> {
         let tenant = TenantId::try_new("a").unwrap();
@@ -171,7 +109,8 @@ mod tests {
         let mut writer = store
             .begin_merge(&tenant, &fingerprint, store.schema())
             .unwrap();
-        writer.apply(&Create).unwrap();
+        // More than are written in place.
+        writer.apply(&Create(ROWS)).unwrap();
         writer
     }
 
@@ -227,6 +166,19 @@ mod tests {
         let mut feed = store.resume_feed(SNAPSHOT, position).unwrap();
         feed.read(1, &mut counts).unwrap();
         assert_eq!(counts.0, [ROWS]);
+    }
+
+    /// Nobody waits for all of them.
+    #[test]
+    fn the_changes_of_a_large_restore_are_noted_in_several_turns() {
+        let store = store();
+        drop(store.begin_feed(SNAPSHOT).unwrap());
+        let writer = built(&store);
+        let before = store.gate.drawn();
+        commit(writer).unwrap();
+        // 1.5 MB in turns of 512 KiB, and the switch.
+        let turns = store.gate.drawn() - before;
+        assert!((4..=6).contains(&turns), "{turns} turns");
     }
 
     #[test]

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use redb::{ReadableDatabase, ReadableTableMetadata, TableDefinition, TableHandle};
 use reinstate_core::{
-    CaptureView, ErrorKind, FeedSource, LiveStore, OwnedRowStream, Owner, Position, SequenceValue,
-    SnapshotId, SnapshotSource, StoreError, StoreSchema, TableIndex, Timestamp,
+    ErrorKind, FeedSource, LiveStore, Position, SnapshotId, StoreError, Timestamp,
 };
 use reinstate_embedded::EmbeddedStore;
 
@@ -302,6 +301,39 @@ fn an_empty_transaction_and_a_mark_come_through_and_excluded_rows_do_not() {
     assert_eq!(replica.through, 3);
 }
 
+/// The rows before the damaged one were noted as deleted, and are still there.
+#[test]
+fn a_change_that_failed_halfway_is_not_committed_whatever_the_application_thinks_of_it() {
+    let disk = Disk::default();
+    let store = EmbeddedStore::create_on(disk.clone(), identity(), kind(), schema()).unwrap();
+    let base = Replica::begin(&store, SNAPSHOT);
+    merge(&store, &tenant(b"a"), &State::new(), &many(50, 1), 1).unwrap();
+    drop(store);
+    let database = redb::Database::builder().create_with_backend(disk.clone());
+    let database = database.unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let data: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("data/1");
+        let mut data = transaction.open_table(data).unwrap();
+        let key = b"\0\x01a\0\0\0\0\0\0\0\0\xff";
+        data.insert(key.as_slice(), b"damaged".as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let store = EmbeddedStore::open_on(disk, &Way::InPlace.options()).unwrap();
+    let delete_all = || {
+        store.write(|transaction| {
+            let deleted = transaction.table(EVENTS)?.delete_all(&owner(b"a"));
+            assert_eq!(deleted.unwrap_err().kind(), ErrorKind::Corrupt);
+            Ok(())
+        })
+    };
+    assert_eq!(delete_all().unwrap_err().kind(), ErrorKind::Refused);
+    let mut replica = base.clone();
+    replica.follow(&store, SNAPSHOT, 1).unwrap();
+    assert!(replica.world[b"a".as_slice()] == many(50, 1));
+}
+
 static NOW: AtomicI64 = AtomicI64::new(0);
 
 #[test]
@@ -322,68 +354,4 @@ fn commits_have_the_times_of_the_stores_clock() {
     let times = replica.commits.iter().map(|commit| commit.time.as_micros());
     assert_eq!(times.collect::<Vec<_>>(), [1, 2, 3]);
     assert!((Way::InPlace.options().clock)() > Timestamp::from_micros(0));
-}
-
-/// Looks, before each table of a load, at what is already there.
-struct Watched<'a> {
-    inner: Box<dyn CaptureView + 'a>,
-    look: &'a (dyn Fn() + Sync + Send),
-}
-
-impl CaptureView for Watched<'_> {
-    fn schema(&self) -> &StoreSchema {
-        self.inner.schema()
-    }
-
-    fn position(&self) -> Position {
-        self.inner.position()
-    }
-
-    fn taken_at(&self) -> Option<Timestamp> {
-        None
-    }
-
-    fn sequences(&self) -> &[SequenceValue] {
-        &[]
-    }
-
-    fn lanes(&self) -> usize {
-        1
-    }
-
-    fn table_rows(&self, table: TableIndex) -> Result<Box<dyn OwnedRowStream + '_>, StoreError> {
-        (self.look)();
-        self.inner.table_rows(table)
-    }
-}
-
-/// A feed that handed out a commit which a crash takes away would be wrong for ever: the store gives
-/// the same number to another one.
-#[test]
-fn a_load_comes_through_the_feed_and_no_commit_of_it_before_it_is_on_the_disk() {
-    let directory = tempfile::tempdir().unwrap();
-    let source = create(&directory.path().join("source"), Way::Aside);
-    merge(&source, &tenant(b"a"), &State::new(), &many(400, 1), 1).unwrap();
-    let event = row(EVENTS, 7, None);
-    source
-        .write(|transaction| transaction.table(EVENTS)?.put(&Owner::Shared, event.row()))
-        .unwrap();
-    let disk = Disk::default();
-    let store = EmbeddedStore::create_on(disk.clone(), identity(), kind(), schema()).unwrap();
-    let base = Replica::begin(&store, SNAPSHOT);
-    let look = || {
-        let mut replica = base.clone();
-        replica.follow(&store, SNAPSHOT, u64::MAX).unwrap();
-        let after_a_crash = EmbeddedStore::open_on(disk.copy(), &Way::InPlace.options()).unwrap();
-        assert!(capture(&after_a_crash) == replica.world);
-    };
-    let watched = Watched {
-        inner: source.begin_capture().unwrap(),
-        look: &look,
-    };
-    store.load(&watched).unwrap();
-    look();
-    let mut replica = base.clone();
-    replica.follow(&store, SNAPSHOT, 1).unwrap();
-    assert!(replica.world == capture(&source));
 }
