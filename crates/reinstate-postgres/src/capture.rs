@@ -3,6 +3,7 @@
 //! The first connection exports its snapshot and the others read in it. Each table is read once,
 //! unsorted, by one of them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +16,7 @@ use crate::catalog::{get, read_sequences};
 use crate::rows::OwnedRows;
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
-use crate::snapshot::{Access, Moment, begin, settle};
+use crate::snapshot::{Access, Moment, begin, examine, read_position, settle};
 use crate::sql::literal;
 use crate::tenancy::TenancyMap;
 
@@ -27,6 +28,20 @@ pub(crate) struct PostgresCapture {
     /// Places of the sessions that nobody uses.
     idle: Mutex<Vec<usize>>,
     freed: Condvar,
+    /// What holds the tables' locks, where the sessions themselves came later.
+    _locks: Option<Session>,
+}
+
+/// A read-only transaction that sees what an exported snapshot sees.
+fn import(settings: &ConnectionSettings, snapshot: &str) -> Result<Session, StoreError> {
+    let session = Session::connect(settings)?;
+    let import = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY, NOT DEFERRABLE;
+         SET TRANSACTION SNAPSHOT {}",
+        literal(snapshot)
+    );
+    session.run("import the snapshot", &import)?;
+    Ok(session)
 }
 
 impl PostgresCapture {
@@ -38,32 +53,69 @@ impl PostgresCapture {
         let moment = begin(&first, map, Access::ReadOnly)?;
         let sequences = read_sequences(&first, &moment.catalog)?;
         let lanes = settings.lanes.max(1);
-        let mut snapshot = None;
-        if lanes > 1 {
-            let row = first.row("export the snapshot", "SELECT pg_export_snapshot()", &[])?;
-            snapshot = Some(get::<String>(&row, 0)?);
-        }
         let mut sessions = vec![first];
-        if let Some(snapshot) = snapshot {
+        if lanes > 1 {
+            let export = "SELECT pg_export_snapshot()";
+            let row = sessions[0].row("export the snapshot", export, &[])?;
+            let snapshot = get::<String>(&row, 0)?;
             for _ in 1..lanes {
-                let session = Session::connect(settings)?;
-                let import = format!(
-                    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY, NOT DEFERRABLE;
-                     SET TRANSACTION SNAPSHOT {}",
-                    literal(&snapshot)
-                );
-                session.run("import the snapshot", &import)?;
+                let session = import(settings, &snapshot)?;
                 settle(&session, map, &moment.catalog)?;
                 sessions.push(session);
             }
         }
-        Ok(Self {
+        Ok(Self::new(moment, sequences, sessions, None))
+    }
+
+    /// Opens what an exported snapshot sees, whose position is known. `locked` are the tables that
+    /// the session `locks` holds, and keeps as long as anything is read. None, if there is a table
+    /// besides.
+    pub(crate) fn open_at(
+        settings: &ConnectionSettings,
+        map: &TenancyMap,
+        snapshot: &str,
+        position: Position,
+        (locks, locked): (Session, &HashSet<u32>),
+    ) -> Result<Option<Self>, StoreError> {
+        let first = import(settings, snapshot)?;
+        let (_, taken_at) = read_position(&first)?;
+        let Some(catalog) = examine(&first, map, locked)? else {
+            return Ok(None);
+        };
+        let sequences = read_sequences(&first, &catalog)?;
+        let mut sessions = vec![first];
+        for _ in 1..settings.lanes {
+            let session = import(settings, snapshot)?;
+            settle(&session, map, &catalog)?;
+            sessions.push(session);
+        }
+        let moment = Moment {
+            catalog,
+            position,
+            taken_at,
+        };
+        Ok(Some(Self::new(moment, sequences, sessions, Some(locks))))
+    }
+
+    fn new(
+        moment: Moment,
+        sequences: Vec<SequenceValue>,
+        sessions: Vec<Session>,
+        locks: Option<Session>,
+    ) -> Self {
+        Self {
             moment,
             sequences,
             idle: Mutex::new((0..sessions.len()).collect()),
             sessions,
             freed: Condvar::new(),
-        })
+            _locks: locks,
+        }
+    }
+
+    /// A session that sees what the view sees, as long as nobody reads.
+    pub(crate) fn session(&self) -> &Session {
+        &self.sessions[0]
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<usize>> {

@@ -32,6 +32,17 @@ pub(crate) fn store_error(operation: &str, error: &Error) -> StoreError {
     })
 }
 
+/// An error that the server reported outside of the driver.
+pub(crate) fn reported_error(operation: &str, code: &str, text: &str) -> StoreError {
+    let state = SqlState::from_code(code);
+    let message = format!("{operation}: {text}{}", advice(&state));
+    StoreError::new(kind_of(&state), message).because(ServerReport {
+        code: code.to_owned(),
+        message: text.to_owned(),
+        place: String::new(),
+    })
+}
+
 fn connection_error(operation: &str, error: &Error) -> StoreError {
     // The text of an error of the library never holds the URL, but one about its own misuse is
     // not a lost connection.

@@ -16,6 +16,7 @@ mod copying;
 mod drift;
 mod effects;
 mod error;
+mod feed;
 mod fingerprint;
 mod guard;
 mod held;

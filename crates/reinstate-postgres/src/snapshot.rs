@@ -42,52 +42,85 @@ pub(crate) fn begin(
     access: Access,
 ) -> Result<Moment, StoreError> {
     for _ in 0..ATTEMPTS_MAX {
-        let mut tables = Vec::new();
-        for (oid, sql, name) in lockable_tables(session)? {
-            if map.rule(&name)? != Some(TableRule::Excluded) {
-                tables.push((oid, sql));
-            }
-        }
         let mode = match access {
             Access::ReadOnly => "READ ONLY",
             Access::ReadWrite => "READ WRITE",
         };
         let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ {mode}, NOT DEFERRABLE");
-        session.begin("begin a transaction", &begin)?;
-        if !tables.is_empty() {
-            let names: Vec<&str> = tables.iter().map(|(_, sql)| sql.as_str()).collect();
-            let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
-            match session.run("lock the tables against DDL", &lock) {
-                // A table that is gone by now: start anew.
-                Err(error) if error.kind() == ErrorKind::Other => {
-                    session.roll_back();
-                    continue;
-                }
-                locked => locked?,
-            }
-        }
+        let Some(locked) = begin_with_locks(session, map, &begin)? else {
+            continue;
+        };
         let (position, taken_at) = read_position(session)?;
-        let catalog = read_catalog(session, map)?;
-        let locked: HashSet<u32> = tables.iter().map(|(oid, _)| *oid).collect();
-        let has_new = catalog.iter().any(|(_, schema, table)| {
-            schema.tenancy != Tenancy::Excluded && table.is_readable && !locked.contains(&table.oid)
-        });
-        if has_new {
+        let Some(catalog) = examine(session, map, &locked)? else {
             session.roll_back();
             continue;
-        }
-        check_visibility(&catalog)?;
-        settle(session, map, &catalog)?;
+        };
         return Ok(Moment {
             catalog,
             position,
             taken_at,
         });
     }
-    Err(StoreError::new(
+    Err(restless())
+}
+
+/// Tables come and go all the time.
+pub(crate) fn restless() -> StoreError {
+    StoreError::new(
         ErrorKind::Contended,
         "lock the tables against DDL: tables come and go faster than they can be locked",
-    ))
+    )
+}
+
+/// Begins a transaction and locks every table that the map does not exclude. Returns their ids; none,
+/// and no transaction, if one is gone by now.
+pub(crate) fn begin_with_locks(
+    session: &Session,
+    map: &TenancyMap,
+    begin: &str,
+) -> Result<Option<HashSet<u32>>, StoreError> {
+    let mut tables = Vec::new();
+    for (oid, sql, name) in lockable_tables(session)? {
+        if map.rule(&name)? != Some(TableRule::Excluded) {
+            tables.push((oid, sql));
+        }
+    }
+    session.begin("begin a transaction", begin)?;
+    if !tables.is_empty() {
+        let names: Vec<&str> = tables.iter().map(|(_, sql)| sql.as_str()).collect();
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
+        match session.run("lock the tables against DDL", &lock) {
+            // A table that is gone by now.
+            Err(error) if error.kind() == ErrorKind::Other => {
+                session.roll_back();
+                return Ok(None);
+            }
+            locked => locked?,
+        }
+    }
+    Ok(Some(tables.iter().map(|(oid, _)| *oid).collect()))
+}
+
+/// Reads the catalogue in a transaction that began, and settles how the transaction behaves. None
+/// if it has a table that is not locked.
+///
+/// # Errors
+/// As [`begin`].
+pub(crate) fn examine(
+    session: &Session,
+    map: &TenancyMap,
+    locked: &HashSet<u32>,
+) -> Result<Option<Catalog>, StoreError> {
+    let catalog = read_catalog(session, map)?;
+    let has_new = catalog.iter().any(|(_, schema, table)| {
+        schema.tenancy != Tenancy::Excluded && table.is_readable && !locked.contains(&table.oid)
+    });
+    if has_new {
+        return Ok(None);
+    }
+    check_visibility(&catalog)?;
+    settle(session, map, &catalog)?;
+    Ok(Some(catalog))
 }
 
 /// Takes the transaction's snapshot and says where it is.
@@ -95,7 +128,7 @@ pub(crate) fn begin(
 /// The snapshot is taken when the statement starts and the log's end read while it runs: every
 /// commit that the snapshot sees lies before that end. One that lies just before it may not be
 /// seen yet.
-fn read_position(session: &Session) -> Result<(Position, Timestamp), StoreError> {
+pub(crate) fn read_position(session: &Session) -> Result<(Position, Timestamp), StoreError> {
     let sql = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                             ELSE pg_current_wal_insert_lsn() END - '0/0')::int8,
                       (extract(epoch FROM clock_timestamp()) * 1000000)::int8,

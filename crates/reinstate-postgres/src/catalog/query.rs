@@ -10,7 +10,7 @@ use crate::session::Session;
 use crate::sql::{literal, qualified};
 
 /// Ordinary and partitioned tables; partitions are reached through their parent.
-const IS_TABLE: &str = "c.relkind IN ('r', 'p') AND NOT c.relispartition \
+pub(crate) const IS_TABLE: &str = "c.relkind IN ('r', 'p') AND NOT c.relispartition \
      AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
 /// A policy that applies to the role, of a table `c`.

@@ -9,7 +9,7 @@ use reinstate_core::{
     TenantKind, TenantWriter,
 };
 use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl, TableRule, TenancyMap};
-use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
+use reinstate_testkit::cluster::{PostgresCluster, TestDatabase, shared_cluster};
 
 /// The rows of one table: key and columns, sorted.
 pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
@@ -42,7 +42,16 @@ impl Ground {
 
     /// A database with these tables, and a map that `adapt` completes.
     pub fn with_map(ddl: &str, adapt: impl FnOnce(&mut TenancyMap)) -> Self {
-        let database = shared_cluster().unwrap().fresh_database().unwrap();
+        Self::on(shared_cluster().unwrap(), ddl, adapt)
+    }
+
+    /// The same on a server of the caller's choice.
+    pub fn on(
+        cluster: &'static PostgresCluster,
+        ddl: &str,
+        adapt: impl FnOnce(&mut TenancyMap),
+    ) -> Self {
+        let database = cluster.fresh_database().unwrap();
         database.psql(ddl).unwrap();
         let store = open_store(&database.url(), adapt);
         store.prepare().unwrap();

@@ -4,6 +4,7 @@
 
 mod cycles;
 mod faults;
+mod feed;
 mod fences;
 mod ground;
 mod guards;

@@ -2,7 +2,7 @@
 
 use crate::ground::{Ground, restore};
 
-const EVERY_TYPE: &str = "\
+pub const EVERY_TYPE: &str = "\
 CREATE EXTENSION IF NOT EXISTS hstore;
 CREATE TYPE mood AS ENUM ('sad', 'so so', 'it''s \"fine\"');
 CREATE TYPE pair AS (a int, b text);

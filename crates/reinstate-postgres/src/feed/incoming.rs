@@ -1,0 +1,283 @@
+//! What the server sends, until it is handed over.
+//!
+//! At most [`WAITING_BYTES_MAX`] of whole transactions wait, and what is begun of a longer one.
+
+use std::mem;
+use std::thread;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use reinstate_core::{ErrorKind, Position, PositionNotation, StoreError};
+
+use super::message::{Message, Tuples, parse};
+use super::publication::PUBLICATION;
+use super::slots::{Slot, find_slot, position};
+use super::walsender::{Streamed, Walsender};
+use crate::catalog::get;
+use crate::session::Session;
+use crate::settings::ConnectionSettings;
+use crate::sql::{literal, quote};
+use crate::tenancy::TenancyMap;
+
+/// How many bytes of whole transactions wait to be handed over.
+const WAITING_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// After how many bytes that somebody took the server hears of us.
+const UNHEARD_BYTES_MAX: usize = 512 * 1024;
+/// How often the same answer shows that the server has nothing more to send.
+const SAME_ANSWERS: u32 = 4;
+
+/// A slot that streams.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    walsender: Walsender,
+    pub waiting: Waiting,
+    /// Everything up to here came from the server.
+    sent: u64,
+    /// Bytes that were taken since the server heard of us.
+    unheard_bytes: usize,
+}
+
+/// What the server sent and nobody has yet.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub messages: Vec<BytesMut>,
+    /// How many of them belong to whole transactions, and which these are.
+    pub whole: usize,
+    pub transactions: Vec<u32>,
+    /// The transaction under way.
+    pub open: Option<u32>,
+    pub bytes: u64,
+}
+
+/// Why no more was gathered.
+pub(super) enum Pause {
+    /// It is enough.
+    Full,
+    /// A single transaction is more than may wait.
+    Long,
+    /// Nothing is left; the server sent all up to here.
+    Idle(u64),
+}
+
+impl Incoming {
+    /// Starts to stream a slot.
+    ///
+    /// # Errors
+    /// As [`reinstate_core::FeedSource::resume_feed`].
+    pub(super) fn start(
+        settings: &ConnectionSettings,
+        map: &TenancyMap,
+        session: &Session,
+        slot: &Slot,
+        after: Position,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            walsender: start(settings, map, session, slot, after)?,
+            waiting: Waiting::default(),
+            sent: 0,
+            unheard_bytes: 0,
+        })
+    }
+
+    /// Takes what the server sends, until it is enough or there is no more for now: everything was
+    /// sent that was on its disk when this was called.
+    pub(super) fn gather(
+        &mut self,
+        session: &Session,
+        bytes_target: u64,
+    ) -> Result<Pause, StoreError> {
+        let enough = bytes_target.min(WAITING_BYTES_MAX);
+        let mut end: Option<LogEnd> = None;
+        loop {
+            let is_between = self.waiting.open.is_none();
+            if is_between && self.waiting.bytes >= enough {
+                return Ok(Pause::Full);
+            }
+            if !is_between && self.waiting.bytes > WAITING_BYTES_MAX {
+                return Ok(Pause::Long);
+            }
+            let mut streamed = self.walsender.next_arrived()?;
+            if streamed.is_none() && is_between {
+                if end.is_none() {
+                    end = Some(log_end(session)?);
+                }
+                self.walsender.report(self.sent, true)?;
+            }
+            let streamed = match streamed.take() {
+                Some(streamed) => streamed,
+                None => self.walsender.next()?,
+            };
+            match streamed {
+                Streamed::Message(message) => self.waiting.push(message)?,
+                Streamed::Alive {
+                    sent,
+                    at,
+                    wants_reply,
+                } => {
+                    self.heard(sent, wants_reply)?;
+                    let is_end = end.as_mut().is_some_and(|end| end.is_reached(sent, at));
+                    if is_end && self.waiting.open.is_none() {
+                        return Ok(Pause::Idle(sent));
+                    }
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, sent: u64, wants_reply: bool) -> Result<(), StoreError> {
+        self.sent = self.sent.max(sent);
+        if wants_reply {
+            self.walsender.report(self.sent, false)?;
+        }
+        Ok(())
+    }
+
+    /// The next message of a transaction that is under way.
+    pub(super) fn next_of_long(&mut self) -> Result<BytesMut, StoreError> {
+        loop {
+            match self.walsender.next()? {
+                Streamed::Alive {
+                    sent, wants_reply, ..
+                } => self.heard(sent, wants_reply)?,
+                Streamed::Message(message) => {
+                    self.waiting.bytes += message.len() as u64;
+                    return Ok(message);
+                }
+            }
+        }
+    }
+
+    /// Takes note of a message that somebody takes: however long that lasts, the server hears of us.
+    pub(super) fn taken(&mut self, message: &[u8]) -> Result<(), StoreError> {
+        self.unheard_bytes += message.len();
+        if self.unheard_bytes < UNHEARD_BYTES_MAX {
+            return Ok(());
+        }
+        self.unheard_bytes = 0;
+        self.walsender.report(self.sent, false)
+    }
+
+    /// Lets the server forget what is before this position.
+    pub(super) fn acknowledge(&mut self, kept: u64) -> Result<(), StoreError> {
+        self.walsender.acknowledge(self.sent, kept)
+    }
+
+    /// Ends the stream.
+    pub(super) fn close(&mut self) {
+        self.walsender.close();
+    }
+}
+
+impl Waiting {
+    /// The messages of the whole transactions, which no longer wait.
+    pub(super) fn take_whole(&mut self) -> Vec<BytesMut> {
+        self.transactions.clear();
+        let rest = self.messages.split_off(mem::take(&mut self.whole));
+        mem::replace(&mut self.messages, rest)
+    }
+
+    fn push(&mut self, message: BytesMut) -> Result<(), StoreError> {
+        self.bytes += message.len() as u64;
+        let kind = message.first().copied();
+        // The other kinds are looked at when they are handed over.
+        let begun = match kind {
+            Some(b'B') => parse(&message, &mut Tuples::default())?,
+            _ => Message::Other,
+        };
+        self.messages.push(message);
+        match (kind, begun, self.open) {
+            (_, Message::Begin { transaction, .. }, None) => self.open = Some(transaction),
+            (Some(b'C'), _, Some(transaction)) => {
+                self.open = None;
+                self.transactions.push(transaction);
+                self.whole = self.messages.len();
+            }
+            // A message of somebody that belongs to no transaction.
+            (Some(b'M'), _, None) => {
+                self.messages.pop();
+            }
+            (Some(b'B'), ..) | (_, _, None) => {
+                let message = "follow the log: a change that belongs to no transaction";
+                return Err(StoreError::new(ErrorKind::Other, message));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Starts to stream a slot.
+fn start(
+    settings: &ConnectionSettings,
+    map: &TenancyMap,
+    session: &Session,
+    slot: &Slot,
+    after: Position,
+) -> Result<Walsender, StoreError> {
+    let mut further = String::new();
+    if !map.search_path.is_empty() {
+        let schemas: Vec<String> = map.search_path.iter().map(|name| quote(name)).collect();
+        let schemas = schemas.join(", ");
+        further = format!("SET search_path = pg_catalog, {schemas}, pg_temp;");
+    }
+    let mut walsender = Walsender::connect(settings, &further)?;
+    let start = position(after.commit).display(PositionNotation::Lsn);
+    let command = format!(
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {}, \
+         messages 'true')",
+        quote(&slot.name),
+        start.trim_start_matches("lsn:"),
+        literal(&quote(PUBLICATION))
+    );
+    let operation = format!("follow snapshot {}", slot.snapshot);
+    if let Err(error) = walsender.stream(&operation, &command) {
+        // Somebody was faster, or the slot was lost just now.
+        let slot = find_slot(session, slot.snapshot)?;
+        slot.check(after)?;
+        return Err(match slot.reader {
+            Some(reader) => super::in_use(slot.snapshot, reader),
+            None => error,
+        });
+    }
+    Ok(walsender)
+}
+
+/// Where the server's log ended on its disk.
+pub(super) struct LogEnd {
+    pub at: u64,
+    /// When that was, in microseconds since 2000 by the server's clock.
+    since: i64,
+    /// What the server said it has sent, and how often since then.
+    said: (u64, u32),
+}
+
+impl LogEnd {
+    /// Whether everything up to the end was sent, as the server says that it sent all up to `sent`.
+    ///
+    /// The end may lie within a record that is not written to its own end: then the server stays
+    /// where it is. What it said before the end was looked for proves nothing of the kind.
+    fn is_reached(&mut self, sent: u64, at: i64) -> bool {
+        if at > self.since {
+            match &mut self.said {
+                (said, count) if *said == sent => *count += 1,
+                said => *said = (sent, 1),
+            }
+            if self.said.1 > 1 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        sent >= self.at || self.said.1 >= SAME_ANSWERS
+    }
+}
+
+pub(super) fn log_end(session: &Session) -> Result<LogEnd, StoreError> {
+    let sql = "SELECT (pg_current_wal_flush_lsn() - '0/0')::int8,
+                      (extract(epoch FROM clock_timestamp() - '2000-01-01 UTC'::timestamptz)
+                          * 1000000)::int8";
+    let row = session.row("look for the end of the log", sql, &[])?;
+    Ok(LogEnd {
+        at: get::<i64>(&row, 0)?.cast_unsigned(),
+        since: get(&row, 1)?,
+        said: (0, 0),
+    })
+}

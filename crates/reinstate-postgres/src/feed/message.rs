@@ -1,0 +1,281 @@
+//! Messages of the output plugin `pgoutput`, protocol version 1, taken apart.
+//!
+//! Values stay where they are: a tuple is read into places of its message.
+
+use std::ops::Range;
+
+use reinstate_core::{ErrorKind, StoreError};
+
+/// The first number of microseconds of the server's clock, 2000-01-01, in microseconds since 1970.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+/// How many columns a table can have is less than this.
+const COLUMNS_MAX: usize = 4_096;
+
+/// One message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// A transaction begins, whose commit is at this position.
+    Begin { commit: u64, transaction: u32 },
+    /// It ends at this position, committed at this time, in microseconds since 1970.
+    Commit { end: u64, micros: i64 },
+    /// What a relation looks like to the changes that follow.
+    Relation(Relation),
+    /// A row of a relation. What it was and what it is are in the tuples that were filled.
+    Row { relation: u32, change: RowChange },
+    /// All rows of relations went.
+    Truncate { relations: Vec<u32> },
+    /// Something that says nothing about rows.
+    Other,
+}
+
+/// What became of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowChange {
+    Insert,
+    Update,
+    Delete,
+}
+
+/// What a relation looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Relation {
+    pub id: u32,
+    pub namespace: String,
+    pub name: String,
+    /// How its old rows are told: `f` is whole.
+    pub identity: u8,
+    /// Names, types and modifiers of its columns.
+    pub columns: Vec<(String, u32, i32)>,
+}
+
+/// Where a value is in its message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Null,
+    /// As it was, and not said again.
+    Unchanged,
+    Text(Range<usize>),
+}
+
+/// The rows of a change.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tuples {
+    /// The row as it was, if it was told whole.
+    pub old: Vec<Field>,
+    /// The row as it is.
+    pub new: Vec<Field>,
+}
+
+/// Takes a message apart.
+///
+/// # Errors
+/// `Other` if it is not one.
+pub(super) fn parse(message: &[u8], tuples: &mut Tuples) -> Result<Message, StoreError> {
+    tuples.old.clear();
+    tuples.new.clear();
+    let mut reader = Reader { message, at: 0 };
+    let parsed = reader.message(tuples);
+    parsed.ok_or_else(|| {
+        let kind = message.first().copied().unwrap_or(b'?').escape_ascii();
+        let text = format!("follow the log: a message {kind} that makes no sense");
+        StoreError::new(ErrorKind::Other, text)
+    })
+}
+
+struct Reader<'m> {
+    message: &'m [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn message(&mut self, tuples: &mut Tuples) -> Option<Message> {
+        Some(match self.byte()? {
+            b'B' => {
+                let commit = u64::from_be_bytes(self.bytes()?);
+                let _time: [u8; 8] = self.bytes()?;
+                let transaction = self.number()?;
+                Message::Begin {
+                    commit,
+                    transaction,
+                }
+            }
+            b'C' => {
+                let _flags = self.byte()?;
+                let _start: [u8; 8] = self.bytes()?;
+                let end = u64::from_be_bytes(self.bytes()?);
+                let micros = i64::from_be_bytes(self.bytes()?);
+                let micros = micros.checked_add(EPOCH_MICROS)?;
+                Message::Commit { end, micros }
+            }
+            b'R' => Message::Relation(self.relation()?),
+            b'I' => self.row(RowChange::Insert, tuples)?,
+            b'U' => self.row(RowChange::Update, tuples)?,
+            b'D' => self.row(RowChange::Delete, tuples)?,
+            b'T' => {
+                let count = self.number()? as usize;
+                let _options = self.byte()?;
+                if count > self.message.len() / 4 {
+                    return None;
+                }
+                let relations = (0..count).map(|_| self.number());
+                Message::Truncate {
+                    relations: relations.collect::<Option<_>>()?,
+                }
+            }
+            // An origin, a type, a message of somebody.
+            b'O' | b'Y' | b'M' => Message::Other,
+            _ => return None,
+        })
+    }
+
+    fn relation(&mut self) -> Option<Relation> {
+        let id = self.number()?;
+        let (namespace, name) = (self.text()?, self.text()?);
+        let identity = self.byte()?;
+        let count = usize::from(u16::from_be_bytes(self.bytes()?));
+        let mut columns = Vec::new();
+        for _ in 0..count {
+            let _flags = self.byte()?;
+            let (name, kind) = (self.text()?, self.number()?);
+            columns.push((name, kind, i32::from_be_bytes(self.bytes()?)));
+        }
+        Some(Relation {
+            id,
+            namespace,
+            name,
+            identity,
+            columns,
+        })
+    }
+
+    fn row(&mut self, change: RowChange, tuples: &mut Tuples) -> Option<Message> {
+        let relation = self.number()?;
+        let mut kind = self.byte()?;
+        match (change, kind) {
+            (RowChange::Insert, b'N') | (RowChange::Update, b'N') => {}
+            (RowChange::Update | RowChange::Delete, b'O') => {
+                self.tuple(&mut tuples.old)?;
+            }
+            // Only the key of the old row: it is not told whole.
+            (RowChange::Update | RowChange::Delete, b'K') => {
+                self.tuple(&mut tuples.old)?;
+                tuples.old.clear();
+            }
+            _ => return None,
+        }
+        if change == RowChange::Update && kind != b'N' {
+            kind = self.byte()?;
+        }
+        if change != RowChange::Delete {
+            if kind != b'N' {
+                return None;
+            }
+            self.tuple(&mut tuples.new)?;
+        }
+        (self.at == self.message.len()).then_some(Message::Row { relation, change })
+    }
+
+    fn tuple(&mut self, fields: &mut Vec<Field>) -> Option<()> {
+        let count = usize::from(u16::from_be_bytes(self.bytes()?));
+        if count > COLUMNS_MAX {
+            return None;
+        }
+        for _ in 0..count {
+            let field = match self.byte()? {
+                b'n' => Field::Null,
+                b'u' => Field::Unchanged,
+                b't' => {
+                    let length = self.number()? as usize;
+                    let end = self.at.checked_add(length)?;
+                    self.message.get(self.at..end)?;
+                    let field = Field::Text(self.at..end);
+                    self.at = end;
+                    field
+                }
+                _ => return None,
+            };
+            fields.push(field);
+        }
+        Some(())
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let [byte] = self.bytes()?;
+        Some(byte)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        Some(u32::from_be_bytes(self.bytes()?))
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, _) = self.message.get(self.at..)?.split_first_chunk()?;
+        self.at += N;
+        Some(*bytes)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let rest = self.message.get(self.at..)?;
+        let length = memchr::memchr(0, rest)?;
+        self.at += length + 1;
+        String::from_utf8(rest[..length].to_vec()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(message: &[u8]) -> Option<(Message, Tuples)> {
+        let mut tuples = Tuples::default();
+        let parsed = parse(message, &mut tuples).ok()?;
+        Some((parsed, tuples))
+    }
+
+    const UPDATE: &[u8] = b"U\0\0\0\x07O\0\x02t\0\0\0\x011nN\0\x02t\0\0\0\x02ab u";
+
+    #[test]
+    fn a_row_is_found_where_it_is() {
+        let update = b"U\0\0\0\x07O\0\x02t\0\0\0\x011nN\0\x02t\0\0\0\x02abu";
+        let (message, tuples) = read(update).unwrap();
+        let change = RowChange::Update;
+        assert_eq!(
+            message,
+            Message::Row {
+                relation: 7,
+                change
+            }
+        );
+        assert_eq!(tuples.old, [Field::Text(13..14), Field::Null]);
+        assert_eq!(tuples.new, [Field::Text(23..25), Field::Unchanged]);
+        assert!(read(UPDATE).is_none(), "a byte too many");
+        let (_, tuples) = read(b"D\0\0\0\x07K\0\x01t\0\0\0\x011").unwrap();
+        assert!(tuples.old.is_empty(), "a key is not a row");
+    }
+
+    #[test]
+    fn times_are_since_1970() {
+        let mut commit = b"C\0".to_vec();
+        commit.extend([0; 7].iter().chain(&[5]).chain(&[0; 7]).chain(&[9]));
+        commit.extend(1_000_000_i64.to_be_bytes());
+        let expected = Message::Commit {
+            end: 9,
+            micros: 946_684_801_000_000,
+        };
+        assert_eq!(read(&commit).unwrap().0, expected);
+    }
+
+    #[test]
+    fn what_is_cut_short_is_refused() {
+        let relation = b"R\0\0\0\x01public\0t\0f\0\x01\x01id\0\0\0\0\x17\xff\xff\xff\xff";
+        let truncate = b"T\0\0\0\x01\0\0\0\0\x07";
+        let insert = b"I\0\0\0\x07N\0\x01t\0\0\0\x02ab";
+        for message in [relation.as_slice(), truncate, insert] {
+            assert!(read(message).is_some());
+            for end in 0..message.len() {
+                assert!(read(&message[..end]).is_none(), "{message:?} {end}");
+            }
+        }
+        assert!(read(b"T\xff\xff\xff\xff\0").is_none());
+    }
+}

@@ -1,0 +1,238 @@
+//! What is committed after a snapshot: all of it, once, in order.
+
+mod changes;
+mod ends;
+mod exact;
+mod faults;
+mod refusals;
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use reinstate_core::{
+    CaptureView, Change, ChangeFeed, ChangeSink, Commit, FeedProgress, FeedSource, OwnedRowBatch,
+    Position, RowRef, SnapshotId, SnapshotSource, StoreError, StoreSchema, TableIndex,
+};
+use reinstate_postgres::PostgresStore;
+use reinstate_testkit::cluster::{ClusterOptions, PostgresCluster};
+
+use crate::ground::Ground;
+
+pub const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([0x5a; 16]);
+
+/// Every table logs its old rows whole.
+pub const FULL: &str = "
+DO $$ DECLARE t regclass; BEGIN
+    FOR t IN SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+              WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'reinstate' AND n.nspname !~ '^pg_'
+                AND n.nspname <> 'information_schema' AND c.relpersistence = 'p' LOOP
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', t);
+    END LOOP;
+END $$;";
+
+/// All rows of a store, by table: key and columns, and how often.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content(BTreeMap<String, Rows>);
+
+type Rows = BTreeMap<(Vec<u8>, Vec<u8>), u32>;
+
+/// A row that is kept.
+fn kept(row: RowRef<'_>) -> (Vec<u8>, Vec<u8>) {
+    (row.key().to_vec(), row.columns().to_vec())
+}
+
+impl Content {
+    pub fn of(view: &dyn CaptureView) -> Self {
+        let mut content = Self::default();
+        for (index, table) in view.schema().iter() {
+            let rows = content.0.entry(table.name.to_string()).or_default();
+            let mut stream = view.table_rows(index).unwrap();
+            let mut batch = OwnedRowBatch::new();
+            while stream.next_batch(&mut batch).unwrap() {
+                for (_, row) in batch.iter() {
+                    *rows.entry(kept(row)).or_default() += 1;
+                }
+            }
+        }
+        content
+    }
+
+    pub fn live(store: &PostgresStore) -> Self {
+        Self::of(store.begin_capture().unwrap().as_ref())
+    }
+
+    fn add(&mut self, table: &str, row: RowRef<'_>, is_keyed: bool) {
+        let rows = self.0.get_mut(table).unwrap();
+        let count = rows.entry(kept(row)).or_default();
+        *count += 1;
+        assert!(*count == 1 || !is_keyed, "{table}: a row came twice");
+    }
+
+    fn remove(&mut self, table: &str, row: RowRef<'_>) {
+        let rows = self.0.get_mut(table).unwrap();
+        let Some(count) = rows.get_mut(&kept(row)) else {
+            panic!("{table}: a row went that was not there: {row:?}");
+        };
+        *count -= 1;
+        if *count == 0 {
+            rows.remove(&kept(row));
+        }
+    }
+
+    pub fn count(&self, table: &str) -> u32 {
+        self.0[table].values().sum()
+    }
+}
+
+/// Follows by the book: applies whole transactions, and insists that they fit.
+pub struct Follower {
+    pub schema: StoreSchema,
+    pub content: Content,
+    pub at: Position,
+    pub commits: Vec<Commit>,
+    /// What each commit changed: inserts, updates, deletes, truncates.
+    pub counts: Vec<[u64; 4]>,
+    open: Vec<Owned>,
+    tally: [u64; 4],
+    /// Changes are counted and not kept.
+    pub counts_only: bool,
+}
+
+enum Owned {
+    Row(TableIndex, Option<Row>, Option<Row>),
+    Truncate(TableIndex),
+}
+
+type Row = reinstate_core::RowBatch;
+
+fn own(row: RowRef<'_>) -> Row {
+    let mut batch = Row::new();
+    batch.push_row(row);
+    batch
+}
+
+impl Follower {
+    /// Begins a feed and reads what is there.
+    pub fn begin(store: &PostgresStore) -> Self {
+        Self::try_begin(store).unwrap()
+    }
+
+    pub fn try_begin(store: &PostgresStore) -> Result<Self, StoreError> {
+        let view = store.begin_feed(SNAPSHOT)?;
+        Ok(Self {
+            schema: view.schema().clone(),
+            content: Content::of(view.as_ref()),
+            at: view.position(),
+            commits: Vec::new(),
+            counts: Vec::new(),
+            open: Vec::new(),
+            tally: [0; 4],
+            counts_only: false,
+        })
+    }
+
+    pub fn resume<'s>(&self, store: &'s PostgresStore) -> Box<dyn ChangeFeed + 's> {
+        let feed = store.resume_feed(SNAPSHOT, self.at).unwrap();
+        assert_eq!(*feed.schema(), self.schema);
+        feed
+    }
+
+    /// Reads until nothing is left.
+    pub fn drain(&mut self, feed: &mut dyn ChangeFeed) -> Result<FeedProgress, StoreError> {
+        loop {
+            self.open.clear();
+            self.tally = [0; 4];
+            let progress = feed.read(100_000, self)?;
+            assert!(progress.through >= self.at, "{progress:?}");
+            if !progress.has_more {
+                self.at = progress.through;
+                return Ok(progress);
+            }
+            assert_eq!(progress.through, self.at);
+        }
+    }
+
+    /// Resumes, reads everything and acknowledges it.
+    pub fn follow(&mut self, store: &PostgresStore) -> Result<(), StoreError> {
+        let mut feed = self.resume(store);
+        let progress = self.drain(feed.as_mut())?;
+        feed.acknowledge(progress.through)
+    }
+
+    #[track_caller]
+    pub fn expect_live(&self, store: &PostgresStore) {
+        let live = Content::live(store);
+        for (table, rows) in &live.0 {
+            assert!(
+                self.content.0[table] == *rows,
+                "table {table} is not what is live"
+            );
+        }
+        assert_eq!(self.content, live);
+    }
+
+    fn apply(&mut self, change: Owned) {
+        let name = |table: TableIndex| self.schema.table(table).name.to_string();
+        match change {
+            Owned::Truncate(table) => self.content.0.get_mut(&name(table)).unwrap().clear(),
+            Owned::Row(table, before, after) => {
+                let (name, is_keyed) = (name(table), self.schema.table(table).has_key());
+                if let Some(before) = before {
+                    self.content.remove(&name, before.iter().next().unwrap());
+                }
+                if let Some(after) = after {
+                    let row = after.iter().next().unwrap();
+                    self.content.add(&name, row, is_keyed);
+                }
+            }
+        }
+    }
+}
+
+impl ChangeSink for Follower {
+    fn change(&mut self, change: Change<'_>) -> Result<(), StoreError> {
+        let (place, owned) = match change {
+            Change::Insert { table, row } => (0, Owned::Row(table, None, Some(own(row.row)))),
+            Change::Update {
+                table,
+                before,
+                after,
+            } => {
+                let rows = (Some(own(before.row)), Some(own(after.row)));
+                (1, Owned::Row(table, rows.0, rows.1))
+            }
+            Change::Delete { table, before } => (2, Owned::Row(table, Some(own(before.row)), None)),
+            Change::Truncate { table } => (3, Owned::Truncate(table)),
+        };
+        self.tally[place] += 1;
+        if !self.counts_only {
+            self.open.push(owned);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
+        assert!(commit.position > self.at, "{commit:?} after {:?}", self.at);
+        self.at = commit.position;
+        self.commits.push(commit);
+        self.counts.push(std::mem::take(&mut self.tally));
+        for change in std::mem::take(&mut self.open) {
+            self.apply(change);
+        }
+        Ok(())
+    }
+}
+
+/// A server for tests whose transactions are short: a feed cannot begin before every transaction
+/// of its server that writes is over, whatever the database.
+pub fn cluster() -> &'static PostgresCluster {
+    static CLUSTER: OnceLock<PostgresCluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| PostgresCluster::start(&ClusterOptions::fast()).unwrap())
+}
+
+/// A database with these tables, all of which log their old rows whole.
+pub fn ground(ddl: &str) -> Ground {
+    let ground = Ground::on(cluster(), ddl, |_| {});
+    ground.psql(FULL);
+    ground
+}
