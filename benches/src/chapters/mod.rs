@@ -1,6 +1,7 @@
 //! What is measured, one chapter a file.
 
 pub mod extract;
+pub mod log;
 pub mod memory;
 pub mod merge;
 pub mod postgres;
@@ -30,6 +31,7 @@ pub struct Row {
 pub fn all(full: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     rows.extend(extract::measure()?);
+    rows.extend(log::measure()?);
     rows.extend(merge::measure()?);
     rows.extend(restore::measure()?);
     rows.extend(memory::measure(full)?);

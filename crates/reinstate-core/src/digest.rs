@@ -89,7 +89,8 @@ impl ContentDigest {
     /// Adds one row.
     pub fn add(&mut self, row: RowRef<'_>) {
         self.sum = self.sum.wrapping_add(hash(row));
-        self.row_count += 1;
+        // Wrapping, as all of it: what is taken away may come before what it was added with.
+        self.row_count = self.row_count.wrapping_add(1);
     }
 
     /// Takes one row away that had been added before.

@@ -281,6 +281,13 @@ impl RowBatch {
         self.row_count += 1;
     }
 
+    /// Appends `row_count` rows of another batch, which are these of its bytes: both ends are where
+    /// [`row_at`](Self::row_at) says that a row starts.
+    pub fn push_encoded(&mut self, rows: &Self, bytes: std::ops::Range<usize>, row_count: usize) {
+        self.bytes.extend_from_slice(&rows.bytes[bytes]);
+        self.row_count += row_count;
+    }
+
     /// The rows, in the order they were pushed.
     pub fn iter(&self) -> impl Iterator<Item = RowRef<'_>> {
         let mut rest = self.bytes.as_slice();

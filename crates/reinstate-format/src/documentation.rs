@@ -119,6 +119,7 @@ fn texts() -> BTreeMap<&'static str, String> {
         ("REPOSITORY_MAGIC", magic(&repository::REPOSITORY)),
         ("SCHEMA_TAG", text(schema::SCHEMA_TAG)),
         ("LOG_RUN_MAGIC", magic(&log::LOG_RUN)),
+        ("LOG_BASE_MAGIC", magic(&log::LOG_BASE)),
         ("COMMITS_MAGIC", magic(&log::COMMITS)),
         ("LINK_TAG", text(log::LINK_TAG)),
         ("TREE_TAG", text(manifest::TREE_TAG)),
@@ -180,6 +181,6 @@ fn the_offsets_on_the_pages_follow_from_the_lengths() {
 fn every_magic_and_tag_is_unlike_all_others() {
     let values: Vec<_> = texts().into_values().collect();
     let distinct: std::collections::BTreeSet<_> = values.iter().collect();
-    assert_eq!(distinct.len(), 17);
-    assert_eq!(values.len(), 17);
+    assert_eq!(distinct.len(), 18);
+    assert_eq!(values.len(), 18);
 }

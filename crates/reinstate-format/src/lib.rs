@@ -30,10 +30,10 @@ pub use frame::{FRAME_DIGEST_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX}
 pub use job::{JobDescription, decode_job, encode_job};
 pub use journal::{JournalPayload, decode_journal_payload, encode_journal_payload};
 pub use log::{
-    CHANGE_PLACE_BYTES, ChangeKind, FamilyMove, LOG_COMMITS_MAX, LogRunDescription, LogRunExtent,
-    LoggedChange, LoggedCommit, Truncation, decode_commits, decode_log_run, encode_commits,
-    encode_log_run, link_name, log_run_identity, log_run_previous, open_log_run, push_change,
-    record_digest,
+    CHANGE_PLACE_BYTES, ChangeKind, FamilyMove, LOG_COMMITS_MAX, LogBase, LogRunDescription,
+    LogRunExtent, LoggedChange, LoggedCommit, Truncation, decode_commits, decode_log_base,
+    decode_log_run, encode_commits, encode_log_base, encode_log_run, link_name, log_run_identity,
+    log_run_previous, open_log_run, push_change, record_digest,
 };
 pub use manifest::{decode_snapshot, encode_snapshot, segments_digest};
 pub use plan::{

@@ -62,6 +62,12 @@ impl MemoryRepository {
         record.map(change).is_some()
     }
 
+    /// Takes a record away. `false` if there is none.
+    pub fn remove_record(&self, kind: &str, name: [u8; 16]) -> bool {
+        let mut shelves = self.lock();
+        shelves.records.remove(&(kind.to_owned(), name)).is_some()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shelves> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,6 +3,8 @@
 
 #![cfg(test)]
 
+#[path = "log/damage.rs"]
+mod damage;
 #[path = "log/exhaustive.rs"]
 mod exhaustive;
 #[path = "log/feed.rs"]

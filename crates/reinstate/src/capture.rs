@@ -105,13 +105,7 @@ pub(crate) fn capture_view(
     // The rows are all here: let go of the store's old versions before the slow part.
     drop(view);
     let dictionaries = train(context.resources, samples, options.dictionary_bytes_max);
-    let segments = Segments {
-        context,
-        repository,
-        options,
-        dictionaries,
-        open: None,
-    };
+    let segments = Segments::new(context, repository, options, dictionaries);
     write_segments(context, rows, segments, &mut description)?;
     let bytes = encode_snapshot(repository.id(), &description);
     repository
@@ -220,9 +214,10 @@ fn read_lane(
     Ok((sorter.finish()?, samples))
 }
 
-fn write_segments(
+/// Writes all rows, given by owner, table and key, into segments, and notes them in the description.
+pub(crate) fn write_segments(
     context: Context<'_>,
-    mut rows: SortedRows,
+    mut rows: impl Cursor,
     mut segments: Segments<'_>,
     description: &mut SnapshotDescription,
 ) -> Result<(), Error> {
@@ -307,7 +302,7 @@ impl Progress {
 }
 
 /// The segments of a snapshot, at most one of which is being written.
-struct Segments<'a> {
+pub(crate) struct Segments<'a> {
     context: Context<'a>,
     repository: &'a dyn Repository,
     options: &'a CaptureOptions,
@@ -316,6 +311,21 @@ struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
+    pub(crate) fn new(
+        context: Context<'a>,
+        repository: &'a dyn Repository,
+        options: &'a CaptureOptions,
+        dictionaries: Vec<Dictionary>,
+    ) -> Self {
+        Self {
+            context,
+            repository,
+            options,
+            dictionaries,
+            open: None,
+        }
+    }
+
     fn writer(
         &mut self,
         description: &SnapshotDescription,

@@ -10,15 +10,15 @@ use std::sync::Arc;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use reinstate_core::{
-    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, RowStream,
-    SnapshotDescription, SnapshotId, StoreError, TableIndex, Tenant, TenantId, Timestamp,
+    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, SnapshotDescription,
+    SnapshotId, TableIndex, Tenant, TenantId, Timestamp,
 };
 use reinstate_format::{BlockDescriptor, BlockOpener, RunEntry, RunKey, SegmentReader};
 
 use crate::catalogue::open_segment;
-use crate::layers::{ChangedRows, Delta, Layers, Place, last_place};
+use crate::layers::{ImageRows, ImageTable, Layers, last_place};
 use crate::log::Log;
-use crate::run_stream::{RunPart, RunStream};
+use crate::run_stream::RunPart;
 use crate::{Context, Error};
 
 /// Where in a store's history an image is.
@@ -48,47 +48,6 @@ pub struct TenantImage {
     layers: Layers,
     shared_layers: Layers,
     digest: Digest,
-}
-
-#[derive(Clone)]
-struct ImageTable {
-    row_count: u64,
-    content: ContentDigest,
-    parts: Vec<RunPart>,
-    /// What the parts contain.
-    stored_content: ContentDigest,
-    /// What became of their rows; none if nothing changed.
-    delta: Option<Arc<Delta>>,
-}
-
-impl Default for ImageTable {
-    fn default() -> Self {
-        Self {
-            row_count: 0,
-            content: ContentDigest::EMPTY,
-            parts: Vec::new(),
-            stored_content: ContentDigest::EMPTY,
-            delta: None,
-        }
-    }
-}
-
-/// Rows of one table of an image, in order.
-#[derive(Debug)]
-pub enum ImageRows {
-    /// As they are stored.
-    Stored(RunStream),
-    /// With what changed since.
-    Changed(Box<ChangedRows>),
-}
-
-impl RowStream for ImageRows {
-    fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
-        match self {
-            Self::Stored(rows) => rows.next_batch(batch),
-            Self::Changed(rows) => rows.next_batch(batch),
-        }
-    }
 }
 
 impl std::fmt::Debug for TenantImage {
@@ -383,16 +342,8 @@ impl TenantImage {
                 let message = format!("log of {}: a run of table {}", self.snapshot.id, table.0);
                 return Err(Error::new(ErrorKind::Corrupt, message));
             }
-            let delta = self.layers.resolve(context, table, parts)?;
-            if delta.row_count() == 0 {
-                continue;
-            }
             let rows = self.tables.entry(table).or_default();
-            rows.delta = Some(Arc::new(delta));
-            if let ImageRows::Changed(changed) = rows.rows(context) {
-                rows.content = changed.content()?;
-                rows.row_count = rows.content.row_count();
-            }
+            rows.resolve(context, &self.layers, table, parts)?;
         }
         self.tables.retain(|_, rows| rows.row_count > 0);
         Ok(())
@@ -447,79 +398,6 @@ impl TenantImage {
 
     fn runs(&self) -> impl Iterator<Item = &RunPart> {
         self.tables.values().flat_map(|table| &table.parts)
-    }
-}
-
-/// The rows of one owner in one table at a place of a log, in order.
-pub(crate) fn rows_at(
-    context: Context<'_>,
-    repository: &dyn Repository,
-    log: &Log,
-    owner: &Owner,
-    place: Place,
-    table: TableIndex,
-) -> Result<ImageRows, Error> {
-    let snapshot = log.snapshot();
-    let segments = snapshot.segments.iter();
-    let readers = segments
-        .filter(|segment| segment.first_owner <= *owner && *owner <= segment.last_owner)
-        .map(|segment| open_segment(repository, snapshot, segment))
-        .collect::<Result<Vec<_>, _>>()?;
-    let layers = Layers::open(context, repository, log, place, owner)?;
-    ImageTable::of(&readers, owner, table)?.changed(context, &layers, owner, table)
-}
-
-impl ImageTable {
-    /// What these segments have of one owner in one table.
-    fn of(readers: &[Arc<SegmentReader>], owner: &Owner, table: TableIndex) -> Result<Self, Error> {
-        let mut rows = Self::default();
-        for reader in readers {
-            let runs = reader
-                .runs_of(owner)
-                .map_err(Error::format(format!("find the rows of {owner}")))?;
-            for run in runs.into_iter().filter(|run| run.key.table == table) {
-                rows.stored_content.merge(run.content);
-                rows.parts.push(RunPart {
-                    reader: Arc::clone(reader),
-                    run: Arc::new(run),
-                });
-            }
-        }
-        Ok(rows)
-    }
-
-    /// The rows with what became of them.
-    fn changed(
-        mut self,
-        context: Context<'_>,
-        layers: &Layers,
-        owner: &Owner,
-        table: TableIndex,
-    ) -> Result<ImageRows, Error> {
-        if layers.truncated(table).is_some() {
-            self.clear();
-        }
-        if let Some(parts) = layers.parts(owner)?.remove(&table) {
-            self.delta = Some(Arc::new(layers.resolve(context, table, parts)?));
-        }
-        Ok(self.rows(context))
-    }
-
-    fn rows(&self, context: Context<'_>) -> ImageRows {
-        let stored = RunStream::new(context.resources, self.parts.clone());
-        match &self.delta {
-            None => ImageRows::Stored(stored),
-            Some(delta) => ImageRows::Changed(Box::new(ChangedRows::new(
-                stored,
-                self.stored_content,
-                Arc::clone(delta),
-            ))),
-        }
-    }
-
-    /// Forgets all rows.
-    fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 

@@ -37,14 +37,14 @@ pub use catalogue::{TenantSummary, find_snapshot, snapshot, snapshots, tenants};
 pub use context::{Context, MEMORY_BYTES_MIN, ResourceOptions, Resources};
 pub use drift::{DriftRules, TableDriftRules};
 pub use error::Error;
-pub use image::{ImageRows, RestorePoint, TenantImage, extract, extract_at};
+pub use image::{RestorePoint, TenantImage, extract, extract_at};
 pub use into::{ColumnRule, CopyReference, CopyRequest, CopyRules, Remap, TableCopyRules};
 pub use isolation::{IsolationReport, StoreDigests, store_digests};
 pub use job::{job_of, jobs, plan_of, plan_undo_of, receipt_of};
-pub use layers::ChangedRows;
+pub use layers::{ChangedRows, ImageRows};
 pub use log::{
-    FollowOptions, FollowStep, Follower, Log, LogRun, Moment, Surroundings, Unreachable, begin_log,
-    log_of, logs,
+    FollowOptions, FollowStep, Follower, Log, LogRun, Moment, Surroundings, TenantHistory,
+    TenantTransaction, Unreachable, begin_log, compact, history_of, log_of, logs,
 };
 pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
 pub use plan::{
@@ -53,7 +53,9 @@ pub use plan::{
 };
 pub use restore::{RestoreRequest, Restored, TenantOutcome, apply, apply_one, restore};
 pub use run_stream::RunStream;
-pub use verify::{Damage, Finding, Proof, SnapshotReport, Verdict, verify, verify_snapshot};
+pub use verify::{
+    Damage, Finding, Proof, SnapshotReport, Verdict, verify, verify_log, verify_snapshot,
+};
 
 /// What a plan, a job and a receipt say.
 pub use reinstate_format::{

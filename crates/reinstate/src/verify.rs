@@ -13,6 +13,7 @@ use reinstate_format::{BlockOpener, RunEntry, SegmentReader, TenantPlanDescripti
 
 use crate::catalogue::open_segment;
 use crate::contents::digest_rows;
+use crate::log::Log;
 use crate::merge::MergeReceipt;
 use crate::plan::RestorePlan;
 use crate::{Context, Error};
@@ -306,6 +307,48 @@ pub fn verify_snapshot(
     Ok(report)
 }
 
+/// Reads every byte of a log back and checks it, as [`verify_snapshot`] does.
+///
+/// # Errors
+/// `Cancelled`. Damage is a finding, not an error.
+pub fn verify_log(
+    context: Context<'_>,
+    repository: &dyn Repository,
+    log: &Log,
+) -> Result<SnapshotReport, Error> {
+    let mut report = SnapshotReport::default();
+    let whole = |message: String| Damage {
+        owner: None,
+        message,
+    };
+    for run in log.runs() {
+        let number = run.description.number;
+        let extent = &run.description.extent;
+        if let Err(error) = run.commits(repository) {
+            report.damage.push(whole(chain(&error)));
+        }
+        let reader = match run.open(repository) {
+            Ok(reader) => reader,
+            Err(error) => {
+                report.damage.push(whole(chain(&error)));
+                continue;
+            }
+        };
+        let before = (report.rows_checked, report.damage.len());
+        verify_runs(context, &reader, &mut report, &mut BTreeMap::new())?;
+        let found = report.rows_checked - before.0;
+        if found != extent.change_count && report.damage.len() == before.1 {
+            report.damage.push(whole(format!(
+                "log run {number}: {found} changes, its record says {}",
+                extent.change_count
+            )));
+        }
+    }
+    let damage = log.damage().map(|damage| whole(damage.to_owned()));
+    report.damage.extend(damage);
+    Ok(report)
+}
+
 /// Runs checked at once: enough for all threads, few enough to stay small.
 const RUNS_AT_ONCE: usize = 256;
 
@@ -385,7 +428,7 @@ fn verify_run(reader: &SegmentReader, run: &RunEntry) -> Result<(), String> {
     ))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

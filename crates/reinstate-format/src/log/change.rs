@@ -1,24 +1,24 @@
 //! One change of one row, in the clothes of a row, so that blocks hold changes as they hold rows.
 //!
 //! ```text
-//! place   := commit u64, ordinal u32, kind u8        big-endian, so that places compare by bytes
-//! keyed   := key | varint(14) place | columns
-//! keyless := columns | varint(14) place
+//! place   := commit u64, ordinal u32, kind u8, was u128     big-endian, so that places compare by bytes
+//! keyed   := key | varint(30) place | columns
+//! keyless := columns | varint(30) place
 //! ```
 //!
 //! In the order of a block the changes of one row lie together: by key, then by place; in a table
 //! without a key by all that the row contains, then by place.
 
-use reinstate_core::{RowBuilder, RowRef, read_varint};
+use reinstate_core::{ContentDigest, RowBuilder, RowRef, read_varint};
 
 use crate::FormatError;
 
 /// Bytes of a change's place.
-pub const CHANGE_PLACE_BYTES: usize = 8 + 4 + 1;
+pub const CHANGE_PLACE_BYTES: usize = 8 + 4 + 1 + 16;
 /// Bytes of a place as a column: its length, and itself.
 const PLACE_COLUMN_BYTES: usize = 1 + CHANGE_PLACE_BYTES;
 /// What a varint of the length plus one is.
-const PLACE_LENGTH_BYTE: u8 = 14;
+const PLACE_LENGTH_BYTE: u8 = 30;
 const _: () = assert!(PLACE_LENGTH_BYTE as usize == CHANGE_PLACE_BYTES + 1);
 
 /// What happened to a row. Persisted: never renumber.
@@ -47,6 +47,9 @@ pub struct LoggedChange<'a> {
     pub ordinal: u32,
     /// What happened.
     pub kind: ChangeKind,
+    /// What the row that was there contained: the sum of its [`ContentDigest`]. Zero for one that was
+    /// inserted. What an owner contains after a change follows from what it contained before.
+    pub was: u128,
 }
 
 /// Builds the row that stands for a change.
@@ -55,6 +58,7 @@ pub fn push_change(change: LoggedChange<'_>, row: &mut RowBuilder) {
     place[..8].copy_from_slice(&change.commit.to_be_bytes());
     place[8..12].copy_from_slice(&change.ordinal.to_be_bytes());
     place[12] = change.kind as u8;
+    place[13..].copy_from_slice(&change.was.to_be_bytes());
     row.start(change.key);
     if change.key.is_empty() {
         row.push_columns(change.columns);
@@ -87,10 +91,13 @@ impl<'a> LoggedChange<'a> {
         let [length, place @ ..] = place;
         let (commit, rest) = place.split_first_chunk::<8>().ok_or_else(malformed)?;
         let (ordinal, kind) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
+        let (kind, was) = kind.split_first().ok_or_else(malformed)?;
+        let was = <[u8; 16]>::try_from(was).map_err(|_| malformed())?;
+        let was = u128::from_be_bytes(was);
         let kind = match kind {
-            [1] => ChangeKind::Inserted,
-            [2] => ChangeKind::Updated,
-            [3] => ChangeKind::Removed,
+            1 if was == 0 => ChangeKind::Inserted,
+            2 => ChangeKind::Updated,
+            3 => ChangeKind::Removed,
             _ => return Err(malformed()),
         };
         let is_bare = columns.is_empty();
@@ -105,7 +112,20 @@ impl<'a> LoggedChange<'a> {
             commit: u64::from_be_bytes(*commit),
             ordinal: u32::from_be_bytes(*ordinal),
             kind,
+            was,
         })
+    }
+
+    /// What an owner's rows contain after this change, given what they contained before.
+    pub fn follow(&self, content: &mut ContentDigest, row: &mut RowBuilder) {
+        if self.kind != ChangeKind::Inserted {
+            content.subtract(ContentDigest::from_parts(self.was, 1));
+        }
+        if self.kind != ChangeKind::Removed {
+            row.start(self.key);
+            row.push_columns(self.columns);
+            content.add(row.row());
+        }
     }
 
     /// Whether the columns are exactly as many well-formed values as the table has columns.
@@ -150,7 +170,7 @@ mod tests {
         fn a_change_reads_back(
             key in proptest::collection::vec(any::<u8>(), 0..9),
             values: Vec<Option<Vec<u8>>>,
-            (commit, ordinal, kind) in (any::<u64>(), any::<u32>(), 0..3_usize),
+            (commit, ordinal, kind, was) in (any::<u64>(), any::<u32>(), 0..3_usize, any::<u128>()),
         ) {
             let mut plain = RowBuilder::new();
             plain.start(&key);
@@ -159,7 +179,8 @@ mod tests {
             prop_assume!(kind != ChangeKind::Updated || !key.is_empty());
             let is_bare = kind == ChangeKind::Removed && !key.is_empty();
             let columns = if is_bare { &[][..] } else { plain.row().columns() };
-            let change = LoggedChange { key: &key, columns, commit, ordinal, kind };
+            let was = if kind == ChangeKind::Inserted { 0 } else { was };
+            let change = LoggedChange { key: &key, columns, commit, ordinal, kind, was };
             let mut row = RowBuilder::new();
             push_change(change, &mut row);
             let width = if is_bare { 1 } else { 1 + values.len() };

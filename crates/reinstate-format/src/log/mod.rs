@@ -9,10 +9,12 @@
 //! A run holds whole transactions. Its changes lie in a segment as rows do in a snapshot: those of
 //! one owner and one table together, by key. The commits with their times stand behind it.
 
+mod base;
 mod change;
 mod commits;
 mod record;
 
+pub use base::{LogBase, decode_log_base, encode_log_base};
 pub use change::{CHANGE_PLACE_BYTES, ChangeKind, LoggedChange, push_change};
 pub use commits::{LOG_COMMITS_MAX, LoggedCommit, decode_commits, encode_commits};
 pub use record::{
@@ -20,6 +22,8 @@ pub use record::{
     link_name, log_run_identity, log_run_previous, open_log_run, record_digest,
 };
 
+#[cfg(test)]
+pub(crate) use base::LOG_BASE;
 #[cfg(test)]
 pub(crate) use commits::COMMITS;
 #[cfg(test)]

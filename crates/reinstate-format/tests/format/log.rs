@@ -51,6 +51,11 @@ fn change(id: i64, ordinal: u32, kind: ChangeKind, values: &[&str]) -> RowBatch 
             commit: 0x200,
             ordinal,
             kind,
+            was: if kind == ChangeKind::Inserted {
+                0
+            } else {
+                0x1234
+            },
         },
         &mut row,
     );

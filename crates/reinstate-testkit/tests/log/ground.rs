@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use reinstate::{
     CaptureOptions, Context, FollowOptions, Follower, Log, ResourceOptions, Resources,
-    RestorePoint, capture, extract_at, log_of,
+    RestorePoint, capture, compact, extract_at, log_of,
 };
 use reinstate_core::{
-    Cancellation, Commit, ErrorKind, Owner, Position, RepositoryId, RowBatch, RowStream, Silent,
-    SnapshotId, StoreSchema, TableIndex, Tenant, Timestamp,
+    Cancellation, Commit, Digest, ErrorKind, Owner, Position, Repository, RepositoryId, RowBatch,
+    RowStream, Silent, SnapshotId, StoreSchema, TableIndex, Tenant, Timestamp,
 };
 use reinstate_testkit::{
     ApplicationChange, ApplicationRow, MemoryOptions, MemoryRepository, MemoryStore,
@@ -132,12 +132,22 @@ impl Ground {
 
     /// The image of a tenant at a position, by table; none if it has no row then.
     pub fn image(&self, log: &Log, position: u64, tenant: &str) -> Option<Vec<Vec<u8>>> {
+        self.image_in(&self.repository, log, position, tenant)
+    }
+
+    fn image_in(
+        &self,
+        repository: &MemoryRepository,
+        log: &Log,
+        position: u64,
+        tenant: &str,
+    ) -> Option<Vec<Vec<u8>>> {
         let tenant: Tenant = format!("account:{tenant}").parse().unwrap();
         let point = RestorePoint {
             position: at(position),
             time: Timestamp::from_micros(0),
         };
-        let image = match extract_at(self.context(), &self.repository, log, point, &tenant) {
+        let image = match extract_at(self.context(), repository, log, point, &tenant) {
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
             image => image.unwrap(),
         };
@@ -155,6 +165,52 @@ impl Ground {
         };
         let tables = u32::try_from(self.schema.tables().len()).unwrap();
         Some((0..tables).map(rows).collect())
+    }
+
+    /// Compares what a snapshot made of the log so far, and the log behind it, say of every commit
+    /// from there on.
+    pub fn check_compacted(&self, after_runs: usize, tenants: &[&str]) {
+        let log = self.log();
+        let Some(run) = log.runs().get(after_runs) else {
+            return;
+        };
+        let until = run.description.through;
+        // As if it had been made then: by a copy of the repository that ends there.
+        let shorter = self.repository.clone();
+        for later in &log.runs()[after_runs + 1..] {
+            let name = record_name(&self.repository, later.description.previous);
+            assert!(shorter.remove_record("log", name));
+        }
+        let id = SnapshotId::from_bytes([8; 16]);
+        let options = CaptureOptions::new(id, Timestamp::from_micros(0));
+        let shorter_log = log_of(&shorter, SNAPSHOT).unwrap();
+        let made = compact(self.context(), &shorter, &shorter_log, &options).unwrap();
+        assert_eq!(made.unwrap().position, until);
+        let again = CaptureOptions::new(SnapshotId::from_bytes([9; 16]), Timestamp::from_micros(0));
+        compact(self.context(), &self.repository, &log, &again).unwrap();
+        // With the records behind it, it goes on.
+        for later in &log.runs()[after_runs + 1..] {
+            let name = record_name(&self.repository, later.description.previous);
+            let bytes = self.repository.read("log", name).unwrap();
+            shorter.publish("log", name, &bytes).unwrap();
+        }
+        let compacted = log_of(&shorter, id).unwrap();
+        assert_eq!(compacted.through(), log.through());
+        let last = log_of(&self.repository, SnapshotId::from_bytes([9; 16])).unwrap();
+        assert!(last.runs().is_empty());
+        let ends = [
+            (&shorter, &compacted, until),
+            (&self.repository, &last, log.through()),
+        ];
+        for (repository, compacted, from) in ends {
+            for position in from.commit..=log.through().commit {
+                for tenant in tenants {
+                    let expected = self.image(&log, position, tenant);
+                    let found = self.image_in(repository, compacted, position, tenant);
+                    assert_eq!(found, expected, "{tenant} at {position}");
+                }
+            }
+        }
     }
 
     /// Compares a tenant at every commit, just before and just after it, with the naive replay.
@@ -186,4 +242,18 @@ impl Ground {
         }
         compared
     }
+}
+
+/// The name of the record that follows the one with this digest.
+fn record_name(repository: &MemoryRepository, previous: Digest) -> [u8; 16] {
+    let names = repository.list("log").unwrap();
+    let found = names.into_iter().find(|name| {
+        let bytes = repository.read("log", *name).unwrap();
+        // A record says what it follows right behind its own place in the log.
+        bytes
+            .windows(32)
+            .any(|window| window == previous.as_bytes())
+            && !bytes.ends_with(previous.as_bytes())
+    });
+    found.unwrap()
 }

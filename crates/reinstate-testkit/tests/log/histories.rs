@@ -19,7 +19,7 @@ const TEXTS: [&str; 4] = ["-", "", "x", "a longer text"];
 type Draw = (u8, u8, u8, u8);
 
 fn draws() -> impl Strategy<Value = Vec<Vec<Draw>>> {
-    let draw = (0_u8..24, 0_u8..6, any::<u8>(), any::<u8>());
+    let draw = (0_u8..25, 0_u8..6, any::<u8>(), any::<u8>());
     let transaction = proptest::collection::vec(draw, 0..6);
     proptest::collection::vec(transaction, 1..14)
 }
@@ -150,6 +150,7 @@ impl Writer {
             20 => self.new_family(&id, tenant, text),
             21 => self.new_key(one),
             22 => self.truncate(one),
+            23 => self.move_all(tenant, TENANTS[usize::from(two) % TENANTS.len()]),
             _ => self.put(CURRENCIES, values(&[&id, text]), true),
         }
     }
@@ -179,6 +180,15 @@ impl Writer {
             let mut after = row.clone();
             after[0] = Some(free);
             self.push(Step::Update(COMMENTS, row, after));
+        }
+    }
+
+    /// As one statement does it.
+    fn move_all(&mut self, from: &str, to: &str) {
+        for row in self.model.named_by(PROJECTS, 1, from) {
+            let mut after = row.clone();
+            after[1] = Some(to.to_owned());
+            self.push(Step::Update(PROJECTS, row, after));
         }
     }
 
@@ -228,12 +238,14 @@ proptest! {
     fn an_image_at_any_commit_is_what_a_naive_replay_says(
         base in draws(),
         after in draws(),
+        compacted in 0_usize..4,
         followers in proptest::collection::vec((1_usize..4, prop_oneof![Just(1_u64), Just(200), Just(1 << 20)]), 0..6),
     ) {
         let (base, transactions) = history(&base, &after);
         let ground = Ground::new(&schema(), base, transactions);
         ground.follow(&followers);
         ground.check(&TENANTS);
+        ground.check_compacted(compacted, &TENANTS);
     }
 
     #[test]

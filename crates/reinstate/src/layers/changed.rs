@@ -18,8 +18,10 @@ pub struct ChangedRows {
     base_ended: bool,
     delta: DeltaCursor,
     has_fate: bool,
-    /// How many of the base's rows that are the current fate's are still to come or to be left out.
+    /// What the base contains, with what became of the rows so far.
     content: ContentDigest,
+    /// What that has to be in the end: what the changes say, row by row, of what was there.
+    expected: ContentDigest,
     started: bool,
     /// Copies of the current row without a key still to be handed out or passed over.
     copies: i64,
@@ -32,8 +34,12 @@ impl std::fmt::Debug for ChangedRows {
 }
 
 impl ChangedRows {
-    /// `content` is what the base contains.
-    pub(crate) fn new(base: RunStream, content: ContentDigest, delta: Arc<Delta>) -> Self {
+    /// What the base contains, and what it has to contain with what became of its rows.
+    pub(crate) fn new(
+        base: RunStream,
+        (content, expected): (ContentDigest, ContentDigest),
+        delta: Arc<Delta>,
+    ) -> Self {
         Self {
             base,
             batch: RowBatch::new(),
@@ -42,16 +48,10 @@ impl ChangedRows {
             delta: DeltaCursor::new(delta),
             has_fate: false,
             content,
+            expected,
             started: false,
             copies: 0,
         }
-    }
-
-    /// Reads to the end; returns what there is at the position.
-    pub(crate) fn content(mut self) -> Result<ContentDigest, Error> {
-        let mut batch = RowBatch::new();
-        while self.next(&mut batch)? {}
-        Ok(self.content)
     }
 
     /// The next rows in place of what is in `batch`; `false` at the end.
@@ -62,9 +62,13 @@ impl ChangedRows {
             self.next_fate()?;
         }
         while batch.as_bytes().len() < RowBatch::TARGET_BYTES {
+            self.pass_unchanged(batch);
             if !self.step(batch)? {
                 break;
             }
+        }
+        if batch.is_empty() && self.content != self.expected {
+            return Err(contradiction());
         }
         Ok(!batch.is_empty())
     }
@@ -76,6 +80,20 @@ impl ChangedRows {
             _ => 0,
         };
         Ok(())
+    }
+
+    /// Copies the rows of the base's current batch before the next fate, as they lie there.
+    fn pass_unchanged(&mut self, batch: &mut RowBatch) {
+        let start = self.next;
+        let mut count = 0;
+        while let Some((row, next)) = self.batch.row_at(self.next) {
+            if self.has_fate && self.order(row) != Ordering::Less {
+                break;
+            }
+            self.next = next;
+            count += 1;
+        }
+        batch.push_encoded(&self.batch, start..self.next, count);
     }
 
     /// Handles the row or the fate that comes first; `false` at the end.

@@ -7,27 +7,50 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use reinstate_core::{
-    ErrorKind, Owner, Repository, RowBatch, RowBuilder, RowRef, RowStream, TableIndex,
+    ContentDigest, ErrorKind, Owner, Position, Repository, RowBatch, RowBuilder, RowRef, RowStream,
+    TableIndex,
 };
 use reinstate_format::{ChangeKind, FamilyMove, LoggedChange, push_change};
 
-use super::{Layers, Place};
-use crate::image::rows_at;
+use super::{Layers, OwnerAt, Place, last_place};
 use crate::log::{Log, LogRun, Names, Way, going_by_others, names, names_of, way};
 use crate::run_stream::{RunPart, RunStream};
 use crate::{Context, Error};
 
-/// Adds the changes of `owner` that follow from one move.
+/// The changes of `owner` that follow from those of other rows, up to a position.
+pub(super) fn followed(
+    context: Context<'_>,
+    repository: &dyn Repository,
+    log: &Log,
+    position: Position,
+    owner: &Owner,
+) -> Result<BTreeMap<TableIndex, RowBatch>, Error> {
+    let place = last_place(position);
+    let layers = Layers::open(context, repository, log, place, owner)?;
+    Ok(layers.followed)
+}
+
+/// Whether nothing else happened between two moves, so that it makes no difference which was first.
+pub(super) fn go_together(left: &FamilyMove, right: &FamilyMove) -> bool {
+    // A row that moves is two changes: it is removed there and inserted here.
+    left.commit == right.commit
+        && left.ordinal.checked_add(2) == Some(right.ordinal)
+        && (left.table, &left.from, &left.to) == (right.table, &right.from, &right.to)
+}
+
+/// Adds the changes of `owner` that follow from moves that go together, of one run.
 pub(super) fn follow(
     context: Context<'_>,
     repository: &dyn Repository,
     log: &Log,
-    (run, moved): (&LogRun, &FamilyMove),
+    (run, moves): (&LogRun, &[&FamilyMove]),
     owner: &Owner,
     layers: &mut Layers,
 ) -> Result<(), Error> {
     let schema = &log.snapshot().schema;
-    // Just before the row was inserted here: what its family was by then, and not what became of it.
+    let moved = moves[0];
+    // Just before the first row was inserted here: what its family was by then, and not what became
+    // of it.
     let place: Place = match moved.ordinal.checked_sub(1) {
         Some(ordinal) => (moved.commit, ordinal),
         None => (moved.commit.saturating_sub(1), u32::MAX),
@@ -41,18 +64,19 @@ pub(super) fn follow(
         names: names(schema),
         members: BTreeSet::new(),
     };
-    let head = head(context, repository, run, moved)?;
-    for row in head.iter() {
+    let heads = heads(context, repository, run, moves)?;
+    for row in heads.iter() {
         let change = read(row)?;
         let mut row = RowBuilder::new();
         row.start(change.key);
         row.push_columns(change.columns);
         family.add(moved.table, row.row());
     }
+    let source = OwnerAt::open(context, repository, log, &moved.from, place)?;
     let mut change = RowBuilder::new();
     let mut followed: BTreeMap<TableIndex, RowBatch> = BTreeMap::new();
     for table in going_by_others(schema) {
-        let mut rows = rows_at(context, repository, log, &moved.from, place, table)?;
+        let mut rows = source.rows(context, table)?;
         let mut batch = RowBatch::new();
         while rows
             .next_batch(&mut batch)
@@ -74,6 +98,10 @@ pub(super) fn follow(
                     commit: moved.commit,
                     ordinal: moved.ordinal,
                     kind,
+                    was: match kind {
+                        ChangeKind::Inserted => 0,
+                        _ => content_of(row),
+                    },
                 };
                 push_change(logged, &mut change);
                 followed.entry(table).or_default().push_row(change.row());
@@ -102,17 +130,19 @@ impl Family {
     }
 }
 
-/// The change that inserted the row that moved.
-fn head(
+/// The changes that inserted the rows that moved.
+fn heads(
     context: Context<'_>,
     repository: &dyn Repository,
     run: &LogRun,
-    moved: &FamilyMove,
+    moves: &[&FamilyMove],
 ) -> Result<RowBatch, Error> {
+    let moved = moves[0];
+    let ordinals: BTreeSet<u32> = moves.iter().map(|moved| moved.ordinal).collect();
     let reader = run.open(repository)?;
     let found = reader
         .runs_of(&moved.to)
-        .map_err(Error::format("find a row that moved"))?;
+        .map_err(Error::format("find rows that moved"))?;
     let parts: Vec<RunPart> = found
         .into_iter()
         .filter(|run| run.key.table == moved.table)
@@ -123,21 +153,32 @@ fn head(
         .collect();
     let mut rows = RunStream::new(context.resources, parts);
     let mut batch = RowBatch::new();
+    let mut heads = RowBatch::new();
     while rows.next(&mut batch)? {
         for row in batch.iter() {
             let change = read(row)?;
-            if (change.commit, change.ordinal) == (moved.commit, moved.ordinal) {
-                let mut head = RowBatch::new();
-                head.push_row(row);
-                return Ok(head);
+            if change.commit == moved.commit && ordinals.contains(&change.ordinal) {
+                heads.push_row(row);
             }
         }
     }
+    if heads.len() == moves.len() {
+        return Ok(heads);
+    }
     let message = format!(
-        "log run {}: a row moved at commit {}, and the log does not have it",
-        run.description.number, moved.commit
+        "log run {}: {} rows moved at commit {}, and the log has {} of them",
+        run.description.number,
+        moves.len(),
+        moved.commit,
+        heads.len()
     );
     Err(Error::new(ErrorKind::Corrupt, message))
+}
+
+fn content_of(row: RowRef<'_>) -> u128 {
+    let mut content = ContentDigest::EMPTY;
+    content.add(row);
+    content.sum()
 }
 
 fn read(row: RowRef<'_>) -> Result<LoggedChange<'_>, Error> {

@@ -12,12 +12,14 @@
 mod changed;
 mod delta;
 mod family;
+mod owners;
 mod resolve;
+mod table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use reinstate_core::{Owner, Position, Repository, RowBatch, TableIndex};
+use reinstate_core::{Owner, Position, Repository, RowBatch, StoreSchema, TableIndex};
 use reinstate_format::SegmentReader;
 
 use crate::log::{Log, LogRun};
@@ -26,6 +28,9 @@ use crate::{Context, Error};
 
 pub use changed::ChangedRows;
 pub(crate) use delta::Delta;
+pub(crate) use owners::AllRows;
+pub use table::ImageRows;
+pub(crate) use table::{ImageTable, OwnerAt};
 
 /// Where a change is in a log: its commit, and which of the changes of that transaction it is.
 pub(crate) type Place = (u64, u32);
@@ -47,6 +52,14 @@ pub(crate) struct Layers {
     truncations: Vec<(TableIndex, Place)>,
     /// Changes that follow from those of other rows, by table.
     followed: BTreeMap<TableIndex, RowBatch>,
+    /// How many columns each table has.
+    widths: Vec<usize>,
+}
+
+/// How many columns each table has.
+fn widths(schema: &StoreSchema) -> Vec<usize> {
+    let tables = schema.tables().iter();
+    tables.map(|table| table.columns.len()).collect()
 }
 
 impl Layers {
@@ -62,6 +75,7 @@ impl Layers {
         let mut layers = Self {
             after: log.snapshot().position.commit,
             through,
+            widths: widths(&log.snapshot().schema),
             ..Self::default()
         };
         let mut moves = Vec::new();
@@ -89,8 +103,10 @@ impl Layers {
                 layers.runs.push((Arc::clone(run), run.open(repository)?));
             }
         }
-        for (run, moved) in moves {
-            family::follow(context, repository, log, (run, moved), owner, &mut layers)?;
+        for group in moves.chunk_by(|left, right| family::go_together(left.1, right.1)) {
+            let (run, _) = group[0];
+            let moves: Vec<_> = group.iter().map(|(_, moved)| *moved).collect();
+            family::follow(context, repository, log, (run, &moves), owner, &mut layers)?;
         }
         Ok(layers)
     }

@@ -1,6 +1,6 @@
 //! Resolve: from all changes of a row to what became of it.
 
-use reinstate_core::{ErrorKind, RowBatch, TableIndex};
+use reinstate_core::{ContentDigest, ErrorKind, RowBatch, RowBuilder, TableIndex};
 use reinstate_format::{ChangeKind, LoggedChange};
 
 use super::Layers;
@@ -10,7 +10,8 @@ use crate::sort::{Cursor, SortBudget, Sorted, SortedRows, Sorter};
 use crate::{Context, Error};
 
 impl Layers {
-    /// What became of the rows of one owner in one table, by these parts of its changes.
+    /// What became of the rows of one owner in one table, by these parts of its changes, and what the
+    /// rows contain then if they contained `content` before.
     ///
     /// *Cost*: reads the parts once and sorts them.
     ///
@@ -21,7 +22,8 @@ impl Layers {
         context: Context<'_>,
         table: TableIndex,
         parts: Vec<RunPart>,
-    ) -> Result<Delta, Error> {
+        mut content: ContentDigest,
+    ) -> Result<(Delta, ContentDigest), Error> {
         let resources = context.resources;
         let budget = SortBudget {
             memory_bytes_max: resources.memory_bytes_max() / 4,
@@ -29,6 +31,11 @@ impl Layers {
         };
         let mut sorter = Sorter::new(resources.pool(), budget);
         let truncated = self.truncated(table);
+        let width = *self.widths.get(table.get()).ok_or_else(|| {
+            let message = format!("changes of table {}, which there is none of", table.0);
+            Error::new(ErrorKind::Corrupt, message)
+        })?;
+        let mut after = RowBuilder::new();
         let mut rows = RunStream::new(resources, parts);
         let mut batch = RowBatch::new();
         while rows.next(&mut batch)? {
@@ -40,6 +47,10 @@ impl Layers {
                     && place <= self.through
                     && truncated.is_none_or(|truncated| place > truncated);
                 if counts {
+                    change
+                        .check(width)
+                        .map_err(Error::format("read a change"))?;
+                    change.follow(&mut content, &mut after);
                     sorter.push(&[], table, row)?;
                 }
             }
@@ -52,13 +63,14 @@ impl Layers {
         {
             let change = LoggedChange::read(row).map_err(Error::format("read a change"))?;
             if truncated.is_none_or(|truncated| (change.commit, change.ordinal) > truncated) {
+                change.follow(&mut content, &mut after);
                 sorter.push(&[], table, row)?;
             }
         }
         let memory = resources.memory_bytes_max() / 16;
         let changes = Sorted::merge(vec![sorter.finish()?], memory)?;
         let delta = DeltaWriter::new(memory, resources.spill_directory());
-        fates(changes, delta, table)
+        Ok((fates(changes, delta, table)?, content))
     }
 }
 

@@ -8,22 +8,32 @@ use reinstate_core::{
     TableIndex,
 };
 use reinstate_format::{
-    LogRunDescription, LoggedCommit, SegmentReader, decode_log_run, decode_snapshot, link_name,
-    open_log_run, record_digest,
+    LogBase, LogRunDescription, LoggedCommit, SegmentReader, decode_log_base, decode_log_run,
+    decode_snapshot, link_name, open_log_run, record_digest,
 };
 
 use crate::Error;
 use crate::capture::SNAPSHOT_RECORD;
+use crate::verify::chain;
 
 /// Name of the kind of record that a log run has.
 pub(crate) const LOG_RECORD: &str = "log";
+
+/// Name of the kind of record of a snapshot that was made from a log.
+pub(crate) const BASE_RECORD: &str = "base";
 
 /// A snapshot, and what was committed after it as far as that is known without a gap.
 #[derive(Clone, Debug)]
 pub struct Log {
     snapshot: Arc<SnapshotDescription>,
+    /// The snapshot that names the log: this one, or the one that this one was made from.
+    id: SnapshotId,
+    /// The place of the first of the runs in the log.
+    first_number: u64,
     runs: Vec<Arc<LogRun>>,
     tip: Digest,
+    /// Why the next record cannot be read, if there is one.
+    damage: Option<String>,
 }
 
 /// One run of a log.
@@ -44,12 +54,14 @@ pub struct Unreachable {
     pub place: Option<(SnapshotId, u64)>,
 }
 
-/// The log of one snapshot.
+/// The log of one snapshot. It ends before a record that is damaged: what lies before it is as good
+/// as ever.
 ///
 /// *Cost*: reads one small record a run.
 ///
 /// # Errors
-/// `NotFound` if there is no such snapshot; `Corrupt` if a record is not what was written.
+/// `NotFound` if there is no such snapshot; `Corrupt` if its manifest is not what was written; `Other`
+/// if a record cannot be read for a reason that may pass.
 pub fn log_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Log, Error> {
     let operation = || format!("read the log of snapshot {snapshot}");
     let bytes = repository
@@ -58,15 +70,31 @@ pub fn log_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Log, 
     let description =
         decode_snapshot(&bytes, repository.id(), snapshot).map_err(Error::format(operation()))?;
     let digest = record_digest(&bytes).map_err(Error::format(operation()))?;
+    let base = base_of(repository, snapshot)?;
     let mut log = Log {
         snapshot: Arc::new(description),
+        id: base.map_or(snapshot, |base| base.log),
+        first_number: base.map_or(0, |base| base.number + 1),
         runs: Vec::new(),
-        tip: digest,
+        tip: base.map_or(digest, |base| base.run),
+        damage: None,
     };
-    while let Some(run) = log.read_next(repository)? {
-        log.push(run);
-    }
+    log.extend(repository)?;
     Ok(log)
+}
+
+/// What a snapshot was made from, if from a log.
+fn base_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Option<LogBase>, Error> {
+    let operation = || format!("read what snapshot {snapshot} was made from");
+    match repository.read(BASE_RECORD, *snapshot.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        read => {
+            let bytes = read.map_err(Error::repository(operation()))?;
+            decode_log_base(&bytes, repository.id(), snapshot)
+                .map(Some)
+                .map_err(Error::format(operation()))
+        }
+    }
 }
 
 /// The logs of all snapshots of the repository, by store and position, and the runs that none of them
@@ -91,13 +119,14 @@ pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>),
     let mut unreachable = Vec::with_capacity(names.len());
     for name in names {
         // Sealed since the logs were read?
-        let mut late = logs
-            .iter_mut()
-            .filter(|log| link_name(repository.id(), &log.tip) == name);
-        if let Some(log) = late.next()
-            && let Some(run) = log.read_next(repository)?
-        {
-            log.push(run);
+        let mut is_late = false;
+        for log in &mut logs {
+            if link_name(repository.id(), &log.tip) == name && log.damage.is_none() {
+                log.extend(repository)?;
+                is_late = true;
+            }
+        }
+        if is_late {
             continue;
         }
         unreachable.push(Unreachable {
@@ -137,9 +166,41 @@ impl Log {
             .map_or(self.snapshot.position, |run| run.description.through)
     }
 
+    /// The snapshot by which the log, and the feed that it comes from, is named.
+    #[must_use]
+    pub const fn id(&self) -> SnapshotId {
+        self.id
+    }
+
+    /// The place in the log of what follows the last run.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.first_number + self.runs.len() as u64
+    }
+
     /// The digest of the last record: what the next run has to follow.
     pub(crate) const fn tip(&self) -> &Digest {
         &self.tip
+    }
+
+    /// Why the log ends where it does, if the record behind it is damaged.
+    #[must_use]
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
+
+    /// Goes on behind the last run.
+    fn extend(&mut self, repository: &dyn Repository) -> Result<(), Error> {
+        loop {
+            match self.read_next(repository) {
+                Ok(Some(run)) => self.push(run),
+                Ok(None) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    self.damage = Some(chain(&error));
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     pub(crate) fn push(&mut self, run: LogRun) {
@@ -150,15 +211,15 @@ impl Log {
     /// The run that follows the last one, if it was sealed by now.
     pub(crate) fn read_next(&self, repository: &dyn Repository) -> Result<Option<LogRun>, Error> {
         let name = link_name(repository.id(), &self.tip);
-        let number = self.runs.len() as u64;
-        let operation = || format!("read run {number} of the log of {}", self.snapshot.id);
+        let number = self.next_number();
+        let operation = || format!("read run {number} of the log of {}", self.id);
         let bytes = match repository.read(LOG_RECORD, name) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             read => read.map_err(Error::repository(operation()))?,
         };
         let (description, digest) = decode_log_run(&bytes, repository.id(), &self.tip)
             .map_err(Error::format(operation()))?;
-        let is_next = description.log == self.snapshot.id
+        let is_next = description.log == self.id
             && description.number == number
             && description.after == self.through();
         if !is_next {

@@ -5,15 +5,15 @@
 //! published comes again, what was published and not acknowledged is passed over.
 
 use reinstate_core::{
-    Change, ChangeFeed, ChangeSink, Commit, ErrorKind, FeedProgress, FeedRow, FeedSource, Owner,
-    Position, Repository, RowRef, SnapshotDescription, SnapshotId, StoreError, TableIndex,
-    Timestamp,
+    Change, ChangeFeed, ChangeSink, Commit, ContentDigest, ErrorKind, FeedProgress, FeedRow,
+    FeedSource, Owner, Position, Repository, RowRef, SnapshotDescription, SnapshotId, StoreError,
+    TableIndex, Timestamp,
 };
 use reinstate_format::{ChangeKind, FamilyMove, LoggedChange, LoggedCommit};
 
 use super::chain::{Log, LogRun, log_of};
 use super::owners::{Found, Owners};
-use super::seal::{Gathering, Seal, check_schema};
+use super::seal::{Gathering, Seal, check};
 use super::waiting::Waiting;
 use crate::capture::{CaptureOptions, capture_view};
 use crate::{Context, Error};
@@ -103,7 +103,7 @@ impl<'a> Follower<'a> {
     ) -> Result<Self, Error> {
         let log = log_of(repository, snapshot)?;
         let feed = source
-            .resume_feed(snapshot, log.through())
+            .resume_feed(log.id(), log.through())
             .map_err(Error::store(format!(
                 "follow the log of snapshot {}",
                 snapshot.short()
@@ -115,7 +115,8 @@ impl<'a> Follower<'a> {
     /// log's last run.
     ///
     /// # Errors
-    /// `Stale` if the feed's tables are not those of the snapshot.
+    /// `Stale` if the feed's tables are not those of the snapshot; `NotRecoverable` if the log's last
+    /// record is damaged.
     pub fn with_feed(
         context: Context<'a>,
         feed: Box<dyn ChangeFeed + 'a>,
@@ -123,7 +124,7 @@ impl<'a> Follower<'a> {
         log: Log,
         options: FollowOptions,
     ) -> Result<Self, Error> {
-        check_schema(&log, feed.schema())?;
+        check(&log, feed.schema())?;
         let owners = super::known::owners(context, repository, &log)?;
         Ok(Self {
             context,
@@ -318,7 +319,7 @@ impl<'r> Receiver<'r> {
 
     fn insert(&mut self, table: TableIndex, row: RowRef<'_>, owner: &[u8]) -> Result<(), Error> {
         let was = self.owners.insert(table, row)?;
-        self.push(table, owner, row, ChangeKind::Inserted)?;
+        self.push(table, owner, row, ChangeKind::Inserted, None)?;
         match was {
             Some(was) => self.move_family(table, &was, owner),
             None => Ok(()),
@@ -336,10 +337,16 @@ impl<'r> Receiver<'r> {
         self.owners.update(table, before.row, after)?;
         let same_place = was == owner && !after.key().is_empty() && before.row.key() == after.key();
         if same_place {
-            return self.push(table, owner, after, ChangeKind::Updated);
+            return self.push(table, owner, after, ChangeKind::Updated, Some(before.row));
         }
-        self.push(table, &was, before.row, ChangeKind::Removed)?;
-        self.push(table, owner, after, ChangeKind::Inserted)?;
+        self.push(
+            table,
+            &was,
+            before.row,
+            ChangeKind::Removed,
+            Some(before.row),
+        )?;
+        self.push(table, owner, after, ChangeKind::Inserted, None)?;
         self.move_family(table, &was, owner)
     }
 
@@ -366,8 +373,14 @@ impl<'r> Receiver<'r> {
 
     fn delete(&mut self, table: TableIndex, before: FeedRow<'_>) -> Result<(), Error> {
         let owner = self.owners.before(table, before)?;
-        self.owners.remove(table, before.row);
-        self.push(table, &owner, before.row, ChangeKind::Removed)
+        self.owners.remove(table, before.row)?;
+        self.push(
+            table,
+            &owner,
+            before.row,
+            ChangeKind::Removed,
+            Some(before.row),
+        )
     }
 
     fn truncate(&mut self, table: TableIndex) -> Result<(), Error> {
@@ -383,7 +396,10 @@ impl<'r> Receiver<'r> {
         owner: &[u8],
         row: RowRef<'_>,
         kind: ChangeKind,
+        was: Option<RowRef<'_>>,
     ) -> Result<(), Error> {
+        let mut content = ContentDigest::EMPTY;
+        was.into_iter().for_each(|row| content.add(row));
         let is_bare = kind == ChangeKind::Removed && !row.key().is_empty();
         let change = LoggedChange {
             key: row.key(),
@@ -392,6 +408,7 @@ impl<'r> Receiver<'r> {
             commit: 0,
             ordinal: self.next_ordinal()?,
             kind,
+            was: content.sum(),
         };
         self.gathering().push(owner, table, change)
     }

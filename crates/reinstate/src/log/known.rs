@@ -88,7 +88,7 @@ fn add_run(
             } else {
                 row_of_key(schema, table, change.key, &mut removed);
             }
-            owners.remove(table, removed.row());
+            owners.remove(table, removed.row())?;
         }
         Ok(())
     })?;

@@ -6,7 +6,9 @@
 //! ```
 
 mod chain;
+mod compact;
 mod follow;
+mod history;
 mod known;
 mod owners;
 mod position;
@@ -18,5 +20,7 @@ pub(crate) use owners::{Names, names};
 pub(crate) use ways::{Way, going_by_others, names_of, way};
 
 pub use chain::{Log, LogRun, Unreachable, log_of, logs};
+pub use compact::compact;
 pub use follow::{FollowOptions, FollowStep, Follower, begin_log};
+pub use history::{TenantHistory, TenantTransaction, history_of};
 pub use position::{Moment, Surroundings};

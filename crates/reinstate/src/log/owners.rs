@@ -19,7 +19,10 @@ use reinstate_core::{ColumnIndex, ErrorKind, FeedRow, RowRef, StoreSchema, Table
 use super::ways::{Way, names_of, prefix, way};
 use crate::{Context, Error};
 
-const OWNERS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("owners");
+type Entries = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+const OWNERS: Entries = TableDefinition::new("owners");
+const REMOVED: Entries = TableDefinition::new("removed");
 
 /// First byte of an entry that holds an owner.
 const IS_OWNER: u8 = 0;
@@ -32,9 +35,9 @@ pub(crate) struct Owners {
     /// By which columns rows of a table are named by those that go by them.
     names: Names,
     index: Option<Index>,
-    /// Rows that this transaction took away. Those that belonged to them may still have to go, and
-    /// need them for their owner.
-    removed: BTreeSet<Vec<u8>>,
+    /// How many rows this transaction took away. They stay in the index until it ends: those that
+    /// belonged to them may still have to go, and need them for their owner.
+    removed_count: u64,
 }
 
 /// By which columns rows of tables are named by those that go by them.
@@ -73,7 +76,7 @@ impl Owners {
             schema: schema.clone(),
             names,
             index,
-            removed: BTreeSet::new(),
+            removed_count: 0,
         })
     }
 
@@ -109,7 +112,7 @@ impl Owners {
     ) -> Result<Option<Vec<u8>>, Error> {
         let mut was = None;
         for name in self.names_of(table, row) {
-            self.removed.remove(&name);
+            self.keep(&name)?;
             if let Found::Owner(owner) = self.follow(name.clone(), true)? {
                 was.get_or_insert(owner);
             }
@@ -123,7 +126,7 @@ impl Owners {
         let mut is_new = false;
         for name in self.names_of(table, row) {
             if self.follow(name.clone(), false)? == Found::Nowhere {
-                self.removed.remove(&name);
+                self.keep(&name)?;
                 self.set(table, row, &name)?;
                 is_new = true;
             }
@@ -140,19 +143,20 @@ impl Owners {
     ) -> Result<(), Error> {
         let kept = self.names_of(table, after);
         let gone = self.names_of(table, before).into_iter();
-        self.removed
-            .extend(gone.filter(|name| !kept.contains(name)));
+        for name in gone.filter(|name| !kept.contains(name)) {
+            self.take_away(&name)?;
+        }
         for name in kept {
-            self.removed.remove(&name);
+            self.keep(&name)?;
             self.set(table, after, &name)?;
         }
         Ok(())
     }
 
     /// Notes that a row is there no more.
-    pub(crate) fn remove(&mut self, table: TableIndex, row: RowRef<'_>) {
+    pub(crate) fn remove(&mut self, table: TableIndex, row: RowRef<'_>) -> Result<(), Error> {
         let names = self.names_of(table, row);
-        self.removed.extend(names);
+        names.iter().try_for_each(|name| self.take_away(name))
     }
 
     /// Notes that a table lost all its rows.
@@ -162,19 +166,34 @@ impl Owners {
             return Ok(());
         }
         if let Some(index) = self.index.as_mut() {
-            index.clear(&prefix)?;
+            index.clear(OWNERS, &prefix)?;
+            index.clear(REMOVED, &prefix)?;
         }
-        self.removed.retain(|name| !name.starts_with(&prefix));
         Ok(())
     }
 
     /// Ends a transaction.
     pub(crate) fn end_transaction(&mut self) -> Result<(), Error> {
-        let removed = std::mem::take(&mut self.removed);
-        let Some(index) = self.index.as_mut() else {
-            return Ok(());
-        };
-        removed.iter().try_for_each(|name| index.remove(name))
+        match self.index.as_mut() {
+            Some(index) if self.removed_count > 0 => {
+                self.removed_count = 0;
+                index.remove_removed()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take_away(&mut self, name: &[u8]) -> Result<(), Error> {
+        let index = self.index.as_mut().expect("BUG: names without an index");
+        self.removed_count += 1;
+        index.set(REMOVED, name, &[])
+    }
+
+    fn keep(&mut self, name: &[u8]) -> Result<(), Error> {
+        match self.index.as_mut() {
+            Some(index) if self.removed_count > 0 => index.remove(REMOVED, name),
+            _ => Ok(()),
+        }
     }
 
     /// Lets go of memory, between transactions.
@@ -201,10 +220,10 @@ impl Owners {
     fn follow(&mut self, mut name: Vec<u8>, before: bool) -> Result<Found, Error> {
         let index = self.index.as_mut().expect("BUG: a way without an index");
         loop {
-            if !before && self.removed.contains(&name) {
+            if !before && self.removed_count > 0 && index.get(REMOVED, &name)?.is_some() {
                 return Ok(Found::Nowhere);
             }
-            let Some(mut entry) = index.get(&name)? else {
+            let Some(mut entry) = index.get(OWNERS, &name)? else {
                 return Ok(Found::Nowhere);
             };
             let kind = entry.remove(0);
@@ -224,7 +243,7 @@ impl Owners {
         let mut entry = vec![kind];
         entry.extend_from_slice(&rest);
         let index = self.index.as_mut().expect("BUG: names without an index");
-        index.set(name, &entry)
+        index.set(OWNERS, name, &entry)
     }
 
     /// The names under which a row is found by those that go by it.
@@ -261,30 +280,41 @@ impl Index {
         Ok(self.transaction.as_ref().expect("BUG: begun just now"))
     }
 
-    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let table = self.transaction()?.open_table(OWNERS).map_err(failed)?;
-        let owner = table.get(key).map_err(failed)?;
-        Ok(owner.map(|owner| owner.value().to_vec()))
+    fn get(&mut self, table: Entries, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let table = self.transaction()?.open_table(table).map_err(failed)?;
+        let entry = table.get(key).map_err(failed)?;
+        Ok(entry.map(|entry| entry.value().to_vec()))
     }
 
-    fn set(&mut self, key: &[u8], owner: &[u8]) -> Result<(), Error> {
-        let mut table = self.transaction()?.open_table(OWNERS).map_err(failed)?;
-        table.insert(key, owner).map_err(failed)?;
+    fn set(&mut self, table: Entries, key: &[u8], entry: &[u8]) -> Result<(), Error> {
+        let mut table = self.transaction()?.open_table(table).map_err(failed)?;
+        table.insert(key, entry).map_err(failed)?;
         Ok(())
     }
 
-    fn remove(&mut self, key: &[u8]) -> Result<(), Error> {
-        let mut table = self.transaction()?.open_table(OWNERS).map_err(failed)?;
+    fn remove(&mut self, table: Entries, key: &[u8]) -> Result<(), Error> {
+        let mut table = self.transaction()?.open_table(table).map_err(failed)?;
         table.remove(key).map_err(failed)?;
         Ok(())
     }
 
-    /// Removes all keys that begin like this.
-    fn clear(&mut self, prefix: &[u8; 4]) -> Result<(), Error> {
-        let mut table = self.transaction()?.open_table(OWNERS).map_err(failed)?;
-        let of_prefix = |key: &[u8], _: &[u8]| !key.starts_with(prefix);
+    /// Removes the owners of all rows that were taken away.
+    fn remove_removed(&mut self) -> Result<(), Error> {
+        let transaction = self.transaction()?;
+        let mut owners = transaction.open_table(OWNERS).map_err(failed)?;
+        let mut removed = transaction.open_table(REMOVED).map_err(failed)?;
+        while let Some((name, _)) = removed.pop_first().map_err(failed)? {
+            owners.remove(name.value()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Removes all entries whose keys begin like this.
+    fn clear(&mut self, table: Entries, prefix: &[u8; 4]) -> Result<(), Error> {
+        let mut table = self.transaction()?.open_table(table).map_err(failed)?;
+        let of_others = |key: &[u8], _: &[u8]| !key.starts_with(prefix);
         let start: &[u8] = prefix;
-        table.retain_in(start.., of_prefix).map_err(failed)
+        table.retain_in(start.., of_others).map_err(failed)
     }
 
     /// Writes out what changed, so that it need not be held.

@@ -128,8 +128,8 @@ impl Seal<'_> {
         let (object, end) = segment.seal()?;
         let snapshot: &SnapshotDescription = log.snapshot();
         let description = LogRunDescription {
-            log: snapshot.id,
-            number: log.runs().len() as u64,
+            log: log.id(),
+            number: log.next_number(),
             previous: *log.tip(),
             after: log.through(),
             through,
@@ -163,7 +163,7 @@ impl Seal<'_> {
                         "publish run {} of the log of snapshot {}: somebody else follows the same \
                          log",
                         description.number,
-                        snapshot.id.short()
+                        log.id().short()
                     );
                     Error::new(ErrorKind::Locked, message).caused_by(error)
                 }
@@ -244,8 +244,12 @@ fn position_of(number: u64, commits: &[LoggedCommit]) -> Option<u64> {
     Some(logged.commit.position.commit)
 }
 
-/// Refuses a feed whose tables are not those of the log.
-pub(crate) fn check_schema(log: &Log, schema: &StoreSchema) -> Result<(), Error> {
+/// Refuses a log that cannot be gone on with, and a feed whose tables are not those of the log.
+pub(crate) fn check(log: &Log, schema: &StoreSchema) -> Result<(), Error> {
+    if let Some(damage) = log.damage() {
+        let message = format!("go on with a log whose last record is damaged: {damage}");
+        return Err(Error::new(ErrorKind::NotRecoverable, message));
+    }
     if log.snapshot().schema == *schema {
         return Ok(());
     }

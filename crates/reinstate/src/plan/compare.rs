@@ -16,8 +16,9 @@ use super::holds::{self, Holds};
 use super::left_behind::{LeftBehind, Returning};
 use super::notes::Strays;
 use crate::drift::{MappedRows, RowChecks, SchemaMapping, TableMapping};
-use crate::image::{ImageRows, TenantImage};
+use crate::image::TenantImage;
 use crate::into::Rekeying;
+use crate::layers::ImageRows;
 use crate::segment_writer::{OpenRun, SegmentWriter};
 use crate::{Context, Error};
 

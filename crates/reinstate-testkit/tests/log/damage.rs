@@ -1,0 +1,183 @@
+//! A log of which something is missing, altered, or from elsewhere: never bridged, always named, and
+//! what lies before it as good as ever.
+
+use reinstate::{Follower, RestorePoint, extract_at, logs, verify_log};
+use reinstate_core::{ErrorKind, Position, Repository, Timestamp};
+use reinstate_testkit::MemoryRepository;
+
+use crate::ground::Ground;
+use crate::model::{ACTIVITY, Model, PROJECTS, Step, schema, values};
+
+const RUNS: usize = 4;
+
+/// A log of four runs of one transaction each.
+fn ground() -> Ground {
+    let schema = schema();
+    let mut base = Model::new(&schema);
+    base.apply(&Step::Insert(PROJECTS, values(&["1", "a", "x"])));
+    let step = |number: usize| {
+        let text = number.to_string();
+        vec![
+            Step::Insert(ACTIVITY, values(&["a", &text])),
+            Step::Insert(PROJECTS, values(&[&format!("1{number}"), "b", &text])),
+        ]
+    };
+    let ground = Ground::new(&schema, base, (0..RUNS).map(step).collect());
+    ground.follow(&[(1, 1); RUNS]);
+    assert_eq!(ground.log().runs().len(), RUNS);
+    ground
+}
+
+/// The name of the record of a run.
+fn name(ground: &Ground, run: usize) -> [u8; 16] {
+    let names: Vec<_> = ground.repository.list("log").unwrap();
+    let log = ground.log();
+    let wanted = log.runs()[run].digest;
+    let found = names.into_iter().find(|name| {
+        let bytes = ground.repository.read("log", *name).unwrap();
+        bytes.ends_with(wanted.as_bytes())
+    });
+    found.unwrap()
+}
+
+fn kind_at(ground: &Ground, transaction: u64, tenant: &str) -> Option<ErrorKind> {
+    let point = RestorePoint {
+        position: Position {
+            commit: ground.base.commit + 10 * transaction,
+            ordinal: 0,
+        },
+        time: Timestamp::from_micros(0),
+    };
+    let tenant = format!("account:{tenant}").parse().unwrap();
+    let log = ground.log();
+    extract_at(ground.context(), &ground.repository, &log, point, &tenant)
+        .err()
+        .map(|error| error.kind())
+}
+
+#[test]
+fn a_record_that_is_missing_ends_the_log_and_those_behind_it_are_named() {
+    let ground = ground();
+    let removed = name(&ground, 1);
+    assert!(ground.repository.remove_record("log", removed));
+    let (all, unreachable) = logs(&ground.repository).unwrap();
+    assert_eq!(all[0].runs().len(), 1);
+    assert_eq!(unreachable.len(), RUNS - 2);
+    let mut places: Vec<_> = unreachable.iter().map(|lost| lost.place.unwrap()).collect();
+    places.sort_unstable();
+    assert_eq!(
+        places,
+        [(all[0].snapshot().id, 2), (all[0].snapshot().id, 3)]
+    );
+    assert_eq!(kind_at(&ground, 1, "a"), None);
+    for transaction in 2..=RUNS as u64 {
+        let kind = kind_at(&ground, transaction, "a");
+        assert_eq!(kind, Some(ErrorKind::NotRecoverable));
+    }
+}
+
+#[test]
+fn a_record_with_any_byte_altered_ends_the_log_and_says_so() {
+    let ground = ground();
+    let altered = name(&ground, 2);
+    let length = ground.repository.read("log", altered).unwrap().len();
+    for at in (0..length).step_by(7).chain([length - 1]) {
+        let flip = |bytes: &mut Vec<u8>| bytes[at] ^= 1;
+        assert!(ground.repository.tamper_record("log", altered, flip));
+        let log = ground.log();
+        assert_eq!(log.runs().len(), 2, "byte {at}");
+        assert!(log.damage().is_some(), "byte {at}");
+        assert_eq!(kind_at(&ground, 3, "a"), Some(ErrorKind::NotRecoverable));
+        assert_eq!(kind_at(&ground, 2, "a"), None);
+        assert!(ground.repository.tamper_record("log", altered, flip));
+    }
+    assert!(ground.log().damage().is_none());
+}
+
+#[test]
+fn a_record_in_the_place_of_another_ends_the_log() {
+    let ground = ground();
+    let (first, second) = (name(&ground, 1), name(&ground, 2));
+    let other = ground.repository.read("log", second).unwrap();
+    let swap = |bytes: &mut Vec<u8>| *bytes = other;
+    assert!(ground.repository.tamper_record("log", first, swap));
+    let log = ground.log();
+    assert_eq!(log.runs().len(), 1);
+    assert!(log.damage().is_some());
+}
+
+#[test]
+fn a_log_of_another_store_does_not_go_on_from_this_snapshot() {
+    let (ground, mut other) = (ground(), ground());
+    // The same snapshot id in a repository of the same id, of another history.
+    other.repository = MemoryRepository::default();
+    let stolen = ground.repository.clone();
+    let elsewhere = name(&ground, 0);
+    let record = stolen.read("log", elsewhere).unwrap();
+    other.repository.publish("log", elsewhere, &record).unwrap();
+    let (all, unreachable) = logs(&other.repository).unwrap();
+    assert!(all.is_empty());
+    assert_eq!(unreachable.len(), 1);
+}
+
+#[test]
+fn an_object_that_is_missing_or_damaged_stops_what_needs_it_and_nothing_else() {
+    let ground = ground();
+    let log = ground.log();
+    let object = log.runs()[2].description.extent.object;
+    let intact = verify_log(ground.context(), &ground.repository, &log).unwrap();
+    assert!(intact.damage.is_empty());
+    assert_eq!(intact.rows_checked, 2 * RUNS as u64);
+    let length = usize::try_from(log.runs()[2].description.extent.segment_bytes).unwrap();
+    for at in (0..length).step_by(5) {
+        let flip = |bytes: &mut Vec<u8>| bytes[at] ^= 0x10;
+        assert!(ground.repository.tamper_object(object, flip));
+        for tenant in ["a", "b"] {
+            assert_eq!(kind_at(&ground, 2, tenant), None, "byte {at}");
+        }
+        // What the damage hits is found; a tenant whose bytes are whole is not kept from its rows.
+        let found = ["a", "b"].map(|tenant| kind_at(&ground, 4, tenant));
+        for kind in found.into_iter().flatten() {
+            // Bytes that say that they are of a newer version are refused as such.
+            let kinds = [ErrorKind::Corrupt, ErrorKind::Refused];
+            assert!(kinds.contains(&kind), "byte {at}: {kind:?}");
+        }
+        assert!(ground.repository.tamper_object(object, flip));
+    }
+    assert!(ground.repository.remove_object(object));
+    assert_eq!(kind_at(&ground, 2, "a"), None);
+    assert_eq!(kind_at(&ground, 3, "a"), Some(ErrorKind::Corrupt));
+    let damaged = verify_log(ground.context(), &ground.repository, &log).unwrap();
+    assert!(!damaged.damage.is_empty());
+}
+
+#[test]
+fn two_followers_of_one_log_cannot_both_publish() {
+    let ground = ground();
+    let mut script = ground.script.clone();
+    let last = script.transactions.last().unwrap().0.position.commit;
+    let next = reinstate_core::Commit {
+        position: Position {
+            commit: last + 10,
+            ordinal: 0,
+        },
+        time: Timestamp::from_micros(0),
+    };
+    script
+        .transactions
+        .push((next, vec![Step::Insert(ACTIVITY, values(&["a", "y"]))]));
+    let follower = |text: &str| {
+        let mut script = script.clone();
+        script.transactions.last_mut().unwrap().1 =
+            vec![Step::Insert(ACTIVITY, values(&["a", text]))];
+        let log = ground.log();
+        let feed = Box::new(script.feed(log.through(), 9));
+        let options = reinstate::FollowOptions::default();
+        Follower::with_feed(ground.context(), feed, &ground.repository, log, options).unwrap()
+    };
+    let (mut one, mut two) = (follower("one"), follower("two"));
+    one.step(Timestamp::from_micros(1)).unwrap();
+    let error = two.step(Timestamp::from_micros(2)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert_eq!(ground.log().runs().len(), RUNS + 1);
+}

@@ -1,0 +1,199 @@
+//! All owners of a snapshot and the runs of its log, one after the other, each with its rows at a
+//! position.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use reinstate_core::{
+    ErrorKind, Owner, Position, Repository, RowBatch, RowRef, RowStream, TableIndex,
+};
+use reinstate_format::{RunEntry, SegmentReader};
+
+use super::{ImageRows, ImageTable, Layers, Place, family, last_place, widths};
+use crate::catalogue::open_segment;
+use crate::log::Log;
+use crate::run_stream::RunPart;
+use crate::sort::{Cursor, Item};
+use crate::{Context, Error};
+
+/// Every row at a position, by owner, table and key.
+///
+/// *Cost*: reads the snapshot and the runs up to the position once. Holds their indexes, about 300
+/// bytes for each owner and table, and the rows that went along with others.
+pub(crate) struct AllRows<'a> {
+    context: Context<'a>,
+    sources: Vec<Source>,
+    layers: Layers,
+    /// Changes that follow from those of other rows.
+    followed: BTreeMap<(Owner, TableIndex), RowBatch>,
+    /// The owner and table of the current row.
+    place: (Owner, TableIndex),
+    rows: Option<ImageRows>,
+    batch: RowBatch,
+    current: usize,
+    next: usize,
+}
+
+/// The runs of one segment, in order.
+struct Source {
+    reader: Arc<SegmentReader>,
+    runs: Peekable<std::vec::IntoIter<RunEntry>>,
+    is_log: bool,
+}
+
+impl<'a> AllRows<'a> {
+    pub(crate) fn open(
+        context: Context<'a>,
+        repository: &dyn Repository,
+        log: &Log,
+        position: Position,
+    ) -> Result<Self, Error> {
+        let snapshot = log.snapshot();
+        let mut sources = Vec::new();
+        for segment in &snapshot.segments {
+            let reader = open_segment(repository, snapshot, segment)?;
+            sources.push(Source::open(reader, false)?);
+        }
+        let mut layers = Layers {
+            after: snapshot.position.commit,
+            through: last_place(position),
+            widths: widths(&snapshot.schema),
+            ..Layers::default()
+        };
+        let mut moving: BTreeSet<Owner> = BTreeSet::new();
+        for run in log.runs() {
+            let description = &run.description;
+            if description.after >= position {
+                break;
+            }
+            for truncation in &description.truncations {
+                let place: Place = (truncation.commit, truncation.ordinal);
+                if place <= layers.through {
+                    layers.truncations.push((truncation.table, place));
+                }
+            }
+            for moved in &description.moves {
+                if (moved.commit, moved.ordinal) <= layers.through {
+                    moving.extend([moved.from.clone(), moved.to.clone()]);
+                }
+            }
+            sources.push(Source::open(run.open(repository)?, true)?);
+        }
+        let mut followed = BTreeMap::new();
+        for owner in moving {
+            for (table, rows) in family::followed(context, repository, log, position, &owner)? {
+                followed.insert((owner.clone(), table), rows);
+            }
+        }
+        Ok(Self {
+            context,
+            sources,
+            layers,
+            followed,
+            place: (Owner::Shared, TableIndex(0)),
+            rows: None,
+            batch: RowBatch::new(),
+            current: 0,
+            next: 0,
+        })
+    }
+
+    /// Opens the rows of the next owner and table that has any; `false` at the end.
+    fn next_table(&mut self) -> Result<bool, Error> {
+        let lowest = self.sources.iter_mut().filter_map(|source| {
+            let run = source.runs.peek()?;
+            Some((run.key.owner.clone(), run.key.table))
+        });
+        let followed = self.followed.first_key_value();
+        let followed = followed.map(|(place, _)| place.clone());
+        let Some(place) = lowest.chain(followed).min() else {
+            return Ok(false);
+        };
+        let (owner, table) = place.clone();
+        if table.get() >= self.layers.widths.len() {
+            let message = format!("rows of table {}, which there is none of", table.0);
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        let mut stored = Vec::new();
+        let mut changes = Vec::new();
+        for source in &mut self.sources {
+            let is_here = |run: &RunEntry| run.key.owner == owner && run.key.table == table;
+            while let Some(run) = source.runs.next_if(is_here) {
+                let part = RunPart {
+                    reader: Arc::clone(&source.reader),
+                    run: Arc::new(run),
+                };
+                let parts = if source.is_log {
+                    &mut changes
+                } else {
+                    &mut stored
+                };
+                parts.push(part);
+            }
+        }
+        let followed = self.followed.remove(&place);
+        let is_changed = followed.is_some() || !changes.is_empty();
+        self.layers.followed = followed.into_iter().map(|rows| (table, rows)).collect();
+        let mut rows = ImageTable::of_parts(stored);
+        if self.layers.truncated(table).is_some() {
+            rows.clear();
+        }
+        if is_changed {
+            rows.resolve(self.context, &self.layers, table, changes)?;
+        }
+        self.place = place;
+        self.rows = Some(rows.rows(self.context));
+        Ok(true)
+    }
+}
+
+impl Cursor for AllRows<'_> {
+    fn advance(&mut self) -> Result<bool, Error> {
+        while self.next == self.batch.as_bytes().len() {
+            self.context.check()?;
+            self.next = 0;
+            let has_rows = match &mut self.rows {
+                Some(rows) => rows
+                    .next_batch(&mut self.batch)
+                    .map_err(Error::store("read the rows of a snapshot and its log"))?,
+                None => false,
+            };
+            if !has_rows {
+                self.batch.clear();
+                self.rows = None;
+                if !self.next_table()? {
+                    return Ok(false);
+                }
+            }
+        }
+        let (_, next) = self.batch.row_at(self.next).expect("BUG: no whole row");
+        self.current = self.next;
+        self.next = next;
+        Ok(true)
+    }
+
+    fn current(&self) -> Item<'_> {
+        let (row, _): (RowRef<'_>, usize) = self
+            .batch
+            .row_at(self.current)
+            .expect("BUG: read before advance");
+        Item {
+            owner: self.place.0.as_bytes(),
+            table: self.place.1,
+            row,
+        }
+    }
+}
+
+impl Source {
+    fn open(reader: Arc<SegmentReader>, is_log: bool) -> Result<Self, Error> {
+        let runs = reader.runs().collect::<Result<Vec<_>, _>>();
+        let runs = runs.map_err(Error::format("read the index of a segment"))?;
+        Ok(Self {
+            reader,
+            runs: runs.into_iter().peekable(),
+            is_log,
+        })
+    }
+}
