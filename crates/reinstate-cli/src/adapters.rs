@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use reinstate::RestorePlan;
-use reinstate_core::{ErrorKind, LiveStore, ObjectReader, ObjectWriter};
+use reinstate_core::{ErrorKind, FeedSource, LiveStore, ObjectReader, ObjectWriter};
 use reinstate_embedded::{EmbeddedOptions, EmbeddedStore};
 use reinstate_repository::{LocalRepository, RepositoryLock, create_file, open_file};
 
@@ -54,7 +54,18 @@ pub fn open_store(
     configuration: &Configuration,
     cache_bytes: usize,
 ) -> anyhow::Result<Box<dyn LiveStore>> {
-    let store: Box<dyn LiveStore> = match &configuration.store {
+    Ok(open_feed_source(configuration, cache_bytes)?)
+}
+
+/// Opens the live store, also to follow what is committed to it.
+///
+/// # Errors
+/// As [`open_store`].
+pub fn open_feed_source(
+    configuration: &Configuration,
+    cache_bytes: usize,
+) -> anyhow::Result<Box<dyn FeedSource>> {
+    let store: Box<dyn FeedSource> = match &configuration.store {
         StoreConfiguration::Embedded { path } => Box::new(open_embedded(path, cache_bytes)?),
         StoreConfiguration::Postgres(postgres) => Box::new(crate::postgres::connect(
             &configuration.store_name,

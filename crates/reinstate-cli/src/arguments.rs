@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -75,13 +76,15 @@ pub enum Command {
     /// Let the database itself stop a restore at another tenant's row (PostgreSQL).
     #[command(subcommand)]
     Guard(Guard),
-    /// Take snapshots of the store.
+    /// Take snapshots of the store, and keep its change log.
     #[command(subcommand)]
     Capture(Capture),
     /// List the snapshots: what can be restored. With an id, everything about one.
     Snapshots(Snapshots),
     /// List the tenants in a snapshot.
     Tenants(Tenants),
+    /// Say how far the change log is, and what the store keeps for it.
+    Status,
     /// Say which points in time can be gone back to, with the gaps named.
     Window(Window),
     /// Print rows of a tenant as JSON lines, without restoring anything.
@@ -201,6 +204,58 @@ pub enum Capture {
         #[arg(long)]
         dictionaries: bool,
     },
+    /// Keep the change log: take a snapshot if there is none to go on from, then follow what is
+    /// committed, so that tenants can go back to any moment.
+    Follow(Follow),
+    /// Make a younger snapshot of the latest one and its change log, without reading the store.
+    Compact {
+        /// zstd level: higher is smaller, slower to write, and no slower to read.
+        #[arg(long, value_name = "1-19", default_value_t = 3)]
+        #[arg(value_parser = clap::value_parser!(i32).range(1..=19))]
+        level: i32,
+    },
+    /// Let the store forget a feed that nobody reads any more.
+    End {
+        /// The snapshot that the feed goes on from: 4 or more digits of its id.
+        snapshot: String,
+    },
+}
+
+/// Arguments of `capture follow`.
+#[derive(Debug, Args)]
+pub struct Follow {
+    /// Write down what was committed so far, and stop.
+    #[arg(long)]
+    pub once: bool,
+    /// Take a new snapshot and start a new log, also where one could be gone on with.
+    #[arg(long)]
+    pub new_base: bool,
+    /// zstd level: higher is smaller, slower to write, and no slower to read.
+    #[arg(long, value_name = "1-19", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: i32,
+    /// Seconds between looks at the store: what is committed in between goes into one run.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub every: u32,
+    /// Seconds without a commit after which a mark is committed, as proof that there was none.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub mark_every: u32,
+}
+
+impl Follow {
+    /// The pause between looks at the store.
+    #[must_use]
+    pub fn every(&self) -> Duration {
+        Duration::from_secs(self.every.into())
+    }
+
+    /// How long a store may be quiet without a mark.
+    #[must_use]
+    pub fn mark_every(&self) -> Duration {
+        Duration::from_secs(self.mark_every.into())
+    }
 }
 
 /// Arguments of `snapshots`.

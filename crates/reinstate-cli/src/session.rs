@@ -7,8 +7,8 @@ use std::thread::available_parallelism;
 
 use reinstate::{Context, Log, ResourceOptions, Resources, logs};
 use reinstate_core::{
-    Cancellation, ErrorKind, JobId, LiveStore, ObjectId, Observer, Repository, SnapshotId,
-    Timestamp,
+    Cancellation, ErrorKind, FeedSource, JobId, LiveStore, ObjectId, Observer, Repository,
+    SnapshotId, Timestamp,
 };
 use reinstate_repository::LocalRepository;
 
@@ -165,6 +165,14 @@ impl<'a> Session<'a> {
         adapters::open_store(&self.configuration, self.engine.cache_bytes())
     }
 
+    /// Opens the live store to follow what is committed to it.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    pub fn feed_source(&self) -> anyhow::Result<Box<dyn FeedSource>> {
+        adapters::open_feed_source(&self.configuration, self.engine.cache_bytes())
+    }
+
     /// What every function of the engine is given.
     #[must_use]
     pub fn context<'c>(&'c self, observer: &'c dyn Observer) -> Context<'c> {
@@ -200,6 +208,13 @@ impl<'a> Session<'a> {
             self.console.warn(format_args!(
                 "log record {name}, {place}, follows nothing that is here: a record before it is \
                  missing, and what it covers cannot be recovered"
+            ));
+        }
+        for (log, damage) in logs.iter().filter_map(|log| Some((log, log.damage()?))) {
+            self.console.warn(format_args!(
+                "the log of snapshot {} ends at {}, because the record behind it is damaged: {damage}",
+                log.snapshot().id.short(),
+                log.through().display(log.snapshot().notation)
             ));
         }
         let mut found: Vec<Arc<Log>> = logs.into_iter().map(Arc::new).collect();

@@ -4,16 +4,17 @@
 //! used: a plan that nobody applies.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
-use reinstate::{Context, PlanRequest, RestorePlan, TenantImage, plan};
+use reinstate::{Context, PlanRequest, RestorePlan, TenantHistory, TenantImage, history_of, plan};
 use reinstate_core::{
-    ChangeSource, ErrorKind, LiveStore, Phase, Policy, Repository, RowRef, RowRole, Silent,
-    TableIndex, TableSchema, Tenant, compare_rows,
+    ChangeSource, ErrorKind, LiveStore, Phase, Policy, PositionNotation, Repository, RowRef,
+    RowRole, Silent, SnapshotDescription, TableIndex, TableSchema, Tenant, compare_rows,
 };
 use reinstate_repository::LocalRepository;
 use serde::Serialize;
 
-use super::show::{Shower, Values};
+use super::show::{Past, Shower, Values};
 use super::stream::{Rows, for_each_row};
 use super::target::{Moment, parse_target};
 use super::tenants::extract_all;
@@ -24,9 +25,12 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::point::PointInTime;
 use crate::progress::Progress;
-use crate::render::{count, grid};
-use crate::resolve::Match;
+use crate::render::{count, counted, grid};
+use crate::resolve::{Match, Resolved};
 use crate::session::{Session, new_job, now};
+
+/// How many transactions are listed for people.
+const TRANSACTIONS_LISTED_MAX: usize = 20;
 
 /// How a table differs, from the left side to the right.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -52,7 +56,7 @@ pub fn run(arguments: &Diff, session: &Session<'_>) -> anyhow::Result<Exit> {
         arguments,
         tenant: &tenant,
     };
-    let differences = match (left, right) {
+    let (differences, history) = match (left, right) {
         (Moment::Past(left), Moment::Live) => side.with_live(&left)?,
         (Moment::Past(left), Moment::Past(right)) => side.between(&left, &right)?,
         (Moment::Live, _) => {
@@ -69,6 +73,7 @@ pub fn run(arguments: &Diff, session: &Session<'_>) -> anyhow::Result<Exit> {
     let is_different = differences
         .iter()
         .any(|table| table.added + table.changed + table.removed > 0);
+    show_transactions(console, &tenant, &history);
     if !is_different {
         console.line(format_args!("{tenant}: no difference"));
     }
@@ -76,6 +81,89 @@ pub fn run(arguments: &Diff, session: &Session<'_>) -> anyhow::Result<Exit> {
         return Ok(Exit::Changes);
     }
     Ok(Exit::Done)
+}
+
+/// What the change log says about the time between the two sides.
+#[derive(Default)]
+struct Between {
+    history: TenantHistory,
+    notation: Option<PositionNotation>,
+    schema: Option<Arc<SnapshotDescription>>,
+}
+
+impl Between {
+    /// What it says about the rows of this table.
+    fn past(&self, table: &TableSchema) -> Option<Past<'_>> {
+        let schema = &self.schema.as_ref()?.schema;
+        let (index, _) = schema.find(table.name.as_str())?;
+        Some(Past {
+            history: &self.history,
+            table: index,
+            notation: self.notation?,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct TransactionRecord {
+    #[serde(rename = "type")]
+    record: &'static str,
+    tenant: String,
+    position: String,
+    time: String,
+    inserted: u64,
+    updated: u64,
+    removed: u64,
+    truncated_tables: u64,
+}
+
+/// Lists the transactions in between, for people only the latest.
+fn show_transactions(console: &Console, tenant: &Tenant, between: &Between) {
+    let Some(notation) = between.notation else {
+        return;
+    };
+    let transactions = &between.history.transactions;
+    let records = transactions.iter().map(|transaction| TransactionRecord {
+        record: "transaction",
+        tenant: tenant.to_string(),
+        position: transaction.commit.position.display(notation),
+        time: transaction.commit.time.to_string(),
+        inserted: transaction.inserted,
+        updated: transaction.updated,
+        removed: transaction.removed,
+        truncated_tables: transaction.truncated,
+    });
+    if console.is_json() {
+        records.for_each(|record| console.record(&record));
+        return;
+    }
+    if transactions.is_empty() {
+        return;
+    }
+    let left_out = transactions.len().saturating_sub(TRANSACTIONS_LISTED_MAX);
+    if left_out > 0 {
+        let left_out = counted(left_out as u64, "transaction", "transactions");
+        console.line(format_args!(" {left_out} before these; all with --json"));
+    }
+    let rows = records.skip(left_out).map(|record| {
+        let mut removed = count(record.removed);
+        if record.truncated_tables > 0 {
+            let tables = counted(record.truncated_tables, "table emptied", "tables emptied");
+            removed = format!("{removed}, {tables}");
+        }
+        let (inserted, updated) = (count(record.inserted), count(record.updated));
+        vec![record.position, record.time, inserted, updated, removed]
+    });
+    let header = [
+        "transaction",
+        "committed at",
+        ">+ inserted",
+        ">~ updated",
+        ">- removed",
+    ];
+    grid(&header, rows)
+        .iter()
+        .for_each(|line| console.line(line));
 }
 
 fn parse_right(text: &str, tenant: &Tenant) -> Result<Moment, Failure> {
@@ -121,17 +209,46 @@ struct Side<'a> {
 }
 
 impl Side<'_> {
-    fn shower<'s>(&'s self, name: &'s str, table: &'s TableSchema) -> Option<Shower<'s>> {
+    fn shower<'s>(
+        &'s self,
+        name: &'s str,
+        table: &'s TableSchema,
+        between: &'s Between,
+    ) -> Option<Shower<'s>> {
         self.arguments.rows.then_some(Shower {
             console: self.session.console,
             tenant: name,
             table,
             values: Values::of(self.arguments.show_values),
+            past: between.past(table),
+        })
+    }
+
+    /// What the log of the left side says about the time up to the right one.
+    fn history(&self, left: &Resolved, right: Option<&Resolved>) -> anyhow::Result<Between> {
+        let log = &left.log;
+        let end = log.through();
+        let through = right.map_or(end, |right| right.point.position.min(end));
+        if log.runs().is_empty() || through <= left.point.position {
+            return Ok(Between::default());
+        }
+        if right.is_none_or(|right| right.point.position > end) {
+            let end = end.display(log.snapshot().notation);
+            self.session.console.note(format_args!(
+                "the change log ends at {end}: transactions behind it are not listed"
+            ));
+        }
+        let range = (left.point.position, through);
+        let context = self.session.context(&Silent);
+        Ok(Between {
+            history: history_of(context, self.repository, log, &self.tenant.id, range)?,
+            notation: Some(log.snapshot().notation),
+            schema: Some(Arc::clone(log.snapshot())),
         })
     }
 
     /// From a snapshot to the live store.
-    fn with_live(&self, left: &PointInTime) -> anyhow::Result<Vec<TableDiff>> {
+    fn with_live(&self, left: &PointInTime) -> anyhow::Result<(Vec<TableDiff>, Between)> {
         let Self {
             session,
             repository,
@@ -156,7 +273,8 @@ impl Side<'_> {
             &file,
         )?;
         progress.clear();
-        self.differences_of(context, &plan)
+        let between = self.history(&resolved, None)?;
+        Ok((self.differences_of(context, &plan, &between)?, between))
     }
 
     /// A plan goes back; a difference goes forward: what would be created was removed since.
@@ -164,6 +282,7 @@ impl Side<'_> {
         &self,
         context: Context<'_>,
         plan: &RestorePlan,
+        between: &Between,
     ) -> anyhow::Result<Vec<TableDiff>> {
         let description = plan.description();
         let name = self.tenant.to_string();
@@ -180,7 +299,7 @@ impl Side<'_> {
                 removed: part.counts.created + part.conflicts,
                 same: part.same,
             });
-            let Some(shower) = self.shower(&name, table) else {
+            let Some(shower) = self.shower(&name, table, between) else {
                 continue;
             };
             for_each_row(changes.rows(part.table, RowRole::Created)?, |row| {
@@ -201,8 +320,14 @@ impl Side<'_> {
     }
 
     /// From a snapshot to another.
-    fn between(&self, left: &PointInTime, right: &PointInTime) -> anyhow::Result<Vec<TableDiff>> {
-        let (left, right) = (self.image(left)?, self.image(right)?);
+    fn between(
+        &self,
+        left: &PointInTime,
+        right: &PointInTime,
+    ) -> anyhow::Result<(Vec<TableDiff>, Between)> {
+        let (from, to) = (self.point(left)?, self.point(right)?);
+        let between = self.history(&from, Some(&to))?;
+        let (left, right) = (self.image(&from)?, self.image(&to)?);
         let Some(schema) = left
             .as_ref()
             .or(right.as_ref())
@@ -226,7 +351,7 @@ impl Side<'_> {
             .iter()
             .filter(|(_, table)| table.tenancy.is_tenant_owned())
         {
-            let shower = self.shower(&name, table);
+            let shower = self.shower(&name, table, &between);
             let pair = (left.as_ref(), right.as_ref());
             let mut counts = self.walk(index, pair, shower)?;
             counts.record = "table_diff";
@@ -234,14 +359,18 @@ impl Side<'_> {
             counts.table = table.name.to_string();
             differences.push(counts);
         }
-        Ok(differences)
+        Ok((differences, between))
     }
 
-    /// The tenant at a point in time, if it has rows then.
-    fn image(&self, point: &PointInTime) -> anyhow::Result<Option<TenantImage>> {
+    fn point(&self, point: &PointInTime) -> anyhow::Result<Resolved> {
         let wanted = Match::of(self.arguments.nearest_before);
         let resolved = self.session.resolve(self.repository, None, point, wanted)?;
         resolved.announce(self.session.console, point);
+        Ok(resolved)
+    }
+
+    /// The tenant at a point in time, if it has rows then.
+    fn image(&self, resolved: &Resolved) -> anyhow::Result<Option<TenantImage>> {
         let context = self.session.context(&Silent);
         match resolved.image(context, self.repository, self.tenant) {
             Ok(image) => Ok(Some(image)),

@@ -6,6 +6,7 @@ mod copying;
 mod diff;
 mod doctor;
 mod export;
+mod follow;
 mod generate;
 mod guard;
 mod init;
@@ -50,6 +51,7 @@ pub fn run(
         Command::Capture(capture) => capture::run(capture, &session()?),
         Command::Snapshots(snapshots) => list::snapshots(snapshots, &session()?),
         Command::Tenants(tenants) => list::tenants(tenants, &session()?),
+        Command::Status => follow::status(&session()?),
         Command::Window(window) => window::run(window, &session()?),
         Command::Export(export) => export::run(export, &session()?),
         Command::Diff(diff) => diff::run(diff, &session()?),

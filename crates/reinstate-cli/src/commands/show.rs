@@ -1,7 +1,9 @@
 //! `show`: a saved plan, and the rows in it.
 
-use reinstate::{Context, PlanDescription, RestorePlan, TenantPlanDescription};
-use reinstate_core::{ChangeSource, RowRef, RowRole, Silent, TableSchema};
+use reinstate::{Context, PlanDescription, RestorePlan, TenantHistory, TenantPlanDescription};
+use reinstate_core::{
+    ChangeSource, PositionNotation, RowRef, RowRole, Silent, TableIndex, TableSchema,
+};
 
 use super::stream::{Rows, for_each_row};
 use crate::adapters;
@@ -84,6 +86,7 @@ pub fn show_rows(
             tenant: &name,
             table,
             values,
+            past: None,
         };
         for_each_row(changes.rows(index, RowRole::Created)?, |row| {
             shower.show("create", None, Some(row));
@@ -142,6 +145,30 @@ pub struct Shower<'a> {
     pub table: &'a TableSchema,
     /// With their values or not.
     pub values: Values,
+    /// Which transactions changed them.
+    pub past: Option<Past<'a>>,
+}
+
+/// What the change log says about the rows of one table.
+#[derive(Clone, Copy, Debug)]
+pub struct Past<'a> {
+    /// What it says about the tenant.
+    pub history: &'a TenantHistory,
+    /// The table, as the log numbers it.
+    pub table: TableIndex,
+    /// How the store writes positions.
+    pub notation: PositionNotation,
+}
+
+impl Past<'_> {
+    /// Where and when the row was changed last.
+    fn of(&self, row: RowRef<'_>) -> Option<(String, String)> {
+        let commit = self
+            .history
+            .last_change(self.table, row.key(), row.columns())?;
+        let position = commit.position.display(self.notation);
+        Some((position, commit.time.to_string()))
+    }
 }
 
 impl Shower<'_> {
@@ -155,6 +182,7 @@ impl Shower<'_> {
             row.filter(|_| is_shown)
                 .map(|row| row_value(self.table, row))
         };
+        let (position, time) = self.past.and_then(|past| past.of(row)).unzip();
         if self.console.is_json() {
             self.console.record(&ChangeRecord {
                 record: "change",
@@ -165,6 +193,8 @@ impl Shower<'_> {
                 before: value(before),
                 after: value(after),
                 held_by: None,
+                position,
+                time,
             });
             return;
         }
@@ -174,8 +204,12 @@ impl Shower<'_> {
             _ => '~',
         };
         let key = key_text(self.table, row.key());
+        let by = match (&position, &time) {
+            (Some(position), Some(time)) => format!("    {position}, {time}"),
+            _ => String::new(),
+        };
         self.console.line(format_args!(
-            "{mark} {} {} {key}",
+            "{mark} {} {} {key}{by}",
             self.tenant, self.table.name
         ));
         if is_shown {

@@ -1,7 +1,10 @@
 //! `verify`: reading snapshots back, or what a job left in the live store.
 
-use reinstate::{JobDescription, Restored, jobs, plan_of, snapshots, verify, verify_snapshot};
-use reinstate_core::{ErrorKind, JobId, Owner, Phase, SnapshotDescription};
+use reinstate::{
+    JobDescription, Log, Restored, SnapshotReport, jobs, log_of, logs, plan_of, snapshots, verify,
+    verify_log, verify_snapshot,
+};
+use reinstate_core::{ErrorKind, JobId, ObjectId, Owner, Phase, SnapshotDescription};
 use reinstate_repository::LocalRepository;
 use serde::Serialize;
 
@@ -88,6 +91,7 @@ struct VerifiedRecord {
     #[serde(rename = "type")]
     record: &'static str,
     snapshot: String,
+    log_runs: Option<u64>,
     intact: bool,
     rows_checked: u64,
     bytes_checked: u64,
@@ -105,64 +109,111 @@ fn verify_all(
     repository: &LocalRepository,
     snapshots: &[SnapshotDescription],
 ) -> anyhow::Result<Exit> {
-    let console = session.console;
     let mut damaged = 0;
     for snapshot in snapshots {
         let progress = Progress::new(&[Phase::Verify], 0);
         let report = verify_snapshot(session.context(&progress), repository, snapshot)?;
         progress.clear();
-        let owner = |owner: &Owner| match owner {
-            Owner::Shared => "shared rows".to_owned(),
-            Owner::Tenant(id) => tenant(&snapshot.tenant_kind, id).to_string(),
-        };
-        let damage: Vec<_> = report
-            .damage
-            .iter()
-            .map(|damage| DamageRecord {
-                tenant: damage.owner.as_ref().map(owner),
-                message: damage.message.clone(),
-            })
-            .collect();
-        let intact = damage.is_empty();
-        damaged += usize::from(!intact);
-        console.line(format_args!(
-            "{}    {}: {} rows, {} read back{}",
-            if intact { "intact" } else { "DAMAGED" },
-            describe(snapshot),
-            count(report.rows_checked),
-            bytes(report.bytes_checked),
-            if intact {
-                ""
-            } else {
-                " and good; the rest is not"
-            }
-        ));
-        for part in damage.iter().take(LISTED_MAX) {
-            let whose = part.tenant.as_deref().unwrap_or("a whole segment");
-            console.line(format_args!("  ! {whose}: {}", part.message));
+        damaged += usize::from(!show(session, snapshot, None, &report));
+        let log = log_of(repository, snapshot.id)?;
+        if log.runs().is_empty() && log.damage().is_none() {
+            continue;
         }
-        if damage.len() > LISTED_MAX {
-            console.line(format_args!("  ! and {} more", damage.len() - LISTED_MAX));
-        }
-        console.record(&VerifiedRecord {
-            record: "verified",
-            snapshot: snapshot.id.to_string(),
-            intact,
-            rows_checked: report.rows_checked,
-            bytes_checked: report.bytes_checked,
-            damage,
-        });
+        let report = verify_log(session.context(&progress), repository, &log)?;
+        progress.clear();
+        damaged += usize::from(!show(session, snapshot, Some(&log), &report));
     }
+    damaged += lost(session, repository)?;
     if damaged == 0 {
         return Ok(Exit::Done);
     }
     let message = format!(
-        "{damaged} of {} damaged; tenants that are not named can still be restored from it",
-        counted(snapshots.len() as u64, "snapshot is", "snapshots are")
+        "{} damaged; tenants that are not named can still be restored from the rest",
+        counted(
+            damaged as u64,
+            "snapshot or log is",
+            "snapshots or logs are"
+        )
     );
     Err(Failure::new(ErrorKind::Corrupt, message)
         .next("take a new snapshot: reinstate capture once")
         .into())
+}
+
+/// Names the runs that no log leads to; returns how many.
+fn lost(session: &Session<'_>, repository: &LocalRepository) -> anyhow::Result<usize> {
+    let (_, unreachable) = logs(repository)?;
+    for lost in &unreachable {
+        let place = lost.place.map_or_else(
+            || "which cannot be read".to_owned(),
+            |(snapshot, number)| format!("run {number} of the log of {}", snapshot.short()),
+        );
+        session.console.line(format_args!(
+            "DAMAGED   log record {}, {place}: a record before it is missing",
+            ObjectId::from_bytes(lost.name)
+        ));
+    }
+    Ok(unreachable.len())
+}
+
+/// Shows what was found in a snapshot, or in its log; returns whether all is well.
+fn show(
+    session: &Session<'_>,
+    snapshot: &SnapshotDescription,
+    log: Option<&Log>,
+    report: &SnapshotReport,
+) -> bool {
+    let console = session.console;
+    let owner = |owner: &Owner| match owner {
+        Owner::Shared => "shared rows".to_owned(),
+        Owner::Tenant(id) => tenant(&snapshot.tenant_kind, id).to_string(),
+    };
+    let damage: Vec<_> = report
+        .damage
+        .iter()
+        .map(|damage| DamageRecord {
+            tenant: damage.owner.as_ref().map(owner),
+            message: damage.message.clone(),
+        })
+        .collect();
+    let intact = damage.is_empty();
+    let what = match log {
+        None => describe(snapshot),
+        Some(log) => format!(
+            "{} of its log, through {}",
+            counted(log.runs().len() as u64, "run", "runs"),
+            log.through().display(snapshot.notation)
+        ),
+    };
+    console.line(format_args!(
+        "{}    {what}: {} {}, {} read back{}",
+        if intact { "intact" } else { "DAMAGED" },
+        count(report.rows_checked),
+        if log.is_none() { "rows" } else { "changes" },
+        bytes(report.bytes_checked),
+        if intact {
+            ""
+        } else {
+            " and good; the rest is not"
+        }
+    ));
+    for part in damage.iter().take(LISTED_MAX) {
+        let whose = part.tenant.as_deref().unwrap_or("a whole segment");
+        console.line(format_args!("  ! {whose}: {}", part.message));
+    }
+    if damage.len() > LISTED_MAX {
+        console.line(format_args!("  ! and {} more", damage.len() - LISTED_MAX));
+    }
+    console.record(&VerifiedRecord {
+        record: "verified",
+        snapshot: snapshot.id.to_string(),
+        log_runs: log.map(|log| log.runs().len() as u64),
+        intact,
+        rows_checked: report.rows_checked,
+        bytes_checked: report.bytes_checked,
+        damage,
+    });
+    intact
 }
 
 fn verify_job(

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use reinstate::{DriftRules, TableDriftRules};
 use reinstate_core::TenantKind;
@@ -24,6 +25,37 @@ pub(super) struct File {
     drift: Drift,
     #[serde(default)]
     into: super::into::Into,
+    #[serde(default)]
+    capture: Capture,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Capture {
+    base_every: Option<String>,
+}
+
+impl Capture {
+    /// How often a log gets a younger snapshot.
+    fn base_every(&self) -> Result<Option<Duration>, String> {
+        let Some(text) = &self.base_every else {
+            return Ok(None);
+        };
+        let wrong = || {
+            format!(
+                "capture.base_every = {text:?}: expected a length of time of a minute at least, as in \
+                 \"24h\" or \"7 days\""
+            )
+        };
+        let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+        let epoch = jiff::Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC);
+        let length = span.to_duration(&epoch).map_err(|_| wrong())?;
+        let length = Duration::try_from(length).map_err(|_| wrong())?;
+        if length < Duration::from_secs(60) {
+            return Err(wrong());
+        }
+        Ok(Some(length))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,6 +185,7 @@ impl File {
             tenant_kind,
             drift: self.drift.into(),
             into: self.into.into(),
+            base_every: self.capture.base_every()?,
         })
     }
 }

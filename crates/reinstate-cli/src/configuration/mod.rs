@@ -5,6 +5,7 @@ mod into;
 mod secret;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use reinstate::{CopyRules, DriftRules};
 use reinstate_postgres::TenancyMap;
@@ -33,6 +34,8 @@ pub struct Configuration {
     pub drift: DriftRules,
     /// What becomes of columns when a tenant is copied under another id.
     pub into: CopyRules,
+    /// How often a log that is followed gets a younger snapshot, made from the last one and itself.
+    pub base_every: Option<Duration>,
 }
 
 /// Which live store.

@@ -393,6 +393,8 @@ pub fn record_plan(console: &Console, plan: &PlanDescription, digest: Digest, fi
                 before: None,
                 after: None,
                 held_by: Some(&conflict.constraint),
+                position: None,
+                time: None,
             });
         }
     }

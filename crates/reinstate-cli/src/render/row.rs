@@ -78,6 +78,12 @@ pub struct ChangeRecord<'a> {
     /// What takes the place, for a conflict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_by: Option<&'a str>,
+    /// The transaction that changed it last, if the change log has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+    /// When that was committed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
 }
 
 /// The parts of an encoded key as text; none for a table without a key.

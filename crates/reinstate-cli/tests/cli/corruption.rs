@@ -21,9 +21,10 @@ fn a_damaged_block_is_named_and_other_tenants_stay_restorable() {
     };
     let tenant = damaged["tenant"].as_str().unwrap();
     let number: u32 = tenant.trim_start_matches("account:").parse().unwrap();
-    sandbox
-        .run(&["verify"])
-        .refused(4, &["1 snapshot is damaged", "can still be restored"]);
+    sandbox.run(&["verify"]).refused(
+        4,
+        &["1 snapshot or log is damaged", "can still be restored"],
+    );
 
     sandbox.destroy(number);
     let before = sandbox.contents();

@@ -17,6 +17,13 @@ pub struct Ground {
 impl Ground {
     /// Makes the tables, configures the store with these sections, and takes a snapshot.
     pub fn captured(schema: &str, sections: &str) -> Self {
+        let ground = Self::prepared(schema, sections);
+        ground.sandbox.run(&["capture", "once"]).done(&[]);
+        ground
+    }
+
+    /// Makes the tables, and configures the store with these sections.
+    pub fn prepared(schema: &str, sections: &str) -> Self {
         let database = shared_cluster().unwrap().fresh_database().unwrap();
         database.psql(schema).unwrap();
         let ground = Self {
@@ -25,7 +32,6 @@ impl Ground {
         };
         ground.configure(sections);
         ground.sandbox.run(&["init"]).done(&[]);
-        ground.sandbox.run(&["capture", "once"]).done(&[]);
         ground
     }
 

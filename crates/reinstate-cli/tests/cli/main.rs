@@ -10,6 +10,8 @@ mod corruption;
 mod counting;
 mod demo;
 mod drift;
+mod follow;
+mod follow_embedded;
 mod ground;
 mod guard;
 mod help;

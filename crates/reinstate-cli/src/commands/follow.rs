@@ -1,0 +1,413 @@
+//! `capture follow`, `capture compact` and `capture end`: the change log of the live store.
+
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use reinstate::{
+    CaptureOptions, FollowOptions, Follower, LogRun, begin_log, compact as compact_log, log_of,
+    logs,
+};
+use reinstate_core::{
+    ErrorKind, FeedHealth, FeedSource, Phase, PositionNotation, Repository, SnapshotId,
+};
+use reinstate_repository::LocalRepository;
+use serde::Serialize;
+
+use super::capture::report;
+use crate::adapters;
+use crate::arguments::Follow;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::render::{bytes, counted};
+use crate::session::{Session, new_snapshot, now};
+
+/// The lock of those who follow the store.
+const FOLLOWER_LOCK: &str = "follower";
+/// How often a wait looks whether it was asked to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+#[derive(Serialize)]
+struct RunRecord {
+    #[serde(rename = "type")]
+    record: &'static str,
+    snapshot: String,
+    number: u64,
+    through: String,
+    latest_time: Option<String>,
+    commits: u64,
+    changes: u64,
+    stored_bytes: u64,
+}
+
+/// `capture follow`.
+pub fn run(arguments: &Follow, session: &Session<'_>) -> anyhow::Result<Exit> {
+    let repository = session.repository()?;
+    let _lock = repository.lock(FOLLOWER_LOCK).map_err(|error| {
+        Failure::new(error.kind(), "somebody else follows into this repository").because(error)
+    })?;
+    let source = session.feed_source()?;
+    let snapshot = choose(arguments, session, &repository, source.as_ref())?;
+    let progress = Progress::new(&[], 0);
+    let mut options = FollowOptions::default();
+    options.compression_level = arguments.level;
+    let context = session.context(&progress);
+    let mut follower = Follower::start(context, source.as_ref(), &repository, snapshot, options)
+        .map_err(ended(snapshot))?;
+    let log = follower.log();
+    session.console.note(format_args!(
+        "following from {}, behind {} of the log of snapshot {}",
+        log.through().display(log.snapshot().notation),
+        counted(log.runs().len() as u64, "run", "runs"),
+        snapshot.short()
+    ));
+    if arguments.once {
+        follower.mark()?;
+        while step(session, &mut follower, snapshot)?.has_more {}
+        return Ok(Exit::Done);
+    }
+    std::thread::scope(|scope| {
+        let mut bases = Bases {
+            every: session.configuration.base_every,
+            scope,
+            making: None,
+        };
+        go_on(arguments, session, &mut follower, snapshot, &mut bases)
+    })
+}
+
+/// Makes a younger snapshot from time to time, beside the following.
+struct Bases<'scope, 'env> {
+    every: Option<Duration>,
+    scope: &'scope Scope<'scope, 'env>,
+    making: Option<ScopedJoinHandle<'scope, anyhow::Result<Exit>>>,
+}
+
+impl<'scope> Bases<'scope, '_> {
+    /// Starts to make one if it is time, and reports one that is made.
+    fn look(
+        &mut self,
+        level: i32,
+        session: &'scope Session<'_>,
+        repository: &dyn Repository,
+        log: SnapshotId,
+    ) -> anyhow::Result<()> {
+        let Some(every) = self.every else {
+            return Ok(());
+        };
+        if let Some(making) = &self.making {
+            if !making.is_finished() {
+                return Ok(());
+            }
+            let made = self.making.take().map(ScopedJoinHandle::join);
+            if let Some(Ok(Err(error))) = made {
+                session
+                    .console
+                    .warn(format_args!("no younger snapshot was made: {error:#}"));
+            }
+        }
+        let youngest = logs(repository)?
+            .0
+            .into_iter()
+            .filter(|found| found.id() == log)
+            .map(|found| found.snapshot().taken_at)
+            .max();
+        let age = youngest.map_or(0, |at| now().as_micros().saturating_sub(at.as_micros()));
+        if Duration::from_micros(u64::try_from(age).unwrap_or(0)) < every {
+            return Ok(());
+        }
+        self.making = Some(self.scope.spawn(move || compact(level, session)));
+        Ok(())
+    }
+}
+
+/// `capture compact`.
+pub fn compact(level: i32, session: &Session<'_>) -> anyhow::Result<Exit> {
+    let repository = session.repository()?;
+    let _writer = adapters::lock(&repository)?;
+    let logs = session.logs_of(&repository, None)?;
+    let Some(log) = logs.iter().rev().find(|log| !log.runs().is_empty()) else {
+        let message = "there is no change log to make a younger snapshot of";
+        return Err(Failure::new(ErrorKind::NotFound, message)
+            .next("reinstate capture follow")
+            .into());
+    };
+    let mut options = CaptureOptions::new(new_snapshot()?, now());
+    options.compression_level = level;
+    let progress = Progress::new(&[Phase::Write], 0);
+    let started = Instant::now();
+    let made = compact_log(session.context(&progress), &repository, log, &options)?;
+    progress.clear();
+    if let Some(snapshot) = made {
+        report(session.console, &snapshot, started.elapsed());
+    }
+    Ok(Exit::Done)
+}
+
+fn go_on<'scope>(
+    arguments: &Follow,
+    session: &'scope Session<'_>,
+    follower: &mut Follower<'_>,
+    snapshot: SnapshotId,
+    bases: &mut Bases<'scope, '_>,
+) -> anyhow::Result<Exit> {
+    let repository = session.repository()?;
+    let mut quiet_since = Instant::now();
+    loop {
+        let did = match (
+            step(session, follower, snapshot),
+            session.interruption.exit(),
+        ) {
+            // What was not published yet comes again.
+            (Err(_), Some(exit)) => return Ok(exit),
+            (did, _) => did?,
+        };
+        if !did.sealed.is_empty() {
+            bases.look(arguments.level, session, &repository, snapshot)?;
+        }
+        if !did.sealed.is_empty() {
+            quiet_since = Instant::now();
+        }
+        if let Some(exit) = session.interruption.exit() {
+            return Ok(exit);
+        }
+        if did.has_more {
+            continue;
+        }
+        // A mark is the proof that nothing else was committed before it: without one the last minutes
+        // of a quiet store could not be gone back to.
+        if quiet_since.elapsed() >= arguments.mark_every() {
+            follower.mark()?;
+            quiet_since = Instant::now();
+            continue;
+        }
+        let until = Instant::now() + arguments.every();
+        while Instant::now() < until && session.interruption.exit().is_none() {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+fn step(
+    session: &Session<'_>,
+    follower: &mut Follower<'_>,
+    snapshot: SnapshotId,
+) -> anyhow::Result<reinstate::FollowStep> {
+    let notation = follower.log().snapshot().notation;
+    let step = follower.step(now()).map_err(ended(snapshot))?;
+    step.sealed
+        .iter()
+        .for_each(|run| show(session, run, notation));
+    Ok(step)
+}
+
+fn show(session: &Session<'_>, run: &LogRun, notation: PositionNotation) {
+    let run = &run.description;
+    let record = RunRecord {
+        record: "log_run",
+        snapshot: run.log.to_string(),
+        number: run.number,
+        through: run.through.display(notation),
+        latest_time: run.latest_time.map(|time| time.to_string()),
+        commits: run.commit_count,
+        changes: run.extent.change_count,
+        stored_bytes: run.extent.segment_bytes + run.extent.commits_bytes,
+    };
+    session.console.record(&record);
+    session.console.line(format_args!(
+        "sealed   run {}: {}, {}, {} through {} {}",
+        record.number,
+        counted(record.commits, "commit", "commits"),
+        counted(record.changes, "change", "changes"),
+        bytes(record.stored_bytes),
+        record.through,
+        record.latest_time.as_deref().unwrap_or_default()
+    ));
+}
+
+/// Which log to go on with; a new one if there is none, or if that is asked for.
+fn choose(
+    arguments: &Follow,
+    session: &Session<'_>,
+    repository: &LocalRepository,
+    source: &dyn FeedSource,
+) -> anyhow::Result<SnapshotId> {
+    let known = known_feeds(session, repository, source)?;
+    let old = known.last().map(|feed| feed.snapshot);
+    if let (Some(snapshot), false) = (old, arguments.new_base) {
+        return Ok(snapshot);
+    }
+    let snapshot = begin(arguments, session, repository, source)?;
+    for feed in known {
+        // The new log has everything from here on; what the old one has stays where it is.
+        source.end_feed(feed.snapshot)?;
+    }
+    Ok(snapshot)
+}
+
+/// The feeds that go on from a snapshot of this repository, oldest first. Others are named: the store
+/// keeps everything for them.
+fn known_feeds(
+    session: &Session<'_>,
+    repository: &LocalRepository,
+    source: &dyn FeedSource,
+) -> anyhow::Result<Vec<FeedHealth>> {
+    let logs = session.logs_of(repository, Some(source))?;
+    let mut known = Vec::new();
+    let mut feeds = source.feeds()?;
+    for log in &logs {
+        let id = log.snapshot().id;
+        if let Some(place) = feeds.iter().position(|feed| feed.snapshot == id) {
+            known.push(feeds.remove(place));
+        }
+    }
+    for feed in feeds {
+        session.console.warn(format_args!(
+            "the store keeps {} for a feed of snapshot {}, which is not in this repository: if \
+             nobody else follows it, end it with: reinstate capture end {}",
+            bytes(feed.kept_bytes),
+            feed.snapshot.short(),
+            feed.snapshot
+        ));
+    }
+    Ok(known)
+}
+
+fn begin(
+    arguments: &Follow,
+    session: &Session<'_>,
+    repository: &LocalRepository,
+    source: &dyn FeedSource,
+) -> anyhow::Result<SnapshotId> {
+    let _writer = adapters::lock(repository)?;
+    let mut options = CaptureOptions::new(new_snapshot()?, now());
+    options.compression_level = arguments.level;
+    let progress = Progress::new(&[Phase::Capture, Phase::Write], 0);
+    let started = Instant::now();
+    let context = session.context(&progress);
+    let snapshot = begin_log(context, source, repository, &options)?;
+    progress.clear();
+    report(session.console, &snapshot, started.elapsed());
+    Ok(snapshot.id)
+}
+
+/// What the end of a log means, in words.
+fn ended(snapshot: SnapshotId) -> impl FnOnce(reinstate::Error) -> anyhow::Error {
+    move |error| {
+        if !matches!(
+            error.kind(),
+            ErrorKind::Stale | ErrorKind::NotRecoverable | ErrorKind::NotFound
+        ) {
+            return error.into();
+        }
+        let message = format!(
+            "the log of snapshot {} ENDS here: what it has stays recoverable, what follows is not in it",
+            snapshot.short()
+        );
+        Failure::new(ErrorKind::NotRecoverable, message)
+            .because(error)
+            .next("start a new one: reinstate capture follow --new-base")
+            .into()
+    }
+}
+
+/// `capture end SNAPSHOT`.
+pub fn end(prefix: &str, session: &Session<'_>) -> anyhow::Result<Exit> {
+    let source = session.feed_source()?;
+    let feeds = source.feeds()?;
+    let prefix = prefix.strip_prefix("snap:").unwrap_or(prefix);
+    let found: Vec<_> = feeds
+        .iter()
+        .filter(|feed| prefix.len() >= 4 && feed.snapshot.to_string().starts_with(prefix))
+        .collect();
+    let [feed] = found.as_slice() else {
+        let names: Vec<_> = feeds.iter().map(|feed| feed.snapshot.to_string()).collect();
+        let message = format!(
+            "{} of {} begin with {prefix:?}: {}",
+            found.len(),
+            counted(feeds.len() as u64, "feed", "feeds"),
+            names.join(", ")
+        );
+        return Err(Failure::new(ErrorKind::NotFound, message)
+            .next("reinstate status")
+            .into());
+    };
+    source.end_feed(feed.snapshot)?;
+    session.console.line(format_args!(
+        "ended    the feed of snapshot {}: the store keeps nothing for it any more ({} until now)",
+        feed.snapshot.short(),
+        bytes(feed.kept_bytes)
+    ));
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct FeedRecord {
+    #[serde(rename = "type")]
+    record: &'static str,
+    snapshot: String,
+    acknowledged: String,
+    published: Option<String>,
+    lag_seconds: Option<f64>,
+    lag_bytes: u64,
+    lost: Option<String>,
+}
+
+/// `status`: how the feeds are, and how far behind.
+pub fn status(session: &Session<'_>) -> anyhow::Result<Exit> {
+    let repository = session.repository()?;
+    let source = session.feed_source()?;
+    let notation = source.notation();
+    let feeds = source.feeds()?;
+    let console = session.console;
+    if feeds.is_empty() {
+        console.line("nobody follows this store: reinstate capture follow");
+        return Ok(Exit::Done);
+    }
+    let mut exit = Exit::Done;
+    for feed in feeds {
+        let log = log_of(&repository, feed.snapshot).ok();
+        let published = log.as_ref().map(|log| log.through().display(notation));
+        let last = match &log {
+            Some(log) => log
+                .around(&repository as &dyn Repository, log.through())?
+                .and_then(|around| around.before)
+                .map(|commit| commit.time)
+                .or(Some(log.snapshot().taken_at)),
+            None => None,
+        };
+        let seconds = last.map(|last| {
+            let micros = now().as_micros().saturating_sub(last.as_micros());
+            Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64()
+        });
+        let record = FeedRecord {
+            record: "feed",
+            snapshot: feed.snapshot.to_string(),
+            acknowledged: feed.acknowledged.display(notation),
+            published,
+            lag_seconds: seconds,
+            lag_bytes: feed.kept_bytes,
+            lost: feed.lost.clone(),
+        };
+        console.record(&record);
+        let through = match (&record.published, seconds) {
+            (Some(published), Some(seconds)) => {
+                format!("published through {published}, last commit {seconds:.0} s ago")
+            }
+            _ => "of no snapshot in this repository".to_owned(),
+        };
+        console.line(format_args!(
+            "feed     snapshot {}: {through}; the store keeps {} for it",
+            feed.snapshot.short(),
+            bytes(feed.kept_bytes)
+        ));
+        if let Some(lost) = &feed.lost {
+            exit = Exit::NotRecoverable;
+            console.warn(format_args!(
+                "that feed is LOST ({lost}): its log ends where it is. Start a new one: reinstate \
+                 capture follow --new-base"
+            ));
+        }
+    }
+    Ok(exit)
+}

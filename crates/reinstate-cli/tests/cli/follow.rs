@@ -1,0 +1,286 @@
+//! Following a live database, and going back to any moment of its log.
+
+use std::time::{Duration, Instant};
+
+use crate::ground::Ground;
+
+/// Orders belong to accounts by a column, their items by way of the order.
+const SCHEMA: &str = "\
+CREATE TABLE accounts (id int PRIMARY KEY, name text);
+CREATE TABLE orders (id int PRIMARY KEY, account_id int NOT NULL, note text);
+CREATE TABLE items (id int PRIMARY KEY, order_id int NOT NULL REFERENCES orders ON DELETE CASCADE, what text);
+CREATE TABLE visits (account_id int NOT NULL, page text);
+ALTER TABLE accounts REPLICA IDENTITY FULL;
+ALTER TABLE orders REPLICA IDENTITY FULL;
+ALTER TABLE items REPLICA IDENTITY FULL;
+ALTER TABLE visits REPLICA IDENTITY FULL;
+INSERT INTO accounts SELECT n, 'a' || n FROM generate_series(1, 3) n;
+INSERT INTO orders SELECT n, n % 3 + 1, 'o' || n FROM generate_series(1, 30) n;
+INSERT INTO items SELECT n, n % 30 + 1, 'i' || n FROM generate_series(1, 90) n;
+INSERT INTO visits SELECT n % 3 + 1, 'same' FROM generate_series(1, 9) n;
+";
+
+const SECTIONS: &str = "\
+[tenancy]
+kind = \"account\"
+column = \"account_id\"
+[tenancy.table.accounts]
+column = \"id\"
+[tenancy.table.items]
+via = \"order_id -> orders.id\"
+";
+
+/// Everything of the database, with what tells rows apart that are equal.
+const ALL: &str = "\
+SELECT 'accounts', a::text FROM accounts a UNION ALL SELECT 'orders', o::text FROM orders o
+UNION ALL SELECT 'items', i::text FROM items i UNION ALL SELECT 'visits', v::text FROM visits v ORDER BY 1, 2";
+
+fn of_account(account: i32) -> String {
+    format!(
+        "SELECT 'a', a::text FROM accounts a WHERE id = {account} UNION ALL
+         SELECT 'o', o::text FROM orders o WHERE account_id = {account} UNION ALL
+         SELECT 'i', i::text FROM items i JOIN orders o ON o.id = order_id WHERE account_id = {account} UNION ALL
+         SELECT 'v', v::text FROM visits v WHERE account_id = {account} ORDER BY 1, 2"
+    )
+}
+
+fn followed() -> Ground {
+    let ground = Ground::prepared(SCHEMA, SECTIONS);
+    let first = ground.sandbox.run(&["capture", "follow", "--once"]);
+    first.done(&["captured"]);
+    ground
+}
+
+impl Ground {
+    fn follow(&self) {
+        let followed = self.sandbox.run(&["capture", "follow", "--once"]);
+        followed.done(&["sealed"]);
+    }
+
+    fn now(&self) -> String {
+        self.psql("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
+    }
+
+    fn restore_at(&self, at: &str, options: &[&str]) -> crate::sandbox::Run {
+        let what = ["restore", "account:1", "--at", at, "--confirm", "account:1"];
+        self.sandbox.run(&[&what[..], options].concat())
+    }
+}
+
+#[test]
+fn an_account_goes_back_to_a_moment_between_two_transactions() {
+    let ground = followed();
+    ground.psql(
+        "INSERT INTO orders VALUES (101, 1, 'new'); INSERT INTO items VALUES (201, 101, 'new')",
+    );
+    ground.psql("UPDATE orders SET note = 'changed' WHERE id = 3; DELETE FROM items WHERE id = 2");
+    ground.psql("INSERT INTO visits VALUES (1, 'same'), (1, 'last'); DELETE FROM visits WHERE account_id = 1 AND page = 'last'");
+    let before = ground.psql(&of_account(1));
+    let at = ground.now();
+    // The incident: every order of the account, its items with them, and what it visited.
+    ground.psql("DELETE FROM orders WHERE account_id = 1; DELETE FROM visits WHERE account_id = 1; UPDATE accounts SET name = 'gone' WHERE id = 1");
+    ground.psql(
+        "INSERT INTO orders VALUES (102, 2, 'later'); INSERT INTO items VALUES (202, 102, 'later')",
+    );
+    ground.follow();
+    let others = ground.psql(
+        &[of_account(2), of_account(3)]
+            .map(|sql| format!("({sql})"))
+            .join(" UNION ALL "),
+    );
+    let restored = ground.restore_at(&at, &[]);
+    restored.done(&["restored"]);
+    assert!(
+        restored.stderr.contains("last commit in it"),
+        "{restored:?}"
+    );
+    assert_eq!(ground.psql(&of_account(1)), before);
+    let after = ground.psql(
+        &[of_account(2), of_account(3)]
+            .map(|sql| format!("({sql})"))
+            .join(" UNION ALL "),
+    );
+    assert_eq!(after, others);
+    ground.restore_at(&at, &[]).done(&["no change"]);
+}
+
+#[test]
+fn every_commit_can_be_gone_back_to_by_its_position_and_just_before_it() {
+    let ground = followed();
+    let mut moments = Vec::new();
+    for number in 0..4 {
+        ground.psql(&format!(
+            "UPDATE orders SET note = 'n{number}' WHERE account_id = 1"
+        ));
+        moments.push((
+            ground.psql("SELECT pg_current_wal_insert_lsn()"),
+            ground.psql(&of_account(1)),
+        ));
+    }
+    ground.follow();
+    for (lsn, expected) in &moments {
+        ground.restore_at(&format!("lsn:{lsn}"), &[]).done(&[]);
+        assert_eq!(&ground.psql(&of_account(1)), expected);
+    }
+    let records = ground.sandbox.json(&[
+        "diff",
+        &format!("account:1@lsn:{}", moments[0].0),
+        &format!("account:1@lsn:{}", moments[1].0),
+    ]);
+    let diff: Vec<_> = records
+        .records()
+        .into_iter()
+        .filter(|record| record["type"] == "table_diff" && record["table"] == "orders")
+        .collect();
+    assert_eq!(diff[0]["changed"], 10, "{diff:?}");
+}
+
+#[test]
+fn rows_that_moved_to_another_account_are_there_where_they_were_at_the_time() {
+    let ground = followed();
+    let before = [ground.psql(&of_account(1)), ground.psql(&of_account(2))];
+    let lsn = ground.psql("SELECT pg_current_wal_insert_lsn()");
+    ground.psql("UPDATE orders SET account_id = 2 WHERE account_id = 1");
+    ground.follow();
+    let at = format!("lsn:{lsn}");
+    let export = ground
+        .sandbox
+        .run(&["export", &format!("account:1@{at}:items")]);
+    assert_eq!(export.stdout.lines().count(), 30, "{export:?}");
+    let export = ground
+        .sandbox
+        .run(&["export", &format!("account:2@{at}:items")]);
+    assert_eq!(export.stdout.lines().count(), 30, "{export:?}");
+    let log_end = ground.psql("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name LIKE 'reinstate%' AND database = current_database()");
+    let export = ground
+        .sandbox
+        .run(&["export", &format!("account:2@lsn:{log_end}:items")]);
+    assert_eq!(export.stdout.lines().count(), 60, "{export:?}");
+    ground.psql("UPDATE orders SET account_id = 1 WHERE id % 3 = 0");
+    assert_eq!(
+        [ground.psql(&of_account(1)), ground.psql(&of_account(2))],
+        before
+    );
+}
+
+#[test]
+fn what_the_log_does_not_cover_is_refused_with_the_nearest_points() {
+    let ground = Ground::captured(SCHEMA, SECTIONS);
+    let between = ground.now();
+    ground
+        .sandbox
+        .run(&["capture", "follow", "--once", "--new-base"])
+        .done(&["captured"]);
+    ground
+        .restore_at(&between, &[])
+        .refused(7, &["between", "--at snap:"]);
+    let later = ground.now();
+    ground.psql("UPDATE orders SET note = 'x' WHERE id = 1");
+    ground.restore_at(&later, &[]).refused(
+        7,
+        &["after what the change log has so far", "--nearest-before"],
+    );
+    ground.follow();
+    ground.restore_at(&later, &[]).done(&[]);
+    ground
+        .restore_at("2020-01-01T00:00Z", &[])
+        .refused(7, &["before the first snapshot"]);
+    let window = ground.sandbox.run(&["window", "account:1"]);
+    window.done(&["gap", "1 gap that cannot be gone back to"]);
+    ground.sandbox.run(&["status"]).done(&["published through"]);
+    ground
+        .sandbox
+        .run(&["verify"])
+        .done(&["of its log", "intact"]);
+}
+
+#[test]
+fn a_younger_snapshot_is_made_of_the_log_without_the_store() {
+    let ground = followed();
+    ground.psql("UPDATE orders SET note = 'first' WHERE account_id = 1");
+    ground.follow();
+    ground
+        .sandbox
+        .run(&["capture", "compact"])
+        .done(&["captured"]);
+    let expected = ground.psql(&of_account(1));
+    let at = ground.now();
+    ground.psql("DELETE FROM orders WHERE account_id = 1");
+    ground.follow();
+    ground.restore_at(&at, &[]).done(&["restored"]);
+    assert_eq!(ground.psql(&of_account(1)), expected);
+    let snapshots = ground.sandbox.json(&["snapshots"]).records();
+    assert_eq!(snapshots.len(), 2, "{snapshots:?}");
+}
+
+#[test]
+fn a_table_that_was_altered_ends_the_log_and_a_new_one_starts() {
+    let ground = followed();
+    ground.psql("UPDATE orders SET note = 'kept' WHERE id = 1");
+    ground.follow();
+    ground.psql(
+        "ALTER TABLE orders ADD COLUMN extra text; UPDATE orders SET extra = 'x' WHERE id = 1",
+    );
+    let ended = ground.sandbox.run(&["capture", "follow", "--once"]);
+    ended.refused(7, &["ENDS here", "--new-base"]);
+    ground
+        .sandbox
+        .run(&["capture", "follow", "--once", "--new-base"])
+        .done(&["captured"]);
+    ground.psql("UPDATE orders SET extra = 'y' WHERE id = 1");
+    ground.follow();
+    assert_eq!(ground.psql("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'reinstate%' AND database = current_database()"), "1");
+}
+
+#[test]
+fn a_table_without_a_replica_identity_is_named_and_the_application_is_not_harmed() {
+    let ground = Ground::prepared(
+        &format!("{SCHEMA}ALTER TABLE visits REPLICA IDENTITY DEFAULT;"),
+        SECTIONS,
+    );
+    let refused = ground.sandbox.run(&["capture", "follow", "--once"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(
+        refused.stderr.contains("visits") && refused.stderr.contains("REPLICA IDENTITY FULL"),
+        "{refused:?}"
+    );
+    // With a publication over it, this would fail.
+    ground.psql("UPDATE visits SET page = 'x' WHERE account_id = 1; DELETE FROM visits");
+    assert_eq!(
+        ground
+            .psql("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"),
+        "0"
+    );
+}
+
+#[test]
+fn a_follower_that_is_killed_and_started_again_loses_and_doubles_nothing() {
+    let ground = followed();
+    let mut expected = Vec::new();
+    for round in 0..6 {
+        let mut child = ground
+            .sandbox
+            .command()
+            .args(["capture", "follow", "--every", "1", "--mark-every", "1"])
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_millis(300 + 350 * round);
+        while Instant::now() < until {
+            ground.psql("INSERT INTO visits SELECT n % 3 + 1, clock_timestamp()::text FROM generate_series(1, 5) n");
+            ground.psql("UPDATE orders SET note = note || '.' WHERE id % 7 = 0");
+        }
+        // SIGKILL, wherever it is.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        expected.push((
+            ground.psql("SELECT pg_current_wal_insert_lsn()"),
+            ground.psql(&of_account(1)),
+        ));
+    }
+    ground.follow();
+    for (lsn, expected) in &expected {
+        ground.restore_at(&format!("lsn:{lsn}"), &[]).done(&[]);
+        assert_eq!(&ground.psql(&of_account(1)), expected);
+    }
+    assert!(!ground.psql(ALL).is_empty());
+}
