@@ -181,7 +181,10 @@ fn restore(
     let written = plan(context, &[image], store, &request, output).expect("a plan");
     let stored = StoredPlan::open(repository, written.object).expect("the plan");
     let outcomes = apply(context, &stored, store, repository, clock()).expect("a run");
-    assert!(outcomes.iter().all(reinstate::TenantOutcome::is_restored), "{outcomes:?}");
+    assert!(
+        outcomes.iter().all(reinstate::TenantOutcome::is_restored),
+        "{outcomes:?}"
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use reinstate_core::{ErrorKind, StoreError, Tenancy};
 use tokio_postgres::types::Type;
 
-use crate::catalog::{Catalog, CatalogTable, get};
+use crate::catalog::{Catalog, CatalogTable, TenantType, get};
 use crate::session::Session;
 use crate::sql::{literal, qualified};
 
@@ -78,6 +78,24 @@ fn missing_of_tables(session: &Session, catalog: &Catalog) -> Result<Vec<String>
             "partitioned tables without a primary key: {}. Updates of a partition that is added \
              later would fail: give them one, or list them as excluded",
             keyless.join(", ")
+        ));
+    }
+    let padded: Vec<String> = catalog
+        .iter()
+        .filter_map(|(_, schema, table)| match &schema.tenancy {
+            Tenancy::Direct { column } => {
+                let column = &table.columns[column.get()];
+                let is_padded = column.tenant_type == Some(TenantType::Blank);
+                is_padded.then(|| format!("{}.{}", schema.name, column.name))
+            }
+            _ => None,
+        })
+        .collect();
+    if !padded.is_empty() {
+        missing.push(format!(
+            "tenants' ids that the server pads with blanks, in the log but not where it compares \
+             them: {}. Give the columns the type text or character varying",
+            padded.join(", ")
         ));
     }
     let oids: Vec<u32> = followed()

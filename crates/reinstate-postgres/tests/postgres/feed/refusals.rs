@@ -14,6 +14,21 @@ fn refusal(ground: &Ground) -> String {
     error.to_string()
 }
 
+#[test]
+fn ids_that_the_server_pads_are_refused_by_name() {
+    let ground = Ground::on(
+        cluster(),
+        "CREATE TABLE padded (id int PRIMARY KEY, account_id character(8));
+         ALTER TABLE padded REPLICA IDENTITY FULL;",
+        |_| {},
+    );
+    let message = refusal(&ground);
+    assert!(message.contains("padded.account_id"), "{message}");
+    ground.psql("ALTER TABLE padded ALTER account_id TYPE text");
+    Follower::begin(&ground.store);
+    ground.store.end_feed(SNAPSHOT).unwrap();
+}
+
 fn publications(ground: &Ground) -> String {
     ground.psql("SELECT count(*) FROM pg_publication")
 }
