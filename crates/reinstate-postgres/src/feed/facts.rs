@@ -95,15 +95,27 @@ pub(super) fn read_facts(session: &Session, map: &TenancyMap) -> Result<Facts, S
     })
 }
 
-/// Whether somebody is changing a table: what will have been committed before now, and cannot be
-/// seen yet, is seen by this.
-pub(super) fn is_altering(session: &Session) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (
-        SELECT FROM pg_locks l
-         WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted
-           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND l.pid IS DISTINCT FROM pg_backend_pid())";
-    get(&session.row("look for changes of tables", sql, &[])?, 0)
+/// Who is changing a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Altering {
+    /// Somebody is: what will have been committed before now, and cannot be seen yet, is seen by this.
+    pub is_somebody: bool,
+    /// The commit is in the log already, and waits for a standby before others see it.
+    pub is_committing: bool,
+}
+
+/// Looks for changes of tables that are under way.
+pub(super) fn altering(session: &Session) -> Result<Altering, StoreError> {
+    let sql = "SELECT count(*) > 0, coalesce(bool_or(a.wait_event = 'SyncRep'), false)
+         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+        WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND l.pid IS DISTINCT FROM pg_backend_pid()";
+    let row = session.row("look for changes of tables", sql, &[])?;
+    Ok(Altering {
+        is_somebody: get(&row, 0)?,
+        is_committing: get(&row, 1)?,
+    })
 }
 
 impl Facts {

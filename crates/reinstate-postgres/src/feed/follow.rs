@@ -18,7 +18,7 @@ use reinstate_core::{
     StoreError, StoreSchema, Timestamp,
 };
 
-use super::facts::{Facts, is_altering, read_facts};
+use super::facts::{Facts, altering, read_facts};
 use super::incoming::{Incoming, Pause, log_end};
 use super::message::{Message, RowChange, Tuples, parse};
 use super::relations::{Followed, Relations, RowMaker, stale};
@@ -109,13 +109,16 @@ impl PostgresFeed {
     fn certify(&self, transactions: &[u32]) -> Result<bool, StoreError> {
         let mut look = 0;
         loop {
-            let is_quiet = !is_altering(&self.session)?;
+            let altering = altering(&self.session)?;
             let facts = read_facts(&self.session, &self.map)?;
             if facts.digest() != self.slot.digest {
                 return Err(self.changed(&facts));
             }
-            if facts.see(transactions) && (is_quiet || look >= ALTERING_LOOKS_MAX) {
-                return Ok(is_quiet);
+            // What is in the log is seen after this long, unless it waits for a standby.
+            let is_late =
+                look >= ALTERING_LOOKS_MAX && (transactions.is_empty() || !altering.is_committing);
+            if facts.see(transactions) && (!altering.is_somebody || is_late) {
+                return Ok(!altering.is_somebody);
             }
             if look == LOOKS_MAX {
                 let message = "follow the log: a transaction is in the server's log and not yet \

@@ -203,3 +203,27 @@ fn a_mark_comes_out_as_a_transaction_without_changes() {
     let age = now.parse::<i64>().unwrap() - times[0].as_micros();
     assert!((0..600_000_000).contains(&age), "{age}");
 }
+
+#[test]
+fn what_a_merge_does_comes_through_like_anything_else() {
+    let ground = ground(
+        "CREATE TABLE lists (id int PRIMARY KEY, account_id int, name text);
+         CREATE TABLE notes (account_id int, body text);
+         INSERT INTO lists SELECT n, n % 3, 'l' || n FROM generate_series(1, 60) n;
+         INSERT INTO notes SELECT n % 3, 'n' || n % 4 FROM generate_series(1, 60) n;",
+    );
+    let image = ground.image("1");
+    let mut follower = Follower::begin(&ground.store);
+    ground.psql(
+        "DELETE FROM lists WHERE account_id = 1 AND id % 2 = 0;
+         UPDATE lists SET name = 'x' WHERE account_id = 1; DELETE FROM notes WHERE account_id = 1",
+    );
+    follower.follow(&ground.store).unwrap();
+    ground.restore("1", &image).unwrap();
+    let before = follower.commits.len();
+    follower.follow(&ground.store).unwrap();
+    follower.expect_live(&ground.store);
+    let changes: u64 = follower.counts[before..].iter().flatten().sum();
+    assert_eq!((follower.commits.len() - before, changes), (1, 40));
+    assert_eq!(ground.image("1"), image);
+}

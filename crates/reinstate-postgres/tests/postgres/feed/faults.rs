@@ -186,3 +186,35 @@ fn a_transaction_that_does_not_end_keeps_a_feed_from_beginning_and_leaves_no_slo
     follower.follow(&store).unwrap();
     follower.expect_live(&store);
 }
+
+/// A commit that waits for a standby is in the log, and nobody sees it: neither does the look at the
+/// tables.
+#[test]
+fn a_table_whose_commit_nobody_sees_yet_is_not_passed_over() {
+    let (cluster, store) = server(&ClusterOptions::fast().with("autovacuum", "off"));
+    let psql = |sql: &str| cluster.psql("postgres", sql).unwrap();
+    let mut follower = Follower::begin(&store);
+    let mut feed = follower.resume(&store);
+    follower.drain(feed.as_mut()).unwrap();
+    psql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'; SELECT pg_reload_conf()");
+    thread::scope(|scope| {
+        scope.spawn(|| psql("CREATE TABLE fresh AS SELECT 1 AS account_id"));
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        while psql(waiting) != "1" {}
+        let committed: u64 = psql("SELECT pg_current_wal_flush_lsn() - '0/0'")
+            .parse()
+            .unwrap();
+        let before = follower.drain(feed.as_mut()).unwrap();
+        // What others commit later is not told without it either.
+        psql("SET synchronous_commit = local; INSERT INTO t (account_id) VALUES (1)");
+        let told = follower.drain(feed.as_mut());
+        psql("ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf()");
+        assert!(before.through.commit < committed, "{before:?} {committed}");
+        let error = told.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Contended, "{error}");
+        assert!(follower.commits.is_empty());
+    });
+    let mut feed = store.resume_feed(SNAPSHOT, follower.at).unwrap();
+    let error = follower.drain(feed.as_mut()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stale, "{error}");
+}

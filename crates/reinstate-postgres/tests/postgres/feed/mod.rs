@@ -4,6 +4,7 @@ mod changes;
 mod ends;
 mod exact;
 mod faults;
+mod protected;
 mod refusals;
 
 use std::collections::BTreeMap;
