@@ -132,6 +132,14 @@ pub struct FeedHealth {
 
 /// A store that hands out what is committed to it.
 pub trait FeedSource: LiveStore {
+    /// Whether a feed could be started, without starting one.
+    ///
+    /// # Errors
+    /// `Refused` with everything that is missing and what to do about it.
+    fn check_feed(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Starts a feed and opens the store exactly where it starts: every commit is either in the view
     /// or in the feed, and none in both. From here on the store keeps what was committed until it is
     /// acknowledged or the feed ended, whatever becomes of this process.

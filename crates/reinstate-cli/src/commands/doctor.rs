@@ -256,6 +256,48 @@ fn check_store(
     }
     check_journal(checks, store.as_ref());
     check_guard(checks, session);
+    drop(store);
+    check_log(checks, session);
+}
+
+/// Whether the store is followed, or could be.
+fn check_log(checks: &mut Checks<'_>, session: &Session<'_>) {
+    let source = match session.feed_source() {
+        Ok(source) => source,
+        Err(error) => return checks.error("change log", &error),
+    };
+    let feeds = match source.feeds() {
+        Ok(feeds) => feeds,
+        Err(error) => return checks.error("change log", &error.into()),
+    };
+    let kept = feeds.iter().map(|feed| feed.kept_bytes).sum();
+    let lost = feeds.iter().find_map(|feed| feed.lost.as_deref());
+    match (source.check_feed(), lost) {
+        (_, Some(lost)) => {
+            let message = format!("a feed is lost: {lost}");
+            checks.fail(
+                "change log",
+                &message,
+                "reinstate capture follow --new-base",
+            );
+        }
+        (Err(error), None) => {
+            let message = format!(
+                "it could not be followed: {}",
+                crate::failure::one_line(&error)
+            );
+            let remedy = "only snapshots can be gone back to, until what is missing is there";
+            checks.warn("change log", &message, remedy);
+        }
+        (Ok(()), None) if feeds.is_empty() => {
+            let message = "it could be followed, and is not: only snapshots can be gone back to";
+            checks.warn("change log", message, "reinstate capture follow");
+        }
+        (Ok(()), None) => {
+            let message = format!("it is followed; the store keeps {} for that", bytes(kept));
+            checks.ok("change log", &message);
+        }
+    }
 }
 
 fn describe_tables(schema: &StoreSchema) -> String {

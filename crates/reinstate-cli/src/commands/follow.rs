@@ -132,6 +132,16 @@ pub fn compact(level: i32, session: &Session<'_>) -> anyhow::Result<Exit> {
             .next("reinstate capture follow")
             .into());
     };
+    let same = logs
+        .iter()
+        .find(|other| other.id() == log.id() && other.snapshot().position == log.through());
+    if let Some(same) = same {
+        session.console.line(format_args!(
+            "nothing came after snapshot {}: there is no younger one to make",
+            same.snapshot().id.short()
+        ));
+        return Ok(Exit::Done);
+    }
     let mut options = CaptureOptions::new(new_snapshot()?, now());
     options.compression_level = level;
     let progress = Progress::new(&[Phase::Write], 0);

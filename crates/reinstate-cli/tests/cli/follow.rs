@@ -188,6 +188,7 @@ fn what_the_log_does_not_cover_is_refused_with_the_nearest_points() {
     let window = ground.sandbox.run(&["window", "account:1"]);
     window.done(&["gap", "1 gap that cannot be gone back to"]);
     ground.sandbox.run(&["status"]).done(&["published through"]);
+    ground.sandbox.run(&["doctor"]).done(&["it is followed"]);
     ground
         .sandbox
         .run(&["verify"])
@@ -203,6 +204,10 @@ fn a_younger_snapshot_is_made_of_the_log_without_the_store() {
         .sandbox
         .run(&["capture", "compact"])
         .done(&["captured"]);
+    ground
+        .sandbox
+        .run(&["capture", "compact"])
+        .done(&["no younger one to make"]);
     let expected = ground.psql(&of_account(1));
     let at = ground.now();
     ground.psql("DELETE FROM orders WHERE account_id = 1");
@@ -244,6 +249,8 @@ fn a_table_without_a_replica_identity_is_named_and_the_application_is_not_harmed
         refused.stderr.contains("visits") && refused.stderr.contains("REPLICA IDENTITY FULL"),
         "{refused:?}"
     );
+    let doctor = ground.sandbox.run(&["doctor"]);
+    doctor.done(&["could not be followed", "REPLICA IDENTITY FULL"]);
     // With a publication over it, this would fail.
     ground.psql("UPDATE visits SET page = 'x' WHERE account_id = 1; DELETE FROM visits");
     assert_eq!(

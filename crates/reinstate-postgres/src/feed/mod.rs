@@ -43,6 +43,13 @@ const READER_GONE_MAX: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl FeedSource for PostgresStore {
+    fn check_feed(&self) -> Result<(), StoreError> {
+        let session = Session::connect(self.settings())?;
+        let catalog = begin(&session, &self.map, Access::ReadOnly)?.catalog;
+        require(&session, &catalog)?;
+        self.walsender().map(drop)
+    }
+
     fn begin_feed(&self, snapshot: SnapshotId) -> Result<Box<dyn CaptureView + '_>, StoreError> {
         let session = Session::connect(self.settings())?;
         if slots(&session)?
