@@ -219,6 +219,30 @@ fn a_younger_snapshot_is_made_of_the_log_without_the_store() {
 }
 
 #[test]
+fn an_account_is_copied_as_it_was_at_a_commit() {
+    let ground = followed();
+    ground.psql("UPDATE orders SET note = 'then' WHERE id = 3; DELETE FROM orders WHERE id = 6");
+    let notes = "SELECT note FROM orders WHERE account_id = ACCOUNT ORDER BY note";
+    let expected = ground.psql(&notes.replace("ACCOUNT", "1"));
+    let lsn = ground.psql("SELECT pg_current_wal_insert_lsn()");
+    ground.psql("DELETE FROM orders WHERE account_id = 1");
+    ground.follow();
+    let at = format!("lsn:{lsn}");
+    let into = [
+        "restore",
+        "account:1",
+        "--at",
+        &at,
+        "--into",
+        "side:9",
+        "--yes",
+    ];
+    ground.sandbox.run(&into).done(&["created"]);
+    assert_eq!(ground.psql(&notes.replace("ACCOUNT", "9")), expected);
+    assert_eq!(ground.psql(&notes.replace("ACCOUNT", "1")), "");
+}
+
+#[test]
 fn a_table_that_was_altered_ends_the_log_and_a_new_one_starts() {
     let ground = followed();
     ground.psql("UPDATE orders SET note = 'kept' WHERE id = 1");
