@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use reinstate::{
-    CaptureOptions, Context, DriftRules, FollowOptions, Follower, Moment, PlanRequest,
+    CaptureOptions, Context, DriftRules, FollowOptions, Follower, Moment, OwnerCheck, PlanRequest,
     ResourceOptions, Resources, RestorePoint, StoredPlan, apply, begin_log, extract_at, log_of,
     plan,
 };
@@ -175,6 +175,7 @@ fn restore(
         repository: repository.id(),
         policy: Policy::EXACT,
         drift: DriftRules::default(),
+        check_owners: OwnerCheck::Off,
         planned_at: clock(),
     };
     let output = repository.create_object().expect("an object");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use reinstate::{DriftRules, PlanRequest, StoredPlan, Verdict};
+use reinstate::{DriftRules, OwnerCheck, PlanRequest, StoredPlan, Verdict};
 use reinstate_core::{Policy, Repository, Tenant, Timestamp};
 
 use crate::Site;
@@ -50,6 +50,7 @@ fn plan_only(site: &Site, tenant: &Tenant) -> Result<StoredPlan> {
         repository: site.repository.id(),
         policy: Policy::EXACT,
         drift: DriftRules::default(),
+        check_owners: OwnerCheck::Off,
         planned_at: Timestamp::from_micros(0),
     };
     let images = [site.image(tenant)?];
@@ -89,6 +90,7 @@ pub fn restore(site: &Site, tenant: &Tenant) -> Result<RestoreTimes> {
         repository: site.repository.id(),
         policy: Policy::EXACT,
         drift: DriftRules::default(),
+        check_owners: OwnerCheck::Off,
         planned_at: Timestamp::from_micros(0),
     };
     let output = site.repository.create_object()?;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use reinstate::{
-    CaptureOptions, Context, DriftRules, PlanRequest, ResourceOptions, Resources, RestoreRequest,
-    StoredPlan,
+    CaptureOptions, Context, DriftRules, OwnerCheck, PlanRequest, ResourceOptions, Resources,
+    RestoreRequest, StoredPlan,
 };
 use reinstate_core::{
     Cancellation, JobId, LiveStore as _, Policy, Repository as _, RepositoryId, RowBatch,
@@ -278,6 +278,7 @@ impl PostgresSite {
             repository: self.repository.id(),
             policy: Policy::EXACT,
             drift: DriftRules::default(),
+            check_owners: OwnerCheck::Off,
             planned_at: NOW,
         };
         let images = [reinstate::extract(

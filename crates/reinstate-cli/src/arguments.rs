@@ -380,6 +380,10 @@ pub struct Changes {
     /// What to do with a row whose place is taken.
     #[arg(long, value_enum, default_value_t = OnConflict::Fail, value_name = "HOW")]
     pub on_conflict: OnConflict,
+    /// Look for rows to delete among those that other tenants had in the snapshot, and keep those:
+    /// reads other tenants' blocks of these tables [default: restore.check_owners, or on].
+    #[arg(long, value_enum, value_name = "on|off", hide_possible_values = true)]
+    pub check_owners: Option<OnOff>,
 }
 
 /// Arguments of `plan`.

@@ -15,5 +15,7 @@ mod ground;
 mod histories;
 #[path = "log/model.rs"]
 mod model;
+#[path = "log/owners.rs"]
+mod owners;
 #[path = "log/times.rs"]
 mod times;

@@ -47,6 +47,8 @@ pub struct TenantImage {
     /// What changed since the snapshot, of the tenant's rows and of those of everybody.
     layers: Layers,
     shared_layers: Layers,
+    /// What followed the snapshot, unless the image is of the snapshot itself.
+    log: Option<Log>,
     digest: Digest,
 }
 
@@ -116,6 +118,7 @@ pub fn extract_at(
     let place = last_place(point.position);
     image.layers = Layers::open(context, repository, log, place, &owner)?;
     image.shared_layers = Layers::open(context, repository, log, place, &Owner::Shared)?;
+    image.log = Some(log.clone());
     image.change(context, &owner)?;
     if image.tables.is_empty() {
         let message = format!("{tenant} had no row at {}", shown(point.position));
@@ -178,6 +181,7 @@ fn find(
         shared,
         layers: Layers::default(),
         shared_layers: Layers::default(),
+        log: None,
         digest,
     })
 }
@@ -254,6 +258,11 @@ impl TenantImage {
     #[must_use]
     pub fn time(&self) -> Timestamp {
         self.point.time
+    }
+
+    /// What followed the snapshot; none if the image is of the snapshot itself.
+    pub(crate) const fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
     }
 
     /// What the image contains. The same for the same rows, whatever the threads and the memory.
@@ -402,7 +411,10 @@ impl TenantImage {
 }
 
 /// Cuts a run into pieces for the threads, small enough that none is left with much more work.
-fn share(part: &RunPart, threads: usize) -> impl Iterator<Item = (&RunPart, Range<usize>)> {
+pub(crate) fn share(
+    part: &RunPart,
+    threads: usize,
+) -> impl Iterator<Item = (&RunPart, Range<usize>)> {
     let blocks = part.run.blocks.len();
     let piece = (blocks / (threads * 4)).clamp(1, 16);
     (0..blocks)

@@ -106,7 +106,7 @@ pub fn plan_undo_of(
     repository: &dyn Repository,
     live: &dyn LiveStore,
     job: JobId,
-    request: &PlanRequest,
+    request: &PlanRequest<'_>,
     output: Box<dyn ObjectWriter + '_>,
 ) -> Result<WrittenPlan, Error> {
     let merged = plan_of(repository, job)?;

@@ -11,7 +11,7 @@ use crate::drift::DriftRules;
 use crate::image::extract;
 use crate::job::store_job;
 use crate::merge::{MergeReceipt, keep_receipt, merge};
-use crate::plan::{PlanRequest, StoredPlan, plan};
+use crate::plan::{OwnerCheck, PlanRequest, StoredPlan, plan};
 use crate::verify::{Verdict, verify};
 use crate::{Context, Error};
 
@@ -82,6 +82,7 @@ pub fn restore(
         repository: repository.id(),
         policy: request.policy,
         drift: request.drift.clone(),
+        check_owners: OwnerCheck::In(repository),
         planned_at: request.requested_at,
     };
     let output = repository

@@ -56,6 +56,7 @@ pub fn restore(arguments: &Restore, session: &Session<'_>) -> anyhow::Result<Exi
         whose: &arguments.whose,
         at: &arguments.at,
         policy: arguments.changes.policy(),
+        check_owners: arguments.changes.check_owners,
         target: Target::parse(&arguments.copying, None)?,
         phases: &[Phase::Plan, Phase::Merge, Phase::Verify],
     };

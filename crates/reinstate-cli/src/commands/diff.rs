@@ -6,7 +6,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use reinstate::{Context, PlanRequest, RestorePlan, TenantHistory, TenantImage, history_of, plan};
+use reinstate::{
+    Context, OwnerCheck, PlanRequest, RestorePlan, TenantHistory, TenantImage, history_of, plan,
+};
 use reinstate_core::{
     ChangeSource, ErrorKind, LiveStore, Phase, Policy, PositionNotation, Repository, RowRef,
     RowRole, Silent, SnapshotDescription, TableIndex, TableSchema, Tenant, compare_rows,
@@ -455,6 +457,7 @@ fn plan_to(
         repository: repository.id(),
         policy: Policy::EXACT,
         drift: session.configuration.drift.clone(),
+        check_owners: OwnerCheck::Off,
         planned_at: now(),
     };
     let output = adapters::create_plan_file(file)?;

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use reinstate::{Context, CopyRequest, PlanRequest, TenantImage, WrittenPlan, plan, plan_copy};
+use reinstate::{
+    Context, CopyRequest, OwnerCheck, PlanRequest, TenantImage, WrittenPlan, plan, plan_copy,
+};
 use reinstate_core::{
     ErrorKind, LiveStore, Phase, Policy, Repository, RowRef, Silent, TableSchema,
 };
@@ -11,7 +13,7 @@ use serde::Serialize;
 use super::copying::{RemapFile, Target};
 use super::tenants::{extract_all, parse_tenants};
 use crate::adapters;
-use crate::arguments::{At, Plan, Whose};
+use crate::arguments::{At, OnOff, Plan, Whose};
 use crate::console::Console;
 use crate::exit::{Exit, next_step};
 use crate::failure::Failure;
@@ -29,6 +31,7 @@ pub fn run(arguments: &Plan, session: &Session<'_>) -> anyhow::Result<Exit> {
         whose: &arguments.whose,
         at: &arguments.at,
         policy: arguments.changes.policy(),
+        check_owners: arguments.changes.check_owners,
         target: Target::parse(&arguments.copying, Some(&arguments.out))?,
         phases: &[Phase::Plan],
     };
@@ -68,6 +71,8 @@ pub struct Request<'a> {
     pub at: &'a At,
     /// Which changes.
     pub policy: Policy,
+    /// Whether rows to delete are looked for among other tenants'; as configured, if none.
+    pub check_owners: Option<OnOff>,
     /// Where it is copied to, if it is.
     pub target: Option<Target>,
     /// The phases of the whole run, for the progress.
@@ -92,11 +97,17 @@ pub fn make(
     resolved.announce(session.console, &point);
     let context = session.context(&Silent);
     let images = extract_all(context, repository, &resolved, &tenants)?;
+    let check_owners = match request.check_owners {
+        Some(OnOff::Off) => OwnerCheck::Off,
+        None if !session.configuration.check_owners => OwnerCheck::Off,
+        Some(OnOff::On) | None => OwnerCheck::In(repository),
+    };
     let plan_request = PlanRequest {
         job: new_job()?,
         repository: repository.id(),
         policy: request.policy,
         drift: session.configuration.drift.clone(),
+        check_owners,
         planned_at: now(),
     };
     let progress = Progress::new(request.phases, images.len());
@@ -122,7 +133,7 @@ pub fn make(
         .into_iter()
         .chain(plan_tables(description));
     head.for_each(|line| console.line(line));
-    show_cost(console, &images);
+    show_cost(console, &images, written.owner_bytes_read);
     Ok(written)
 }
 
@@ -132,7 +143,7 @@ fn make_copy(
     context: Context<'_>,
     images: &[TenantImage],
     store: &dyn LiveStore,
-    (request, target): (&PlanRequest, &Target),
+    (request, target): (&PlanRequest<'_>, &Target),
     out: &Path,
 ) -> anyhow::Result<WrittenPlan> {
     let [image] = images else {
@@ -187,18 +198,25 @@ struct CostRecord {
     record: &'static str,
     bytes_read: u64,
     stored_bytes: u64,
+    owner_bytes_read: u64,
 }
 
-fn show_cost(console: &Console, images: &[TenantImage]) {
-    let bytes_read = images.iter().map(TenantImage::bytes_read).sum();
+fn show_cost(console: &Console, images: &[TenantImage], owner_bytes_read: u64) {
+    let of_images: u64 = images.iter().map(TenantImage::bytes_read).sum();
+    let bytes_read = of_images + owner_bytes_read;
     let stored_bytes = images.iter().map(TenantImage::stored_bytes).sum();
     console.record(&CostRecord {
         record: "cost",
         bytes_read,
         stored_bytes,
+        owner_bytes_read,
     });
+    let others = match owner_bytes_read {
+        0 => String::new(),
+        read => format!("; {} to find out whose rows to delete were", bytes(read)),
+    };
     console.line(format_args!(
-        "cost     {} read from the repository (the tenants' own: {})",
+        "cost     {} read from the repository (the tenants' own: {}{others})",
         bytes(bytes_read),
         bytes(stored_bytes)
     ));

@@ -1,6 +1,6 @@
 //! `undo`: taking a restore back, as far as nobody changed the rows since.
 
-use reinstate::{DriftRules, JobDescription, PlanRequest, jobs, plan_undo_of};
+use reinstate::{DriftRules, JobDescription, OwnerCheck, PlanRequest, jobs, plan_undo_of};
 use reinstate_core::{ErrorKind, JobId, Phase, Policy, Repository};
 
 use super::run::Run;
@@ -32,6 +32,7 @@ pub fn run(arguments: &Undo, session: &Session<'_>) -> anyhow::Result<Exit> {
             ..Policy::EXACT
         },
         drift: DriftRules::default(),
+        check_owners: OwnerCheck::Off,
         planned_at: now(),
     };
     let progress = Progress::new(&PHASES, 0);

@@ -24,6 +24,8 @@ pub(super) struct File {
     #[serde(default)]
     drift: Drift,
     #[serde(default)]
+    restore: Restore,
+    #[serde(default)]
     into: super::into::Into,
     #[serde(default)]
     capture: Capture,
@@ -145,6 +147,12 @@ struct TableDrift {
     values: BTreeMap<String, String>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Restore {
+    check_owners: Option<bool>,
+}
+
 impl From<Drift> for DriftRules {
     fn from(drift: Drift) -> Self {
         let rules = |(name, table): (String, TableDrift)| {
@@ -184,6 +192,7 @@ impl File {
             store: check_store(self.store, self.tenancy, directory)?,
             tenant_kind,
             drift: self.drift.into(),
+            check_owners: self.restore.check_owners.unwrap_or(true),
             into: self.into.into(),
             base_every: self.capture.base_every()?,
         })

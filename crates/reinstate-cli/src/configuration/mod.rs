@@ -32,6 +32,8 @@ pub struct Configuration {
     pub tenant_kind: Option<String>,
     /// What became of tables that changed after a snapshot.
     pub drift: DriftRules,
+    /// Whether rows to delete are looked for among those that other tenants had.
+    pub check_owners: bool,
     /// What becomes of columns when a tenant is copied under another id.
     pub into: CopyRules,
     /// How often a log that is followed gets a younger snapshot, made from the last one and itself.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reinstate::{
-    DriftRules, PlanRequest, StoredPlan, TenantImage, TenantOutcome, apply, extract, plan,
-    plan_undo,
+    DriftRules, OwnerCheck, PlanRequest, StoredPlan, TenantImage, TenantOutcome, apply, extract,
+    plan, plan_undo,
 };
 use reinstate_core::{ErrorKind, Phase, Policy, Repository, SnapshotDescription, Tenant, TenantId};
 
@@ -84,12 +84,13 @@ impl Stage<'_> {
         Ok(restored)
     }
 
-    fn request(&self) -> anyhow::Result<PlanRequest> {
+    fn request(&self) -> anyhow::Result<PlanRequest<'_>> {
         Ok(PlanRequest {
             job: new_job()?,
             repository: self.repository.id(),
             policy: Policy::EXACT,
             drift: DriftRules::default(),
+            check_owners: OwnerCheck::In(&self.repository),
             planned_at: now(),
         })
     }

@@ -185,7 +185,7 @@ fn a_row_of_everybody_that_an_incident_gave_away_is_not_deleted() {
     );
     ground.sandbox.run(&["capture", "once"]).done(&[]);
     ground
-        .psql("UPDATE users SET account_id = 1; INSERT INTO users VALUES (300, 1, NULL, 'new', 1)");
+        .psql("UPDATE users SET account_id = 1 WHERE account_id IS NULL; INSERT INTO users VALUES (300, 1, NULL, 'new', 1)");
     let taken = users(&ground);
     let refused = ground.restore(&[]);
     refused.refused(5, &["1 conflict"]);
@@ -200,4 +200,58 @@ fn a_row_of_everybody_that_an_incident_gave_away_is_not_deleted() {
         ground.psql("SELECT count(*) FROM users WHERE id = 300"),
         "0"
     );
+}
+
+/// What belonged to neighbours is theirs still, however it came to be this tenant's.
+#[test]
+fn rows_of_neighbours_that_an_incident_gave_away_are_not_deleted_unless_told() {
+    let ground = captured();
+    ground.psql(
+        "CREATE TABLE files (account_id int, number int, name text, PRIMARY KEY (account_id, number));
+         INSERT INTO files SELECT n % 3, n, 'f' || n FROM generate_series(1, 9) n",
+    );
+    ground.sandbox.run(&["capture", "once"]).done(&[]);
+    ground.psql(
+        "UPDATE users SET account_id = 1; UPDATE files SET account_id = 1;
+         INSERT INTO users VALUES (300, 1, NULL, 'new', 1)",
+    );
+    let taken = users(&ground);
+    let refused = ground.restore(&[]);
+    refused.refused(5, &["20 conflicts"]);
+    for says in [
+        "! account:1 users id=3: belonged to another tenant in the snapshot",
+        "to find out whose rows to delete were)",
+    ] {
+        assert!(refused.stdout.contains(says), "{refused:?}");
+    }
+    for secret in ["account:0", "account:2", "u3@", "User 3"] {
+        assert!(!refused.stdout.contains(secret), "{refused:?}");
+    }
+    assert_eq!(users(&ground), taken);
+
+    let kept = ground.restore(&["--on-conflict", "keep-live"]);
+    assert_eq!(kept.code, 4, "{kept:?}");
+    let count = |where_clause: &str| {
+        let count = format!("SELECT count(*) FROM users WHERE account_id = 1 AND {where_clause}");
+        ground.psql(&count)
+    };
+    assert_eq!(
+        (count("id <= 30"), count("id = 300")),
+        ("30".into(), "0".into())
+    );
+    // A key that names the tenant went with it: files are not told from newer ones.
+    assert_eq!(ground.psql("SELECT count(*) FROM files"), "3");
+
+    // The neighbours' own restores would bring nothing back that is still there, so that whoever
+    // knows better may say so.
+    ground.configure(
+        "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n\
+         [restore]\ncheck_owners = false\n",
+    );
+    let on = ground.restore(&["--check-owners", "on"]);
+    on.refused(5, &["20 conflicts"]);
+    let off = ground.restore(&[]);
+    off.done(&["restored"]);
+    assert!(!off.stdout.contains("to find out whose"), "{off:?}");
+    assert_eq!(count("true"), "10");
 }

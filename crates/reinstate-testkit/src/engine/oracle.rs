@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reinstate_core::{ChangeCounts, Policy, StoreSchema, Switch, TableSchema, TenantId};
+use reinstate_core::{ChangeCounts, Policy, StoreSchema, Switch, TableSchema, Tenancy, TenantId};
 
 use crate::certification::Contents;
 use crate::certification::Row;
@@ -11,15 +11,16 @@ use crate::certification::Row;
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) contents: Contents,
-    /// Rows that cannot be created because others hold their keys.
+    /// Rows that cannot be created because others hold their keys, and rows that are not deleted
+    /// because others had their keys.
     pub(super) held: u64,
 }
 
 /// The tenant of `then` brought into the store of `now`.
-pub(super) fn answer(
+pub(super) fn answer<'c>(
     schema: &StoreSchema,
-    then: &Contents,
-    now: &Contents,
+    then: &'c Contents,
+    now: &'c Contents,
     tenant: &TenantId,
     policy: Policy,
     keys_are_global: bool,
@@ -33,16 +34,18 @@ pub(super) fn answer(
         .filter(|(_, table)| table.tenancy.is_tenant_owned())
     {
         let name = table.name.as_str();
+        let foreign = |contents: &'c Contents, counts: bool| -> BTreeSet<&'c [u8]> {
+            let rows = contents.foreign_rows(tenant, name).filter(|_| counts);
+            rows.map(|(key, _)| key.as_slice()).collect()
+        };
+        let is_native = table.tenancy == Tenancy::Native;
+        let (had, have) = (
+            foreign(then, keys_are_global && !is_native),
+            foreign(now, keys_are_global),
+        );
         let (then, live) = (then.rows(tenant, name), now.rows(tenant, name));
         let rows = if table.has_key() {
-            let foreign: BTreeSet<&[u8]> = if keys_are_global {
-                now.foreign_rows(tenant, name)
-                    .map(|(key, _)| key.as_slice())
-                    .collect()
-            } else {
-                BTreeSet::new()
-            };
-            with_key(then, live, policy, &foreign, &mut answer.held)
+            with_key(then, live, policy, (&had, &have), &mut answer.held)
         } else {
             without_key(then, live, policy)
         };
@@ -57,7 +60,7 @@ fn with_key(
     then: &[Row],
     now: &[Row],
     policy: Policy,
-    foreign: &BTreeSet<&[u8]>,
+    (had, have): (&BTreeSet<&[u8]>, &BTreeSet<&[u8]>),
     held: &mut u64,
 ) -> Vec<Row> {
     let then: BTreeMap<_, _> = then.iter().cloned().collect();
@@ -66,12 +69,16 @@ fn with_key(
     let mut rows = Vec::new();
     for key in keys {
         let kept = match (then.get(key), now.get(key)) {
-            (Some(_), None) if policy.create == Switch::On && foreign.contains(key.as_slice()) => {
+            (Some(_), None) if policy.create == Switch::On && have.contains(key.as_slice()) => {
                 *held += 1;
                 None
             }
             (Some(then), None) => (policy.create == Switch::On).then_some(then),
             (Some(then), Some(_)) if policy.put_back == Switch::On => Some(then),
+            (None, Some(now)) if policy.delete == Switch::On && had.contains(key.as_slice()) => {
+                *held += 1;
+                Some(now)
+            }
             (None, Some(_)) if policy.delete == Switch::On => None,
             (_, now) => now,
         };

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use reinstate::{
-    CaptureOptions, Context, DriftRules, Error, PlanRequest, ResourceOptions, Resources,
-    RestoreRequest, StoredPlan, TenantOutcome, WrittenPlan,
+    CaptureOptions, Context, DriftRules, Error, OwnerCheck, PlanRequest, ResourceOptions,
+    Resources, RestoreRequest, StoredPlan, TenantOutcome, WrittenPlan,
 };
 use reinstate_core::{
     Cancellation, JobId, LiveStore, Policy, Repository, Silent, SnapshotDescription, SnapshotId,
@@ -140,12 +140,13 @@ impl<'f> Engine<'f> {
         )
     }
 
-    fn plan_request(&self, policy: Policy, job: u8) -> PlanRequest {
+    fn plan_request(&self, policy: Policy, job: u8) -> PlanRequest<'_> {
         PlanRequest {
             job: job_id(job),
             repository: self.repository.id(),
             policy,
             drift: DriftRules::default(),
+            check_owners: OwnerCheck::In(&self.repository),
             planned_at: NOW,
         }
     }

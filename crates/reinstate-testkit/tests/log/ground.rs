@@ -69,17 +69,23 @@ impl Ground {
         ground
     }
 
-    fn capture(&mut self) {
+    /// The store when it holds what the model says.
+    pub fn store(&self, model: &Model) -> MemoryStore {
         let store = MemoryStore::try_new(self.schema.clone(), MemoryOptions::default()).unwrap();
         let mut changes = Vec::new();
         for (index, table) in self.schema.iter() {
-            for row in &self.models[0].tables[index.get()] {
+            for row in &model.tables[index.get()] {
                 let row: Vec<Option<&str>> = row.iter().map(Option::as_deref).collect();
                 let row = ApplicationRow::new(&Owner::Shared, table.name.as_str(), &row);
                 changes.push(ApplicationChange::Put(row));
             }
         }
         store.write(&changes).unwrap();
+        store
+    }
+
+    fn capture(&mut self) {
+        let store = self.store(&self.models[0]);
         let options = CaptureOptions::new(SNAPSHOT, Timestamp::from_micros(0));
         let snapshot = capture(self.context(), &store, &self.repository, &options).unwrap();
         self.base = snapshot.position;

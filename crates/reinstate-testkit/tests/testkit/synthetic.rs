@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use reinstate::{
-    CaptureOptions, Context, DriftRules, PlanRequest, ResourceOptions, Resources, TenantImage,
+    CaptureOptions, Context, DriftRules, OwnerCheck, PlanRequest, ResourceOptions, Resources,
+    TenantImage,
 };
 use reinstate_core::{
     Cancellation, ContentDigest, JobId, Policy, Repository, RowBatch, Silent, SnapshotDescription,
@@ -57,6 +58,7 @@ fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_thre
             repository: repository.id(),
             policy: Policy::EXACT,
             drift: DriftRules::default(),
+            check_owners: OwnerCheck::Off,
             planned_at: now,
         };
         let output = repository.create_object().expect("memory");

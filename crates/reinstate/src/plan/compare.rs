@@ -15,10 +15,10 @@ use super::describe_tenant;
 use super::holds::{self, Holds};
 use super::left_behind::{LeftBehind, Returning};
 use super::notes::Strays;
+use super::owners::{Newer, Owners};
 use crate::drift::{MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
 use crate::into::Rekeying;
-use crate::layers::ImageRows;
 use crate::segment_writer::{OpenRun, SegmentWriter};
 use crate::{Context, Error};
 
@@ -26,7 +26,8 @@ pub(super) fn plan_tenant(
     context: Context<'_>,
     image: &TenantImage,
     view: &dyn LiveView,
-    (mapping, rekeying): (&SchemaMapping, Option<&Rekeying<'_>>),
+    (mapping, owners): (&SchemaMapping, &Owners<'_>),
+    rekeying: Option<&Rekeying<'_>>,
     policy: Policy,
     writer: &mut SegmentWriter<'_>,
 ) -> Result<TenantPlanDescription, Error> {
@@ -48,6 +49,7 @@ pub(super) fn plan_tenant(
             view,
             table,
             mapping,
+            owners,
             rekeying,
             returning: &batches,
         };
@@ -64,6 +66,7 @@ struct Sides<'a> {
     view: &'a dyn LiveView,
     table: TableIndex,
     mapping: &'a TableMapping,
+    owners: &'a Owners<'a>,
     /// How rows become those of a copy, if it is one.
     rekeying: Option<&'a Rekeying<'a>>,
     /// Rows that will be the tenant's without being written.
@@ -89,7 +92,7 @@ impl<'a> Sides<'a> {
             Holds::default()
         };
         let mut walk = self.walk()?;
-        let mut everybodys = Everybodys::new(self, source);
+        let mut newer = Newer::new(self.owners, self.image, source);
         let mut passed = Passed::new(self.context);
         while let Some(side) = walk.side() {
             match side {
@@ -101,11 +104,8 @@ impl<'a> Sides<'a> {
                     let live = walk.now();
                     let returns = changes.live(live);
                     let is_deleted = policy.delete == Switch::On || holds.gives_way(live);
-                    if is_deleted && everybodys.has(live)? {
-                        changes.conflict(live.key(), WAS_EVERYBODYS);
-                        changes.stays(returns, live);
-                    } else if is_deleted {
-                        changes.delete(live)?;
+                    if is_deleted {
+                        newer.delete(live, returns, changes)?;
                     } else {
                         changes.keep();
                         changes.stays(returns, live);
@@ -130,7 +130,7 @@ impl<'a> Sides<'a> {
             walk.pass(side)?;
         }
         passed.report();
-        Ok(())
+        newer.settle(changes)
     }
 
     fn walk(&self) -> Result<Walk<'a>, Error> {
@@ -179,52 +179,6 @@ pub(crate) fn mapped_rows<'a>(
     }
     // Rows without a key are ordered by their columns, which are others now.
     Ok(Box::new(sorted_rows(context, table, rows)?))
-}
-
-/// Why a row that the tenant has now is not deleted.
-const WAS_EVERYBODYS: &str = "everybody's in the snapshot, and no restore would bring it back";
-
-/// Rows of one table that were everybody's in the snapshot. What is the tenant's now because
-/// somebody gave it to the tenant since is not newer than the snapshot. Read only when the first row
-/// is to be deleted.
-struct Everybodys<'s, 'a> {
-    sides: &'s Sides<'a>,
-    source: TableIndex,
-    /// Those that are left, with whether there is a current one.
-    rows: Option<(StreamCursor<ImageRows>, bool)>,
-}
-
-impl<'s, 'a> Everybodys<'s, 'a> {
-    const fn new(sides: &'s Sides<'a>, source: TableIndex) -> Self {
-        Self {
-            sides,
-            source,
-            rows: None,
-        }
-    }
-
-    /// Whether the row was everybody's. Asked for rows in their order. Rows without a key are not
-    /// told apart from others that are the same, and are nobody's in particular.
-    fn has(&mut self, live: RowRef<'_>) -> Result<bool, Error> {
-        if live.key().is_empty() {
-            return Ok(false);
-        }
-        let (rows, has_row) = match &mut self.rows {
-            Some(rows) => rows,
-            none => {
-                let image = self.sides.image;
-                let stream = image.rows_of_everybody(self.sides.context, self.source)?;
-                let operation = "read the snapshot's rows of everybody".to_owned();
-                let mut rows = StreamCursor::new(stream, operation);
-                let has_row = rows.advance()?;
-                none.insert((rows, has_row))
-            }
-        };
-        while *has_row && rows.row().key() < live.key() {
-            *has_row = rows.advance()?;
-        }
-        Ok(*has_row && rows.row().key() == live.key())
-    }
 }
 
 /// Rows compared since the observer was last told.

@@ -9,6 +9,7 @@ mod cursor;
 mod holds;
 mod left_behind;
 mod notes;
+mod owners;
 mod saved;
 mod undo;
 
@@ -29,8 +30,11 @@ use crate::into::{CopyRequest, Rekeying, Remap, check_creates_only};
 use crate::segment_writer::SegmentWriter;
 use crate::{Context, Error};
 
+pub use owners::OwnerCheck;
 pub use saved::{RestorePlan, StoredPlan, TenantChanges, store_plan};
 pub use undo::plan_undo;
+
+use owners::Owners;
 
 pub(crate) use compare::mapped_rows;
 pub(crate) use cursor::{RowCursor, finish_sort, sorted_rows, start_sort};
@@ -40,7 +44,7 @@ const PLAN_COMPRESSION_LEVEL: i32 = 1;
 
 /// What a plan is made for.
 #[derive(Clone, Debug)]
-pub struct PlanRequest {
+pub struct PlanRequest<'r> {
     /// The run that will apply it; never used before.
     pub job: JobId,
     /// The repository whose snapshot it restores, and which will keep it for undo.
@@ -49,6 +53,9 @@ pub struct PlanRequest {
     pub policy: Policy,
     /// What became of tables that changed after the snapshot. Of no effect on an undo.
     pub drift: DriftRules,
+    /// Whether rows that are to be deleted as newer are looked for among those that others had in the
+    /// snapshot. One that somebody else had is a conflict. Of no effect on an undo.
+    pub check_owners: OwnerCheck<'r>,
     /// The time to note where the store has no clock of its own.
     pub planned_at: Timestamp,
 }
@@ -62,12 +69,15 @@ pub struct WrittenPlan {
     pub digest: Digest,
     /// The object it was written to.
     pub object: ObjectId,
+    /// Bytes read, of other tenants' blocks and of the index, to find out whose rows were.
+    pub owner_bytes_read: u64,
 }
 
 /// Compares the images, all of one snapshot, with the live tenants, all at one position, and
 /// writes what would change to `output`.
 ///
-/// Reads each image and each live tenant once. Holds no more than the context's memory budget,
+/// Reads each image and each live tenant once, and other tenants' rows only as
+/// [`check_owners`](PlanRequest::check_owners) says. Holds no more than the context's memory budget,
 /// however large a tenant is.
 ///
 /// # Errors
@@ -78,7 +88,7 @@ pub fn plan(
     context: Context<'_>,
     images: &[TenantImage],
     live: &dyn LiveStore,
-    request: &PlanRequest,
+    request: &PlanRequest<'_>,
     output: Box<dyn ObjectWriter + '_>,
 ) -> Result<WrittenPlan, Error> {
     make(context, images, live, request, None, output)
@@ -96,7 +106,7 @@ pub fn plan_copy<'r>(
     context: Context<'_>,
     image: &TenantImage,
     live: &dyn LiveStore,
-    request: &PlanRequest,
+    request: &PlanRequest<'_>,
     copy: &'r CopyRequest,
     remap: &'r Remap<'r>,
     output: Box<dyn ObjectWriter + '_>,
@@ -109,7 +119,7 @@ fn make<'r>(
     context: Context<'_>,
     images: &[TenantImage],
     live: &dyn LiveStore,
-    request: &PlanRequest,
+    request: &PlanRequest<'_>,
     copy: Option<(&'r CopyRequest, &'r Remap<'r>)>,
     output: Box<dyn ObjectWriter + '_>,
 ) -> Result<WrittenPlan, Error> {
@@ -127,6 +137,7 @@ fn make<'r>(
             ..Policy::EXACT
         },
     };
+    let owners = Owners::new(context, request.check_owners);
     let mut writer = start(context, request, output)?;
     let mut tenants = Vec::with_capacity(images.len());
     let mut notes = mapping.notes.clone();
@@ -145,8 +156,15 @@ fn make<'r>(
         let copied = copy.map(|(copy, _)| image.under(&copy.tenant));
         let image = copied.as_ref().unwrap_or(image);
         started(context, image);
-        let how = (&mapping, rekeying.as_ref());
-        let part = compare::plan_tenant(context, image, view.as_ref(), how, policy, &mut writer)?;
+        let part = compare::plan_tenant(
+            context,
+            image,
+            view.as_ref(),
+            (&mapping, &owners),
+            rekeying.as_ref(),
+            policy,
+            &mut writer,
+        )?;
         if copy.is_some() {
             check_creates_only(view.as_ref(), &part)?;
         }
@@ -176,7 +194,10 @@ fn make<'r>(
         notes,
         tenants,
     };
-    finish(writer, description)
+    Ok(WrittenPlan {
+        owner_bytes_read: owners.bytes_read(),
+        ..finish(writer, description)?
+    })
 }
 
 /// Tells the observer that a tenant's turn has come.
@@ -190,7 +211,7 @@ fn started(context: Context<'_>, image: &TenantImage) {
 
 fn start<'a>(
     context: Context<'a>,
-    request: &PlanRequest,
+    request: &PlanRequest<'_>,
     output: Box<dyn ObjectWriter + 'a>,
 ) -> Result<SegmentWriter<'a>, Error> {
     let identity = SegmentIdentity {
@@ -220,6 +241,7 @@ fn finish(
         description,
         digest,
         object,
+        owner_bytes_read: 0,
     })
 }
 

@@ -32,7 +32,7 @@ pub fn plan_undo(
     merged: &StoredPlan,
     tenants: &[TenantId],
     live: &dyn LiveStore,
-    request: &PlanRequest,
+    request: &PlanRequest<'_>,
     output: Box<dyn ObjectWriter + '_>,
 ) -> Result<WrittenPlan, Error> {
     let original = merged.plan().description();
