@@ -1,6 +1,6 @@
 //! Finding a snapshot's log: from record to record, each of which names what it follows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use reinstate_core::{
@@ -63,6 +63,18 @@ pub struct Unreachable {
 /// `NotFound` if there is no such snapshot; `Corrupt` if its manifest is not what was written; `Other`
 /// if a record cannot be read for a reason that may pass.
 pub fn log_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Log, Error> {
+    log_with(repository, snapshot, &mut Known::new())
+}
+
+/// Runs that were read already, by the names of their records: logs of snapshots that were made of
+/// each other share most of them.
+type Known = HashMap<[u8; 16], Arc<LogRun>>;
+
+fn log_with(
+    repository: &dyn Repository,
+    snapshot: SnapshotId,
+    known: &mut Known,
+) -> Result<Log, Error> {
     let operation = || format!("read the log of snapshot {snapshot}");
     let bytes = repository
         .read(SNAPSHOT_RECORD, *snapshot.as_bytes())
@@ -79,7 +91,7 @@ pub fn log_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Log, 
         tip: base.map_or(digest, |base| base.run),
         damage: None,
     };
-    log.extend(repository)?;
+    log.extend(repository, known)?;
     Ok(log)
 }
 
@@ -103,9 +115,10 @@ fn base_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Option<L
 /// # Errors
 /// As [`log_of`].
 pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>), Error> {
+    let mut known = Known::new();
     let mut logs = crate::catalogue::snapshots(repository)?
         .iter()
-        .map(|snapshot| log_of(repository, snapshot.id))
+        .map(|snapshot| log_with(repository, snapshot.id, &mut known))
         .collect::<Result<Vec<_>, _>>()?;
     let names = repository
         .list(LOG_RECORD)
@@ -122,7 +135,7 @@ pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>),
         let mut is_late = false;
         for log in &mut logs {
             if link_name(repository.id(), &log.tip) == name && log.damage.is_none() {
-                log.extend(repository)?;
+                log.extend(repository, &mut known)?;
                 is_late = true;
             }
         }
@@ -189,10 +202,21 @@ impl Log {
     }
 
     /// Goes on behind the last run.
-    fn extend(&mut self, repository: &dyn Repository) -> Result<(), Error> {
+    fn extend(&mut self, repository: &dyn Repository, known: &mut Known) -> Result<(), Error> {
         loop {
-            match self.read_next(repository) {
-                Ok(Some(run)) => self.push(run),
+            let name = link_name(repository.id(), &self.tip);
+            let next = match known.get(&name) {
+                Some(run) => self
+                    .check_next(&run.description)
+                    .map(|()| Some(Arc::clone(run))),
+                None => self.read_next(repository, name),
+            };
+            match next {
+                Ok(Some(run)) => {
+                    known.insert(name, Arc::clone(&run));
+                    self.tip = run.digest;
+                    self.runs.push(run);
+                }
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     self.damage = Some(chain(&error));
@@ -209,8 +233,11 @@ impl Log {
     }
 
     /// The run that follows the last one, if it was sealed by now.
-    pub(crate) fn read_next(&self, repository: &dyn Repository) -> Result<Option<LogRun>, Error> {
-        let name = link_name(repository.id(), &self.tip);
+    fn read_next(
+        &self,
+        repository: &dyn Repository,
+        name: [u8; 16],
+    ) -> Result<Option<Arc<LogRun>>, Error> {
         let number = self.next_number();
         let operation = || format!("read run {number} of the log of {}", self.id);
         let bytes = match repository.read(LOG_RECORD, name) {
@@ -219,17 +246,24 @@ impl Log {
         };
         let (description, digest) = decode_log_run(&bytes, repository.id(), &self.tip)
             .map_err(Error::format(operation()))?;
-        let is_next = description.log == self.id
-            && description.number == number
-            && description.after == self.through();
-        if !is_next {
-            let message = format!("{}: it does not follow the one before", operation());
-            return Err(Error::new(ErrorKind::Corrupt, message));
-        }
-        Ok(Some(LogRun {
+        self.check_next(&description)?;
+        Ok(Some(Arc::new(LogRun {
             description,
             digest,
-        }))
+        })))
+    }
+
+    /// Refuses a run that has the right name and does not go on where this log ends.
+    fn check_next(&self, run: &LogRunDescription) -> Result<(), Error> {
+        let number = self.next_number();
+        if run.log == self.id && run.number == number && run.after == self.through() {
+            return Ok(());
+        }
+        let message = format!(
+            "read run {number} of the log of {}: it does not follow the one before",
+            self.id
+        );
+        Err(Error::new(ErrorKind::Corrupt, message))
     }
 }
 
