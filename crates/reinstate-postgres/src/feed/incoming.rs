@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use reinstate_core::{ErrorKind, Position, PositionNotation, StoreError};
+use tokio_postgres::types::Type;
 
 use super::message::{Message, Tuples, parse};
 use super::publication::PUBLICATION;
@@ -23,13 +24,16 @@ use crate::tenancy::TenancyMap;
 const WAITING_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// After how many bytes that somebody took the server hears of us.
 const UNHEARD_BYTES_MAX: usize = 512 * 1024;
-/// How often the same answer shows that the server has nothing more to send.
+/// How often the same answer shows that a server at rest has nothing more to send.
 const SAME_ANSWERS: u32 = 4;
+/// How often it shows that whatever the server seems to do: a millisecond each.
+const SAME_ANSWERS_MAX: u32 = 10_000;
 
 /// A slot that streams.
 #[derive(Debug)]
 pub(super) struct Incoming {
     walsender: Walsender,
+    slot: String,
     pub waiting: Waiting,
     /// Everything up to here came from the server.
     sent: u64,
@@ -73,6 +77,7 @@ impl Incoming {
     ) -> Result<Self, StoreError> {
         Ok(Self {
             walsender: start(settings, map, session, slot, after)?,
+            slot: slot.name.clone(),
             waiting: Waiting::default(),
             sent: 0,
             unheard_bytes: 0,
@@ -115,13 +120,32 @@ impl Incoming {
                     wants_reply,
                 } => {
                     self.heard(sent, wants_reply)?;
-                    let is_end = end.as_mut().is_some_and(|end| end.is_reached(sent, at));
+                    let is_end = match end.as_mut().map(|end| end.is_reached(sent, at)) {
+                        None | Some(Reached::No) => false,
+                        Some(Reached::Yes) => true,
+                        Some(Reached::IfAtRest) => self.is_at_rest(session)?,
+                    };
                     if is_end && self.waiting.open.is_none() {
                         return Ok(Pause::Idle(sent));
                     }
                 }
             }
         }
+    }
+
+    /// Whether the server waits for more to be written to its log. While it decodes a long transaction
+    /// it answers as well, and always the same.
+    fn is_at_rest(&self, session: &Session) -> Result<bool, StoreError> {
+        let sql = "SELECT coalesce(bool_or(lower(a.wait_event)
+                              IN ('walsendermain', 'walsenderwaitforwal')), false)
+                     FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid
+                    WHERE s.slot_name = $1";
+        let row = session.row(
+            "look at what the server does",
+            sql,
+            &[(&self.slot, Type::TEXT)],
+        )?;
+        get(&row, 0)
     }
 
     fn heard(&mut self, sent: u64, wants_reply: bool) -> Result<(), StoreError> {
@@ -256,7 +280,7 @@ impl LogEnd {
     ///
     /// The end may lie within a record that is not written to its own end: then the server stays
     /// where it is. What it said before the end was looked for proves nothing of the kind.
-    fn is_reached(&mut self, sent: u64, at: i64) -> bool {
+    fn is_reached(&mut self, sent: u64, at: i64) -> Reached {
         if at > self.since {
             match &mut self.said {
                 (said, count) if *said == sent => *count += 1,
@@ -266,8 +290,21 @@ impl LogEnd {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        sent >= self.at || self.said.1 >= SAME_ANSWERS
+        match self.said.1 {
+            _ if sent >= self.at => Reached::Yes,
+            SAME_ANSWERS_MAX.. => Reached::Yes,
+            SAME_ANSWERS.. => Reached::IfAtRest,
+            _ => Reached::No,
+        }
     }
+}
+
+/// Whether everything was sent.
+enum Reached {
+    No,
+    Yes,
+    /// If the server is not at work.
+    IfAtRest,
 }
 
 pub(super) fn log_end(session: &Session) -> Result<LogEnd, StoreError> {
