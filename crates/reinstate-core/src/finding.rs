@@ -12,6 +12,19 @@ pub struct SideEffect {
     pub is_allowed: bool,
 }
 
+/// Relations of a store, all of one kind, that are no ordinary tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherRelations {
+    /// What they are and what some of them are called, as in `views a, b and 3 more`.
+    pub relations: String,
+    /// How many there are.
+    pub count: usize,
+    /// What becomes of them when a tenant is restored.
+    pub treatment: String,
+    /// Whether a merge is refused because of them.
+    pub is_obstacle: bool,
+}
+
 /// A reference of rows to be written that leads astray.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StrayReference {

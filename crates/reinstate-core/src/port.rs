@@ -7,9 +7,10 @@ use std::fmt;
 
 use crate::{
     ChangeCounts, ColumnIndex, Digest, ErrorKind, Filling, Fit, JobId, KeyForm, ObjectId,
-    OwnedRowBatch, Position, PositionNotation, RepositoryError, RepositoryId, RowBatch, RowRole,
-    SequenceValue, SideEffect, StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex,
-    TableName, Tenancy, TenantId, TenantKind, Timestamp, UniqueKey, ValueKind,
+    OtherRelations, OwnedRowBatch, Position, PositionNotation, Reference, RepositoryError,
+    RepositoryId, RowBatch, RowRole, SequenceValue, SideEffect, StoreError, StoreIdentity,
+    StoreSchema, StrayReference, TableIndex, TableName, Tenancy, TenantId, TenantKind, Timestamp,
+    UniqueKey, ValueKind,
 };
 
 /// Rows of one table and one tenant.
@@ -269,6 +270,20 @@ pub trait LiveView: Send {
         Ok(Vec::new())
     }
 
+    /// The live rows of everybody that these rows, all to be written into `table`, refer to by one
+    /// of its references, each at least once.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn parents_of_everybody(
+        &self,
+        _table: TableIndex,
+        _reference: &Reference,
+        _rows: &RowBatch,
+    ) -> Result<RowBatch, StoreError> {
+        Ok(RowBatch::new())
+    }
+
     /// Rows whose way to their tenant leads over one of these rows of `table`, and ends there, because
     /// the row is to be created, or is such a row itself: what an incident left behind, by table.
     /// They are nobody's, and the tenant's again as soon as it is restored.
@@ -286,6 +301,15 @@ pub trait LiveView: Send {
     /// What happens by itself when this many rows of a table change.
     fn side_effects(&self, _table: TableIndex, _counts: ChangeCounts) -> Vec<SideEffect> {
         Vec::new()
+    }
+
+    /// The relations of the store that are no ordinary tables, and what becomes of them when rows
+    /// of these tables change.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn other_relations(&self, _changed: &[TableIndex]) -> Result<Vec<OtherRelations>, StoreError> {
+        Ok(Vec::new())
     }
 
     /// Which values of a column that once had the type `type_name` can be written, as the same

@@ -1,13 +1,11 @@
 //! Rows that lost the row they belong to, and will belong to it again.
 
-use reinstate_core::{ErrorKind, Reference, RowBatch, RowBuilder, StoreError, TableIndex, Tenancy};
-use tokio_postgres::Row;
+use reinstate_core::{ErrorKind, Reference, RowBatch, StoreError, TableIndex, Tenancy};
 
-use crate::catalog::{Catalog, get};
+use crate::catalog::Catalog;
 use crate::owner::{joined, opening};
-use crate::sent::{parameters, sent_rows};
+use crate::sent::{column_texts, parameters, push_answers, sent_rows};
 use crate::session::Session;
-use crate::sql::quote;
 
 /// Whether rows of the table can be left behind: whether some way to the tenant is not guarded by
 /// a foreign key all along.
@@ -57,7 +55,7 @@ fn read(
     parents: &RowBatch,
     found: &mut RowBatch,
 ) -> Result<(), StoreError> {
-    let (schema, relation) = catalog.table(child);
+    let schema = catalog.schema.table(child);
     let operation = format!("look for rows of {} that were left behind", schema.name);
     let not_text = || StoreError::new(ErrorKind::Corrupt, format!("{operation}: not text"));
     let mut lists: Vec<Vec<&str>> = vec![Vec::with_capacity(parents.len()); way.columns.len()];
@@ -73,23 +71,8 @@ fn read(
         }
     }
     let sql = question(catalog, child, place, way);
-    let mut builder = RowBuilder::new();
-    for answer in session.rows(&operation, &sql, &parameters(&lists))? {
-        let values = texts(&answer, relation.columns.len())?;
-        let values: Vec<Option<&[u8]>> = values
-            .iter()
-            .map(|value| value.as_deref().map(str::as_bytes))
-            .collect();
-        schema.encode_row(&values, &mut builder).map_err(|error| {
-            StoreError::new(ErrorKind::Corrupt, operation.clone()).because(error)
-        })?;
-        found.push_row(builder.row());
-    }
-    Ok(())
-}
-
-fn texts(row: &Row, count: usize) -> Result<Vec<Option<String>>, StoreError> {
-    (0..count).map(|column| get(row, column)).collect()
+    let answers = session.rows(&operation, &sql, &parameters(&lists))?;
+    push_answers(&operation, schema, &answers, found)
 }
 
 /// The columns of the rows as texts, as a query whose parameters are the parent's columns as lists
@@ -99,13 +82,6 @@ fn question(catalog: &Catalog, child: TableIndex, place: usize, way: &Reference)
     let parent = &catalog.tables[way.parent.get()];
     let of_parent = way.parent_columns.iter();
     let sent = sent_rows(of_parent.map(|column| &parent.columns[column.get()]));
-    let columns = relation.columns.iter().map(|column| {
-        let name = quote(&column.name);
-        // As the server writes it in COPY: a cast to text is another thing for some types.
-        format!(
-            "CASE WHEN t.{name} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', t.{name}) END"
-        )
-    });
     let operators = &relation.way_operators[place];
     let mut conditions = joined(relation, "t", parent, "p", way, operators);
     if let Tenancy::OneOf { routes } = &schema.tenancy {
@@ -113,7 +89,7 @@ fn question(catalog: &Catalog, child: TableIndex, place: usize, way: &Reference)
     }
     format!(
         "SELECT {} FROM {sent} p JOIN {} AS t ON {}",
-        columns.collect::<Vec<_>>().join(", "),
+        column_texts(relation, "t"),
         relation.sql_rows(),
         conditions.join(" AND "),
     )

@@ -23,6 +23,7 @@ mod held;
 mod journal;
 mod left_behind;
 mod merge;
+mod others;
 mod owner;
 mod rows;
 mod sent;

@@ -1,8 +1,11 @@
-//! Rows that are sent with a question: a list of texts for each column, as its parameters.
+//! Rows that are sent with a question: a list of texts for each column, as its parameters; and rows
+//! that are its answer.
 
+use reinstate_core::{ErrorKind, RowBatch, RowBuilder, StoreError, TableSchema};
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::catalog::CatalogColumn;
+use crate::catalog::{CatalogColumn, CatalogTable, get};
 use crate::sql::quote;
 
 /// The place of a sent row, from one: a name that no column of an application has.
@@ -31,4 +34,41 @@ pub(crate) fn sent_rows<'c>(columns: impl IntoIterator<Item = &'c CatalogColumn>
         lists.join(", "),
         names.join(", ")
     )
+}
+
+/// The columns of a table's rows, as a list of the texts that rows carry.
+pub(crate) fn column_texts(relation: &CatalogTable, alias: &str) -> String {
+    let columns = relation.columns.iter().map(|column| {
+        let name = quote(&column.name);
+        // As the server writes it in COPY: a cast to text is another thing for some types.
+        format!(
+            "CASE WHEN {alias}.{name} IS DISTINCT FROM NULL
+                  THEN pg_catalog.format('%s', {alias}.{name}) END"
+        )
+    });
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+/// Adds the rows of a table whose [`column_texts`] are the answer.
+pub(crate) fn push_answers(
+    operation: &str,
+    schema: &TableSchema,
+    answers: &[Row],
+    rows: &mut RowBatch,
+) -> Result<(), StoreError> {
+    let mut builder = RowBuilder::new();
+    for answer in answers {
+        let values: Vec<Option<&str>> = (0..schema.columns.len())
+            .map(|column| get(answer, column))
+            .collect::<Result<_, _>>()?;
+        let values: Vec<Option<&[u8]>> = values
+            .iter()
+            .map(|value| value.map(str::as_bytes))
+            .collect();
+        schema
+            .encode_row(&values, &mut builder)
+            .map_err(|error| StoreError::new(ErrorKind::Corrupt, operation).because(error))?;
+        rows.push_row(builder.row());
+    }
+    Ok(())
 }

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use reinstate_core::{
-    ErrorKind, Lead, RowBatch, StoreError, StrayReference, TableIndex, Tenancy, TenantId,
+    ErrorKind, Lead, Reference, RowBatch, StoreError, StrayReference, TableIndex, Tenancy, TenantId,
 };
 
 use crate::catalog::{Catalog, ForeignKey, get};
 use crate::owner::{joined, ownership};
-use crate::sent::{ORDINAL, parameters, sent_rows};
+use crate::sent::{ORDINAL, column_texts, parameters, push_answers, sent_rows};
 use crate::session::Session;
 use crate::sql::literal;
 
@@ -55,6 +55,46 @@ pub(crate) fn stray_references(
         }
     }
     Ok(strays)
+}
+
+/// The rows of everybody that `rows`, all to be written into `table`, refer to by a foreign key; none
+/// if it declares none with that reference.
+pub(crate) fn parents_of_everybody(
+    session: &Session,
+    catalog: &Catalog,
+    (table, reference): (TableIndex, &Reference),
+    rows: &RowBatch,
+) -> Result<RowBatch, StoreError> {
+    let mut parents = RowBatch::new();
+    let mut keys = catalog.foreign_keys.iter();
+    let Some(key) = keys.find(|key| key.child == table && key.reference == *reference) else {
+        return Ok(parents);
+    };
+    let values: Vec<Vec<&str>> = distinct(rows, key)?.into_keys().collect();
+    if values.is_empty() {
+        return Ok(parents);
+    }
+    let lists: Vec<Vec<&str>> = (0..reference.columns.len())
+        .map(|place| values.iter().map(|value| value[place]).collect())
+        .collect();
+    let (schema, relation) = catalog.table(reference.parent);
+    let (joins, condition) = match ownership(catalog, reference.parent, "p") {
+        None => (String::new(), "true".to_owned()),
+        Some(owned) => {
+            let (joins, owner) = owned.captured();
+            (joins, format!("({owner}) = ''"))
+        }
+    };
+    let (sent, equal) = sent_values(catalog, key);
+    let sql = format!(
+        "SELECT {} FROM {sent} w JOIN {} AS p ON {equal}{joins} WHERE {condition}",
+        column_texts(relation, "p"),
+        relation.sql_rows(),
+    );
+    let operation = format!("read the rows of {} that are referred to", schema.name);
+    let answers = session.rows(&operation, &sql, &parameters(&lists))?;
+    push_answers(&operation, schema, &answers, &mut parents)?;
+    Ok(parents)
 }
 
 /// Whether a key cannot lead out of the tenant, because whose the row is depends on it, or because
@@ -101,11 +141,8 @@ fn distinct<'r>(
 /// The places of the values that lead astray, from zero, as a query whose parameters are the columns
 /// as lists of texts.
 fn question(catalog: &Catalog, key: &ForeignKey, tenant: &TenantId) -> String {
-    let child = &catalog.tables[key.child.get()];
     let parent = &catalog.tables[key.reference.parent.get()];
-    let columns = key.reference.columns.iter();
-    let sent = sent_rows(columns.map(|column| &child.columns[column.get()]));
-    let equal = joined(child, "w", parent, "p", &key.reference, &key.operators).join(" AND ");
+    let (sent, equal) = sent_values(catalog, key);
     let (joins, is_astray) = match ownership(catalog, key.reference.parent, "p") {
         None => (String::new(), "p.tableoid IS NULL".to_owned()),
         Some(owned) => {
@@ -120,6 +157,16 @@ fn question(catalog: &Catalog, key: &ForeignKey, tenant: &TenantId) -> String {
            LEFT JOIN {} AS p ON {equal}{joins} WHERE {is_astray} ORDER BY 1",
         parent.sql_rows(),
     )
+}
+
+/// The values sent, and what joins them to the parents `p`.
+fn sent_values(catalog: &Catalog, key: &ForeignKey) -> (String, String) {
+    let child = &catalog.tables[key.child.get()];
+    let parent = &catalog.tables[key.reference.parent.get()];
+    let columns = key.reference.columns.iter();
+    let sent = sent_rows(columns.map(|column| &child.columns[column.get()]));
+    let equal = joined(child, "w", parent, "p", &key.reference, &key.operators);
+    (sent, equal.join(" AND "))
 }
 
 fn name(catalog: &Catalog, key: &ForeignKey) -> String {

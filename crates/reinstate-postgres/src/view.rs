@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use reinstate_core::{
-    ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, OwnHold, Position,
-    RowBatch, RowOrder, RowRole, RowStream, SideEffect, StoreError, StoreSchema, StrayReference,
-    TableIndex, TenantId, Timestamp, UniqueKey, ValueKind,
+    ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, OtherRelations,
+    OwnHold, Position, Reference, RowBatch, RowOrder, RowRole, RowStream, SideEffect, StoreError,
+    StoreSchema, StrayReference, TableIndex, TenantId, Timestamp, UniqueKey, ValueKind,
 };
 
 use crate::connections::{Connections, Reader};
@@ -16,9 +16,10 @@ use crate::effects::side_effects;
 use crate::fingerprint::read_fingerprint;
 use crate::held::Holders;
 use crate::left_behind::left_behind;
+use crate::others::{describe, read_others};
 use crate::rows::TenantRows;
 use crate::snapshot::{Access, Moment, begin};
-use crate::stray::stray_references;
+use crate::stray::{parents_of_everybody, stray_references};
 use crate::tenancy::TenancyMap;
 
 /// A read-only transaction on a connection of its own.
@@ -126,6 +127,16 @@ impl LiveView for PostgresView {
         stray_references(&self.session, &self.moment.catalog, tenant, table, rows)
     }
 
+    fn parents_of_everybody(
+        &self,
+        table: TableIndex,
+        reference: &Reference,
+        rows: &RowBatch,
+    ) -> Result<RowBatch, StoreError> {
+        let catalog = &self.moment.catalog;
+        parents_of_everybody(&self.session, catalog, (table, reference), rows)
+    }
+
     fn left_behind(
         &self,
         table: TableIndex,
@@ -136,6 +147,16 @@ impl LiveView for PostgresView {
 
     fn side_effects(&self, table: TableIndex, counts: ChangeCounts) -> Vec<SideEffect> {
         side_effects(&self.map, &self.moment.catalog, table, counts)
+    }
+
+    fn other_relations(&self, changed: &[TableIndex]) -> Result<Vec<OtherRelations>, StoreError> {
+        let catalog = &self.moment.catalog;
+        let others = read_others(&self.session)?;
+        let is_changed = |oid| {
+            let table = catalog.by_oid(oid);
+            table.is_some_and(|table| changed.contains(&table))
+        };
+        Ok(describe(&others, Some(catalog), is_changed))
     }
 
     fn fit(

@@ -338,6 +338,19 @@ impl TenantImage {
         rows.changed(context, &self.shared_layers, &Owner::Shared, table)
     }
 
+    /// Whether it can have rows of everybody in a table of the snapshot.
+    ///
+    /// # Errors
+    /// `Corrupt` if the index is damaged.
+    pub(crate) fn may_have_rows_of_everybody(&self, table: TableIndex) -> Result<bool, Error> {
+        // What was added after the snapshot is not in its index.
+        let is_followed = self.log.is_some();
+        Ok(is_followed
+            || !ImageTable::of(&self.shared, &Owner::Shared, table)?
+                .parts
+                .is_empty())
+    }
+
     /// Brings the tables to the point.
     fn change(&mut self, context: Context<'_>, owner: &Owner) -> Result<(), Error> {
         for (&table, rows) in &mut self.tables {

@@ -58,6 +58,15 @@ struct FindingRecord<'a> {
 }
 
 #[derive(Serialize)]
+struct OthersRecord<'a> {
+    #[serde(rename = "type")]
+    record: &'static str,
+    relations: &'a str,
+    count: usize,
+    treatment: &'a str,
+}
+
+#[derive(Serialize)]
 struct CheckRecord {
     #[serde(rename = "type")]
     record: &'static str,
@@ -187,6 +196,15 @@ fn checked(check: &TenancyCheck, session: &Session<'_>) -> anyhow::Result<Exit> 
             rows: finding.row_count,
             key_columns: &finding.key_columns,
             keys: &finding.keys,
+        });
+    }
+    for other in &check.others {
+        console.line(format_args!("{} {}", other.relations, other.treatment));
+        console.record(&OthersRecord {
+            record: "tenancy_relations",
+            relations: &other.relations,
+            count: other.count,
+            treatment: &other.treatment,
         });
     }
     console.record(&CheckRecord {

@@ -39,11 +39,15 @@ pub enum NoteKind {
     LeftOut = 16,
     /// New numbers of a copy that nothing in the store is moved beyond.
     KeyUncounted = 17,
+    /// Rows of everybody that rows to be written refer to are not what they were.
+    ParentChanged = 18,
+    /// Relations of one kind that are no ordinary tables, and what becomes of them.
+    OtherRelations = 19,
 }
 
 impl NoteKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::TableAdded,
         Self::TableGone,
         Self::TableRenamed,
@@ -61,6 +65,8 @@ impl NoteKind {
         Self::ReferenceKept,
         Self::LeftOut,
         Self::KeyUncounted,
+        Self::ParentChanged,
+        Self::OtherRelations,
     ];
 
     /// The kind with this number.
@@ -90,6 +96,8 @@ impl NoteKind {
             Self::ReferenceKept => "reference_kept",
             Self::LeftOut => "left_out",
             Self::KeyUncounted => "key_uncounted",
+            Self::ParentChanged => "parent_changed",
+            Self::OtherRelations => "other_relations",
         }
     }
 
@@ -112,7 +120,9 @@ impl NoteKind {
             | Self::KeyChanged
             | Self::ReferenceKept
             | Self::LeftOut
-            | Self::KeyUncounted => false,
+            | Self::KeyUncounted
+            | Self::ParentChanged
+            | Self::OtherRelations => false,
         }
     }
 }
@@ -140,6 +150,6 @@ mod tests {
             assert_eq!(NoteKind::from_number(number), Some(kind));
         }
         assert_eq!(NoteKind::from_number(0), None);
-        assert_eq!(NoteKind::from_number(18), None);
+        assert_eq!(NoteKind::from_number(20), None);
     }
 }

@@ -13,9 +13,10 @@
 mod edge;
 mod question;
 
-use reinstate_core::{Cancellation, Event, Observer, Phase, StoreError};
+use reinstate_core::{Cancellation, Event, Observer, OtherRelations, Phase, StoreError};
 
 use crate::catalog::Catalog;
+use crate::others::{describe, read_others};
 use crate::session::Session;
 use crate::snapshot::{Access, begin};
 use crate::store::PostgresStore;
@@ -30,6 +31,8 @@ pub struct TenancyCheck {
     pub owned_table_count: usize,
     /// References that could lead from one tenant to another, and were followed.
     pub reference_count: usize,
+    /// Relations that are no ordinary tables, and what a restore does about them.
+    pub others: Vec<OtherRelations>,
     /// What is wrong, by table and reference; empty if nothing is.
     pub findings: Vec<TenancyFinding>,
 }
@@ -80,7 +83,12 @@ impl PostgresStore {
     ) -> Result<TenancyCheck, StoreError> {
         let session = Session::connect(self.settings())?;
         let catalog = begin(&session, &self.map, Access::ReadOnly)?.catalog;
+        let is_owned = |oid| {
+            let table = catalog.by_oid(oid);
+            table.is_some_and(|table| catalog.schema.table(table).tenancy.is_tenant_owned())
+        };
         let mut check = TenancyCheck {
+            others: describe(&read_others(&session)?, Some(&catalog), is_owned),
             owned_table_count: 0,
             reference_count: 0,
             findings: Vec::new(),

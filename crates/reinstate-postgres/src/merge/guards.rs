@@ -7,6 +7,7 @@ use super::cycles::Cycles;
 use crate::catalog::{Catalog, OWN_NAMESPACE, get};
 use crate::effects::side_effects;
 use crate::guard::{GuardState, Guards};
+use crate::others::check_others;
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
 use crate::tenancy::TenancyMap;
@@ -99,6 +100,14 @@ pub(super) fn check_changes(
         obstacles.extend(refused.map(|effect| format!("{} {}", effect.object, effect.detail)));
     }
     find_missing_privileges(session, catalog, changes, &mut obstacles)?;
+    let mut changed = changes.tables().iter();
+    if changed.any(|&table| catalog.tables[table.get()].is_partitioned) {
+        let is_changed = |oid| {
+            let table = catalog.by_oid(oid);
+            table.is_some_and(|table| changes.tables().contains(&table))
+        };
+        check_others(session, is_changed)?;
+    }
     if obstacles.is_empty() {
         return Ok(());
     }

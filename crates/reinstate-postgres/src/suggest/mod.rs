@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 
 use reinstate_core::{StoreError, TenantKind};
 
+use crate::others::{describe, read_others};
 use crate::session::Session;
 use crate::store::PostgresStore;
 use crate::tenancy::TableRule;
@@ -44,7 +45,7 @@ pub struct TenancyProposal {
     pub kind: TenantKind,
     /// The column that holds the tenant's id.
     pub column: String,
-    /// What is worth knowing about the choice of the column.
+    /// What is worth knowing about the choice of the column, and relations that are no tables.
     pub notes: Vec<String>,
     /// Triggers that were allowed already.
     pub allowed_triggers: Vec<String>,
@@ -117,11 +118,15 @@ impl PostgresStore {
         }
         let kinds = undeclared::read_kinds(&facts, &session, options.count_rows)?;
         let tables = decide::decide(&facts, &tenant, &kinds, &self.map)?;
+        let mut notes = tenant.notes(&facts);
+        let others = describe(&read_others(&session)?, None, |_| true);
+        let others = others.into_iter();
+        notes.extend(others.map(|other| format!("{} {}", other.relations, other.treatment)));
         session.roll_back();
         Ok(TenancyProposal {
             kind: self.map.kind.clone(),
             column: tenant.columns[0].clone(),
-            notes: tenant.notes(&facts),
+            notes,
             allowed_triggers: self.map.allowed_triggers.clone(),
             silenced_triggers: self.map.silenced_triggers.clone(),
             crossing: self.map.crossing.clone(),

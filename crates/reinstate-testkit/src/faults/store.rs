@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use reinstate_core::{
     CaptureView, ChangeCounts, ChangeSource, ColumnIndex, Committed, ErrorKind, Filling,
-    Fingerprint, Fit, HeldKey, JobId, JournalEntry, LiveStore, LiveView, OwnHold, OwnedRowBatch,
-    OwnedRowStream, Position, PositionNotation, RowBatch, RowOrder, RowRole, RowStream,
-    SequenceValue, SideEffect, SnapshotSource, StoreError, StoreIdentity, StoreSchema,
-    StrayReference, TableIndex, TableName, TenantId, TenantKind, TenantWriter, Timestamp,
-    UniqueKey, ValueKind,
+    Fingerprint, Fit, HeldKey, JobId, JournalEntry, LiveStore, LiveView, OtherRelations, OwnHold,
+    OwnedRowBatch, OwnedRowStream, Position, PositionNotation, Reference, RowBatch, RowOrder,
+    RowRole, RowStream, SequenceValue, SideEffect, SnapshotSource, StoreError, StoreIdentity,
+    StoreSchema, StrayReference, TableIndex, TableName, TenantId, TenantKind, TenantWriter,
+    Timestamp, UniqueKey, ValueKind,
 };
 
 /// What a store does wrong, and when. Calls are counted from zero.
@@ -306,6 +306,21 @@ impl LiveView for FaultyView<'_> {
     ) -> Result<Vec<StrayReference>, StoreError> {
         self.faults.call("follow references")?;
         self.inner.stray_references(tenant, table, rows)
+    }
+
+    fn parents_of_everybody(
+        &self,
+        table: TableIndex,
+        reference: &Reference,
+        rows: &RowBatch,
+    ) -> Result<RowBatch, StoreError> {
+        self.faults.call("follow references")?;
+        self.inner.parents_of_everybody(table, reference, rows)
+    }
+
+    fn other_relations(&self, changed: &[TableIndex]) -> Result<Vec<OtherRelations>, StoreError> {
+        self.faults.call("look for relations that are no tables")?;
+        self.inner.other_relations(changed)
     }
 
     fn value_kind(&self, table: TableIndex, column: ColumnIndex) -> ValueKind {

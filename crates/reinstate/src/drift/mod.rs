@@ -116,6 +116,43 @@ impl SchemaMapping {
     }
 }
 
+impl DriftRules {
+    /// The snapshot's table that became a live one.
+    pub(crate) fn source(
+        &self,
+        then: &StoreSchema,
+        now: &StoreSchema,
+        table: TableIndex,
+    ) -> Option<TableIndex> {
+        Pairs::find(then, now, self).source(table)
+    }
+}
+
+/// How rows of one table of a snapshot become rows of the live table, whosever they are; none if
+/// something would have to be decided first.
+///
+/// # Errors
+/// As the store reports it.
+pub(crate) fn map_table(
+    then: &StoreSchema,
+    (source, table): (TableIndex, TableIndex),
+    view: &dyn LiveView,
+    rules: &DriftRules,
+) -> Result<Option<TableMapping>, Error> {
+    let pairs = Pairs::find(then, view.schema(), rules);
+    let mut finder = Finder {
+        then,
+        view,
+        rules,
+        pairs: &pairs,
+        notes: Vec::new(),
+        undecided: Vec::new(),
+    };
+    let needed = BTreeSet::from([source]);
+    let mapping = finder.table(table, view.schema().table(table), &needed)?;
+    Ok(finder.undecided.is_empty().then_some(mapping))
+}
+
 struct Finder<'a> {
     then: &'a StoreSchema,
     view: &'a dyn LiveView,

@@ -16,7 +16,8 @@ use super::holds::{self, Holds};
 use super::left_behind::{LeftBehind, Returning};
 use super::notes::Strays;
 use super::owners::{Newer, Owners};
-use crate::drift::{MappedRows, RowChecks, SchemaMapping, TableMapping};
+use super::parents::{Parents, References};
+use crate::drift::{DriftRules, MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
 use crate::into::Rekeying;
 use crate::segment_writer::{OpenRun, SegmentWriter};
@@ -26,7 +27,7 @@ pub(super) fn plan_tenant(
     context: Context<'_>,
     image: &TenantImage,
     view: &dyn LiveView,
-    (mapping, owners): (&SchemaMapping, &Owners<'_>),
+    (mapping, drift, owners): (&SchemaMapping, &DriftRules, &Owners<'_>),
     rekeying: Option<&Rekeying<'_>>,
     policy: Policy,
     writer: &mut SegmentWriter<'_>,
@@ -35,6 +36,7 @@ pub(super) fn plan_tenant(
     let mut description = describe_tenant(view, tenant)?;
     description.image_digest = image.digest();
     let mut left_behind = LeftBehind::default();
+    let mut parents = Parents::new(context, view, image, drift);
     for table in view.schema().write_order() {
         let mapping = mapping.table(table);
         let mut returning = left_behind.take(table);
@@ -42,6 +44,7 @@ pub(super) fn plan_tenant(
         let mut changes = TableChanges::new(context, view, table, tenant, writer);
         changes.returning = returning;
         changes.left_behind = Some(&mut left_behind);
+        changes.parents = Some(&mut parents);
         changes.checks = Some(RowChecks::new(&mapping.checks, view.schema().table(table)));
         let sides = Sides {
             context,
@@ -56,6 +59,7 @@ pub(super) fn plan_tenant(
         sides.compare(policy, &mut changes)?;
         changes.finish()?.add_to(&mut description);
     }
+    description.notes.extend(parents.into_notes()?);
     Ok(description)
 }
 
@@ -237,6 +241,8 @@ pub(super) struct TableChanges<'w, 'a> {
     pub(super) returning: Returning,
     /// Those of later tables.
     pub(super) left_behind: Option<&'w mut LeftBehind>,
+    /// What the rows refer to.
+    pub(super) parents: Option<&'w mut (dyn References + 'w)>,
     /// Rows that return, as they are.
     found: ContentDigest,
     /// Rows that return, as they are in the end.
@@ -271,6 +277,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             strays: Strays::default(),
             returning: Returning::default(),
             left_behind: None,
+            parents: None,
             found: ContentDigest::EMPTY,
             gained: ContentDigest::EMPTY,
         }
@@ -384,6 +391,9 @@ impl<'w, 'a> TableChanges<'w, 'a> {
     fn look_around(&mut self, role: RowRole, rows: &RowBatch) -> Result<HashSet<Vec<u8>>, Error> {
         if rows.is_empty() {
             return Ok(HashSet::new());
+        }
+        if let Some(parents) = &mut self.parents {
+            parents.follow(self.table, rows)?;
         }
         let strays = self
             .view

@@ -295,7 +295,8 @@ impl RowCursor for Box<dyn RowCursor + '_> {
     }
 }
 
-fn place_order(left: RowRef<'_>, right: RowRef<'_>) -> Ordering {
+/// How the places of two rows compare, by key or, without one, by all they contain.
+pub(super) fn place_order(left: RowRef<'_>, right: RowRef<'_>) -> Ordering {
     if left.key().is_empty() && right.key().is_empty() {
         left.columns().cmp(right.columns())
     } else {

@@ -10,6 +10,7 @@ mod holds;
 mod left_behind;
 mod notes;
 mod owners;
+mod parents;
 mod saved;
 mod undo;
 
@@ -160,7 +161,7 @@ fn make<'r>(
             context,
             image,
             view.as_ref(),
-            (&mapping, &owners),
+            (&mapping, &request.drift, &owners),
             rekeying.as_ref(),
             policy,
             &mut writer,
@@ -175,6 +176,7 @@ fn make<'r>(
         });
     }
     notes.extend(notes::side_effects(view.as_ref(), &tenants));
+    notes.extend(notes::other_relations(view.as_ref(), &tenants)?);
     let description = PlanDescription {
         job: request.job,
         repository: request.repository,

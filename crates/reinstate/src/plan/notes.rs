@@ -1,9 +1,11 @@
 //! What the live store has to say about planned changes, as notes of the plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reinstate_core::{ChangeCounts, Lead, LiveView, StrayReference, TableIndex};
 use reinstate_format::{NoteKind, PlanNote, TenantPlanDescription};
+
+use crate::Error;
 
 /// How many values of a stray reference are named.
 const NAMED_VALUES_MAX: usize = 3;
@@ -33,6 +35,34 @@ pub(super) fn side_effects(
             count: 0,
         })
         .collect()
+}
+
+/// The relations of the store that are no ordinary tables, if these plans change anything.
+pub(super) fn other_relations(
+    view: &dyn LiveView,
+    tenants: &[TenantPlanDescription],
+) -> Result<Vec<PlanNote>, Error> {
+    let plans = tenants.iter().flat_map(|part| &part.tables);
+    let changed = plans.filter(|plan| plan.counts.total() > 0);
+    let changed: BTreeSet<TableIndex> = changed.map(|plan| plan.table).collect();
+    if changed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let changed: Vec<TableIndex> = changed.into_iter().collect();
+    let others = view
+        .other_relations(&changed)
+        .map_err(Error::store("look for relations that are no tables"))?;
+    let notes = others.into_iter().map(|other| PlanNote {
+        kind: if other.is_obstacle {
+            NoteKind::EffectRefused
+        } else {
+            NoteKind::OtherRelations
+        },
+        object: other.relations,
+        detail: other.treatment,
+        count: 0,
+    });
+    Ok(notes.collect())
 }
 
 /// The stray references of one table's rows, gathered by where they lead.

@@ -58,6 +58,8 @@ pub fn plan_undo(
         }
         parts.push(description);
     }
+    let mut notes = notes::side_effects(view.as_ref(), &parts);
+    notes.extend(notes::other_relations(view.as_ref(), &parts)?);
     let description = PlanDescription {
         job: request.job,
         store: live.identity(),
@@ -66,7 +68,7 @@ pub fn plan_undo(
         policy: request.policy,
         undoes: Some(original.job),
         segment: PlanSegment::default(),
-        notes: notes::side_effects(view.as_ref(), &parts),
+        notes,
         tenants: parts,
         ..original.clone()
     };
