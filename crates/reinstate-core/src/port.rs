@@ -236,6 +236,23 @@ pub trait LiveView: Send {
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError>;
 
+    /// The same, but for rows of nobody that give way: those with these keys, which the plan puts back
+    /// or deletes as soon as they are the tenant's. A store that knows no such rows need not tell them
+    /// apart.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn held_by_strangers(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+        role: RowRole,
+        rows: &RowBatch,
+        _giving_way: &RowBatch,
+    ) -> Result<Vec<HeldKey>, StoreError> {
+        self.held_by_others(tenant, table, role, rows)
+    }
+
     /// Whether rows of the table that have different keys, or none, can still stand in each other's
     /// way.
     fn has_unique_values(&self, _table: TableIndex) -> bool {
@@ -295,6 +312,25 @@ pub trait LiveView: Send {
         _table: TableIndex,
         _rows: &RowBatch,
     ) -> Result<Vec<(TableIndex, RowBatch)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// The constraints of a table whose unique values cannot move from one of the tenant's rows to
+    /// another while both are put back, each with the reason and what would help.
+    fn fixed_values(&self, _table: TableIndex) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// What else happens, or keeps a merge from being made, when this many rows of these tables
+    /// change for each of these tenants.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn other_effects(
+        &self,
+        _tenants: &[&TenantId],
+        _changes: &[(TableIndex, ChangeCounts)],
+    ) -> Result<Vec<SideEffect>, StoreError> {
         Ok(Vec::new())
     }
 

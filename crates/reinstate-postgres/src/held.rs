@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 
 use crate::catalog::{Catalog, UniqueIndex, get};
 use crate::owner::ownership;
-use crate::sent::{ORDINAL, parameters, sent_rows};
+use crate::sent::{ORDINAL, parameters, sent_rows, sent_rows_from};
 use crate::session::Session;
 use crate::sql::quote;
 
@@ -34,11 +34,12 @@ enum Whose {
 }
 
 impl Holders<'_> {
-    /// The keys among `rows` that somebody else holds.
+    /// The keys among `rows` that somebody else holds, and not one of the rows that give way.
     pub(crate) fn others(
         &self,
         role: RowRole,
         rows: &RowBatch,
+        giving_way: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
         let mut held = Vec::new();
         let whose = match role {
@@ -46,7 +47,7 @@ impl Holders<'_> {
             _ => Whose::Others,
         };
         for index in &self.catalog.tables[self.table.get()].unique_indexes {
-            self.ask(index, whose, rows, |row, _| {
+            self.ask(index, whose, (rows, giving_way), |row, _| {
                 held.push(HeldKey {
                     key: row.key().to_vec(),
                     constraint: index.name.clone(),
@@ -67,20 +68,25 @@ impl Holders<'_> {
             .iter()
             .filter(|index| !index.is_primary)
         {
-            self.ask(index, Whose::Own, rows, |row, answer| {
-                key.clear();
-                for (column, place) in schema.key.iter().zip(1..) {
-                    let text: String = get(answer, place)?;
-                    key.push(schema.columns[column.get()].key_form, text.as_bytes());
-                }
-                held.push(OwnHold {
-                    key: row.key().to_vec(),
-                    columns: row.columns().to_vec(),
-                    holder: key.as_bytes().to_vec(),
-                    constraint: index.name.clone(),
-                });
-                Ok(())
-            })?;
+            self.ask(
+                index,
+                Whose::Own,
+                (rows, &RowBatch::new()),
+                |row, answer| {
+                    key.clear();
+                    for (column, place) in schema.key.iter().zip(1..) {
+                        let text: String = get(answer, place)?;
+                        key.push(schema.columns[column.get()].key_form, text.as_bytes());
+                    }
+                    held.push(OwnHold {
+                        key: row.key().to_vec(),
+                        columns: row.columns().to_vec(),
+                        holder: key.as_bytes().to_vec(),
+                        constraint: index.name.clone(),
+                    });
+                    Ok(())
+                },
+            )?;
         }
         Ok(held)
     }
@@ -90,7 +96,7 @@ impl Holders<'_> {
         &self,
         index: &UniqueIndex,
         whose: Whose,
-        rows: &RowBatch,
+        (rows, giving_way): (&RowBatch, &RowBatch),
         mut each: impl FnMut(RowRef<'_>, &Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let schema = self.catalog.schema.table(self.table);
@@ -103,11 +109,15 @@ impl Holders<'_> {
             columns.sort_unstable();
             columns.dedup();
         }
-        let Some(sql) = self.question(index, whose, &columns)? else {
+        let gives_way = !schema.key.is_empty() && !giving_way.is_empty();
+        let Some(sql) = self.question(index, whose, &columns, gives_way)? else {
             return Ok(());
         };
-        let values = gather(rows, &columns)
-            .ok_or_else(|| StoreError::new(ErrorKind::Corrupt, format!("{operation}: not text")))?;
+        let not_text = || StoreError::new(ErrorKind::Corrupt, format!("{operation}: not text"));
+        let mut values = gather(rows, &columns).ok_or_else(not_text)?;
+        if gives_way {
+            values.extend(gather(giving_way, &schema.key).ok_or_else(not_text)?);
+        }
         let answers = self.session.rows(&operation, &sql, &parameters(&values))?;
         let mut answers = answers.iter().peekable();
         // Ordinals start at one, and the answers are in their order.
@@ -130,6 +140,7 @@ impl Holders<'_> {
         index: &UniqueIndex,
         whose: Whose,
         columns: &[ColumnIndex],
+        gives_way: bool,
     ) -> Result<Option<String>, StoreError> {
         let (schema, relation) = self.catalog.table(self.table);
         let Some(owned) = ownership(self.catalog, self.table, "t") else {
@@ -153,6 +164,26 @@ impl Holders<'_> {
             }
         }
         let sent = sent_rows(columns.iter().map(|column| &relation.columns[column.get()]));
+        if gives_way {
+            let key = || {
+                schema
+                    .key
+                    .iter()
+                    .map(|column| &relation.columns[column.get()])
+            };
+            let giving_way = sent_rows_from(columns.len() + 1, key());
+            let equal = key()
+                .zip(&relation.key_operators)
+                .map(|(column, operator)| {
+                    let name = quote(&column.name);
+                    format!("y.{name} {operator} t.{name}")
+                });
+            selection.condition = format!(
+                "{} AND NOT EXISTS (SELECT FROM {giving_way} y WHERE {})",
+                selection.condition,
+                equal.collect::<Vec<_>>().join(" AND ")
+            );
+        }
         let generated: String = relation
             .generated
             .iter()

@@ -23,6 +23,7 @@ mod held;
 mod journal;
 mod left_behind;
 mod merge;
+mod obstacles;
 mod others;
 mod owner;
 mod rows;

@@ -21,8 +21,16 @@ pub(crate) fn parameters<L: ToSql + Sync>(lists: &[L]) -> Vec<(&(dyn ToSql + Syn
 
 /// The rows as a subquery, with these columns and [`ORDINAL`].
 pub(crate) fn sent_rows<'c>(columns: impl IntoIterator<Item = &'c CatalogColumn>) -> String {
+    sent_rows_from(1, columns)
+}
+
+/// The same for rows whose first column is the parameter of that number.
+pub(crate) fn sent_rows_from<'c>(
+    first: usize,
+    columns: impl IntoIterator<Item = &'c CatalogColumn>,
+) -> String {
     let (mut casts, mut lists, mut names) = (Vec::new(), Vec::new(), Vec::new());
-    for (column, place) in columns.into_iter().zip(1..) {
+    for (column, place) in columns.into_iter().zip(first..) {
         let (type_sql, name) = (&column.type_sql, quote(&column.name));
         casts.push(format!("u.v{place}::{type_sql} AS {name}"));
         lists.push(format!("${place}::text[]"));

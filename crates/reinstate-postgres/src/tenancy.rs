@@ -167,6 +167,11 @@ impl TenancyMap {
         self.allowed_triggers.contains(&name)
     }
 
+    /// Whether an event trigger may fire.
+    pub(crate) fn allows_event_trigger(&self, name: &str) -> bool {
+        self.allowed_triggers.iter().any(|allowed| allowed == name)
+    }
+
     /// Whether a trigger or rule of a table is kept from firing while rows are put back.
     pub(crate) fn silences_trigger(&self, table: &str, trigger: &str) -> bool {
         let name = format!("{table}.{trigger}");

@@ -16,6 +16,8 @@ use crate::effects::side_effects;
 use crate::fingerprint::read_fingerprint;
 use crate::held::Holders;
 use crate::left_behind::left_behind;
+use crate::merge::{can_move, obstacle};
+use crate::obstacles::other_effects;
 use crate::others::{describe, read_others};
 use crate::rows::TenantRows;
 use crate::snapshot::{Access, Moment, begin};
@@ -101,7 +103,19 @@ impl LiveView for PostgresView {
         role: RowRole,
         rows: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
-        self.holders(tenant, table).others(role, rows)
+        self.holders(tenant, table)
+            .others(role, rows, &RowBatch::new())
+    }
+
+    fn held_by_strangers(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+        role: RowRole,
+        rows: &RowBatch,
+        giving_way: &RowBatch,
+    ) -> Result<Vec<HeldKey>, StoreError> {
+        self.holders(tenant, table).others(role, rows, giving_way)
     }
 
     fn has_unique_values(&self, table: TableIndex) -> bool {
@@ -143,6 +157,27 @@ impl LiveView for PostgresView {
         rows: &RowBatch,
     ) -> Result<Vec<(TableIndex, RowBatch)>, StoreError> {
         left_behind(&self.session, &self.moment.catalog, table, rows)
+    }
+
+    fn fixed_values(&self, table: TableIndex) -> Vec<(String, String)> {
+        let catalog = &self.moment.catalog;
+        let Some(reason) = obstacle(catalog, table) else {
+            return Vec::new();
+        };
+        let indexes = catalog.tables[table.get()].unique_indexes.iter();
+        indexes
+            .filter(|index| index.is_immediate && can_move(catalog, table, index))
+            .map(|index| (index.name.clone(), reason.clone()))
+            .collect()
+    }
+
+    fn other_effects(
+        &self,
+        tenants: &[&TenantId],
+        changes: &[(TableIndex, ChangeCounts)],
+    ) -> Result<Vec<SideEffect>, StoreError> {
+        let catalog = &self.moment.catalog;
+        other_effects(&self.session, &self.map, catalog, tenants, changes)
     }
 
     fn side_effects(&self, table: TableIndex, counts: ChangeCounts) -> Vec<SideEffect> {

@@ -16,12 +16,12 @@ use reinstate_core::{
     TableName, Tenant, TenantId, TenantWriter, Timestamp,
 };
 use reinstate_format::{
-    JournalPayload, PlanDescription, ReceiptDescription, TenantPlanDescription,
+    JournalPayload, NoteKind, PlanDescription, ReceiptDescription, TenantPlanDescription,
     encode_journal_payload, encode_receipt,
 };
 
 use crate::contents::digest_rows;
-use crate::plan::{StoredPlan, is_blocked, obstacles};
+use crate::plan::{StoredPlan, are_unchanged, is_blocked, obstacles};
 use crate::{Context, Error};
 
 /// Name of the kind of record that a receipt is.
@@ -241,6 +241,7 @@ fn transact(
 ) -> Result<CommitReceipt, Error> {
     let tenant = &part.tenant;
     let description = plan.plan().description();
+    check_left_behind(context, plan, part, live)?;
     let mut writer = live
         .begin_merge(tenant, &part.fingerprint, &description.schema)
         .map_err(Error::store(format!("open {tenant} for writing")))?;
@@ -279,6 +280,32 @@ fn transact(
         Err(error) if error.kind() == ErrorKind::OutcomeUnknown => ask_journal(live, entry, error),
         Err(error) => Err(Error::store(format!("commit the rows of {tenant}"))(error)),
     }
+}
+
+/// Refuses a plan that counts rows in which were left behind and are not there as they were.
+fn check_left_behind(
+    context: Context<'_>,
+    plan: &StoredPlan,
+    part: &TenantPlanDescription,
+    live: &dyn LiveStore,
+) -> Result<(), Error> {
+    let mut notes = part.notes.iter();
+    if !notes.any(|note| note.kind == NoteKind::LeftBehind) {
+        return Ok(());
+    }
+    let view = live
+        .read_view()
+        .map_err(Error::store("read the live store"))?;
+    let is_same_schema = *view.schema() == plan.plan().description().schema;
+    if is_same_schema && are_unchanged(context, plan.plan(), part, view.as_ref())? {
+        return Ok(());
+    }
+    let message = format!(
+        "rows that were left behind, and that are {}'s again with this plan, changed after the plan \
+         was made. Make a new plan",
+        part.tenant
+    );
+    Err(Error::new(ErrorKind::Stale, message))
 }
 
 fn read_back(

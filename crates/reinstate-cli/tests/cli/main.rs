@@ -18,6 +18,7 @@ mod help;
 mod json;
 mod left_behind;
 mod looking;
+mod moving;
 mod prompting;
 mod restoring;
 mod sandbox;

@@ -16,6 +16,8 @@ pub(crate) struct ForeignKey {
     /// Whether all of it can wait until the end of a transaction; a RESTRICT never does.
     pub is_deferrable: bool,
     pub acts_on_delete: bool,
+    /// Whether a row that is referred to cannot be deleted even for a moment.
+    pub restricts_delete: bool,
     pub acts_on_update: bool,
     /// What compares each pair of columns, the parent's first, as SQL operators.
     pub operators: Vec<String>,

@@ -31,6 +31,8 @@ pub(crate) struct Catalog {
     pub schema: StoreSchema,
     pub tables: Vec<CatalogTable>,
     pub foreign_keys: Vec<ForeignKey>,
+    /// Foreign keys with a column that does not travel.
+    pub computed_keys: Vec<ComputedKey>,
     /// Partitions by their root.
     partitions: HashMap<u32, TableIndex>,
 }
@@ -95,6 +97,8 @@ pub(crate) struct UniqueIndex {
     pub columns: Option<Vec<ColumnIndex>>,
     pub predicate: Option<String>,
     pub nulls_are_equal: bool,
+    /// Whether it is checked row by row, and not at the end of a statement or later.
+    pub is_immediate: bool,
 }
 
 /// A trigger or rule that an application defined and that would fire.
@@ -103,9 +107,21 @@ pub(crate) struct Trigger {
     pub name: String,
     /// Whether it is kept from firing while rows are put back.
     pub is_silenced: bool,
+    /// Whether an operator said that it may fire.
+    pub is_allowed: bool,
     pub on_insert: bool,
     pub on_update: bool,
     pub on_delete: bool,
+}
+
+/// A foreign key with a column that the server computes.
+#[derive(Clone, Debug)]
+pub(crate) struct ComputedKey {
+    pub name: String,
+    pub child: TableIndex,
+    pub parent: TableIndex,
+    /// Whether it can wait until the end of a transaction, and acts on nothing.
+    pub waits: bool,
 }
 
 /// A sequence that hands out values for a column.

@@ -115,7 +115,8 @@ pub(super) fn unique_indexes(session: &Session) -> Result<Vec<Row>, StoreError> 
                                 JOIN pg_operator o ON o.oid = m.amopopr
                                WHERE f.oid = i.indclass[k - 1])
                         FROM generate_series(1, i.indnkeyatts) k ORDER BY k),
-                i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+                i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL,
+                i.indimmediate
            FROM pg_index i
            JOIN pg_class x ON x.oid = i.indexrelid
            JOIN pg_class c ON c.oid = i.indrelid

@@ -10,8 +10,8 @@ use reinstate_core::{
 use super::classify::{ForeignKey, classify};
 use super::query::{self, get};
 use super::{
-    Catalog, CatalogColumn, CatalogTable, OwnedSequence, ReferentialAction, TenantType, Trigger,
-    UniqueIndex, display_name,
+    Catalog, CatalogColumn, CatalogTable, ComputedKey, OwnedSequence, ReferentialAction,
+    TenantType, Trigger, UniqueIndex, display_name,
 };
 use crate::session::Session;
 use crate::tenancy::TenancyMap;
@@ -29,6 +29,7 @@ pub(crate) struct Drafts {
     /// In the order of their names; none has an owner or references yet.
     pub tables: Vec<Draft>,
     pub keys: Vec<ForeignKey>,
+    computed_keys: Vec<ComputedKey>,
     partitions: Partitions,
 }
 
@@ -41,6 +42,7 @@ pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalo
     let Drafts {
         tables: mut drafts,
         keys,
+        computed_keys,
         partitions,
     } = read_drafts(session)?;
     for key in &keys {
@@ -57,6 +59,7 @@ pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalo
         let table = draft.schema.name.as_str();
         for trigger in &mut draft.catalog.triggers {
             trigger.is_silenced = map.silences_trigger(table, &trigger.name);
+            trigger.is_allowed = map.allows_trigger(table, &trigger.name);
         }
         draft.schema.references.sort();
     }
@@ -72,6 +75,7 @@ pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalo
         schema,
         tables,
         foreign_keys: keys,
+        computed_keys,
         partitions,
     };
     for name in &map.counters {
@@ -99,12 +103,13 @@ pub(crate) fn read_drafts(session: &Session) -> Result<Drafts, StoreError> {
     read_columns(session, &mut tables, &partitions)?;
     read_generated(session, &mut tables, &partitions)?;
     read_indexes(session, &mut tables, &partitions)?;
-    let keys = read_foreign_keys(session, &tables, &partitions)?;
+    let (keys, computed_keys) = read_foreign_keys(session, &tables, &partitions)?;
     read_triggers(session, &mut tables, &partitions)?;
     read_owned_sequences(session, &mut tables, &partitions)?;
     Ok(Drafts {
         tables,
         keys,
+        computed_keys,
         partitions,
     })
 }
@@ -258,6 +263,7 @@ fn read_indexes(
             columns: columns.filter(|_| predicate.is_none()),
             predicate,
             nulls_are_equal: get(&row, 3)?,
+            is_immediate: get(&row, 9)?,
         });
     }
     Ok(())
@@ -272,8 +278,8 @@ fn read_foreign_keys(
     session: &Session,
     drafts: &[Draft],
     tables: &Partitions,
-) -> Result<Vec<ForeignKey>, StoreError> {
-    let mut keys = Vec::new();
+) -> Result<(Vec<ForeignKey>, Vec<ComputedKey>), StoreError> {
+    let (mut keys, mut computed_keys) = (Vec::new(), Vec::new());
     for row in query::foreign_keys(session)? {
         let (child, parent): (u32, u32) = (get(&row, 1)?, get(&row, 2)?);
         let (Some(&child), Some(&parent)) = (tables.get(&child), tables.get(&parent)) else {
@@ -284,14 +290,20 @@ fn read_foreign_keys(
             names.iter().map(|name| schema.column(name)).collect()
         };
         let (columns, parent_columns): (Vec<String>, Vec<String>) = (get(&row, 6)?, get(&row, 7)?);
+        let acts = |action: &str| !matches!(action, "a" | "r");
+        let (on_delete, on_update): (String, String) = (get(&row, 4)?, get(&row, 5)?);
         // A key on a generated column cannot be followed through what rows carry.
         let (Some(columns), Some(parent_columns)) =
             (indexes(child, &columns), indexes(parent, &parent_columns))
         else {
+            computed_keys.push(ComputedKey {
+                name: get(&row, 0)?,
+                child,
+                parent,
+                waits: get::<bool>(&row, 9)? && !acts(&on_delete) && !acts(&on_update),
+            });
             continue;
         };
-        let acts = |action: &str| !matches!(action, "a" | "r");
-        let (on_delete, on_update): (String, String) = (get(&row, 4)?, get(&row, 5)?);
         keys.push(ForeignKey {
             name: get(&row, 0)?,
             child,
@@ -302,12 +314,13 @@ fn read_foreign_keys(
             },
             is_validated: get(&row, 3)?,
             acts_on_delete: acts(&on_delete),
+            restricts_delete: on_delete == "r",
             acts_on_update: acts(&on_update),
             operators: get(&row, 8)?,
             is_deferrable: get(&row, 9)?,
         });
     }
-    Ok(keys)
+    Ok((keys, computed_keys))
 }
 
 fn add_actions(drafts: &mut [Draft], keys: &[ForeignKey]) {
@@ -345,6 +358,7 @@ fn read_triggers(
         drafts[index.get()].catalog.triggers.push(Trigger {
             name: get(&row, 1)?,
             is_silenced: false,
+            is_allowed: false,
             on_insert: events & 4 != 0,
             on_delete: events & 8 != 0,
             on_update: events & 16 != 0,

@@ -6,11 +6,15 @@
 //! to them. What no order satisfies, such as two rows that swap a unique value, is the server's to
 //! refuse.
 
+mod put_back;
+mod together;
+
+pub(crate) use put_back::quiet_obstacles;
+pub(crate) use together::together_obstacles;
+
 use std::collections::BTreeMap;
 
 use reinstate_core::{ChangeSource, ErrorKind, RowRole, StoreError, TableIndex, TenantId};
-
-use tokio_postgres::types::Type;
 
 use super::counts::{Written, read_written};
 use super::cycles::Cycles;
@@ -20,6 +24,7 @@ use super::staging::{Stage, StageColumns, Staging};
 use super::statements::Target;
 use crate::catalog::{Catalog, get};
 use crate::left_behind::can_be_left_behind;
+use crate::owner::ownership;
 use crate::session::Session;
 
 /// Makes the changes and returns what the server counted.
@@ -52,8 +57,12 @@ pub(super) fn apply(
         to_tighten: Vec::new(),
         unchecked: Vec::new(),
         updates: BTreeMap::new(),
+        moved: BTreeMap::new(),
+        early: BTreeMap::new(),
+        dependents: Vec::new(),
     };
     session.run("defer what can be deferred", "SET CONSTRAINTS ALL DEFERRED")?;
+    apply.stage_dependents()?;
     for table in cycles.loose_tables() {
         apply.loosen(table)?;
     }
@@ -64,11 +73,11 @@ pub(super) fn apply(
         }
     }
     for step in cycles.steps() {
+        apply.delete_returned(step)?;
         match step.as_slice() {
             [table] if cycles.loose(*table).is_some() => apply.create(*table)?,
             [table] if apply.target(*table).refers_to_itself() => {
-                apply.create(*table)?;
-                apply.put_back(*table)?;
+                apply.create_and_put_back(*table)?;
             }
             [table] => {
                 apply.put_back(*table)?;
@@ -96,6 +105,13 @@ pub(super) fn apply(
     for (table, updates) in apply.updates {
         written.without_updates(&catalog.schema.table(table).name, updates)?;
     }
+    for (table, rows) in apply.moved {
+        written.as_put_back(&catalog.schema.table(table).name, rows)?;
+    }
+    for table in apply.dependents {
+        let nobodys = count_nobodys(session, catalog, table)?;
+        written.left_to_nobody(catalog.tables[table.get()].oid, nobodys);
+    }
     Ok(written)
 }
 
@@ -119,6 +135,32 @@ struct Apply<'a> {
     unchecked: Vec<(TableIndex, Stage)>,
     /// Updates beyond the plan.
     updates: BTreeMap<TableIndex, u64>,
+    /// Rows put back that were deleted and made anew.
+    moved: BTreeMap<TableIndex, u64>,
+    /// Rows that were sent before their turn.
+    early: BTreeMap<(TableIndex, u8), Stage>,
+    /// Tables whose rows may be written under parents that are deleted, and are nobody's then.
+    dependents: Vec<TableIndex>,
+}
+
+/// How many rows of a table this transaction wrote that find no parent, or only one that is nobody's.
+fn count_nobodys(
+    session: &Session,
+    catalog: &Catalog,
+    table: TableIndex,
+) -> Result<u64, StoreError> {
+    let (schema, relation) = catalog.table(table);
+    let Some(owned) = ownership(catalog, table, "t") else {
+        return Ok(0);
+    };
+    let (joins, owner) = owned.captured();
+    let operation = format!("count rows of {} that are nobody's", schema.name);
+    let sql = format!(
+        "SELECT count(*) FROM {} AS t{joins}
+          WHERE t.xmin = pg_current_xact_id()::xid AND coalesce({owner}, '') = ''",
+        relation.sql_rows()
+    );
+    Ok(get::<i64>(&session.row(&operation, &sql, &[])?, 0)?.cast_unsigned())
 }
 
 impl<'a> Apply<'a> {
@@ -128,6 +170,67 @@ impl<'a> Apply<'a> {
             table,
             tenant: self.tenant,
         }
+    }
+
+    /// Sends the rows that may be written under a parent which is deleted, as an undo does with rows
+    /// that were nobody's: that one has to wait for them.
+    fn stage_dependents(&mut self) -> Result<(), StoreError> {
+        let (catalog, changes) = (self.staging.catalog, self.staging.changes);
+        for &table in changes.tables() {
+            let counts = changes.counts(table);
+            if counts.created + counts.put_back == 0
+                || !can_be_left_behind(catalog, table)
+                || !has_deleted_ancestor(catalog, changes, table)
+            {
+                continue;
+            }
+            for (role, expected) in [
+                (RowRole::Created, counts.created),
+                (RowRole::PutBackAfter, counts.put_back),
+            ] {
+                if expected > 0 {
+                    let stage = self.stage_whole(table, role, expected)?;
+                    self.keepers.wait_for(table, &stage.name);
+                    self.early.insert((table, role as u8), stage);
+                }
+            }
+            self.dependents.push(table);
+        }
+        Ok(())
+    }
+
+    /// Deletes rows that became the tenant's because what they belong to is back, before others of
+    /// their table are written, which may need their values.
+    fn delete_returned(&mut self, step: &[TableIndex]) -> Result<(), StoreError> {
+        let waits = |(table, _, _): &(TableIndex, Stage, u64)| step.contains(table);
+        let changes = self.staging.changes;
+        let is_written = |table: &TableIndex| {
+            let counts = changes.counts(*table);
+            counts.created + counts.put_back > 0
+        };
+        if !step.iter().any(is_written) || !self.waiting.iter().any(waits) {
+            return Ok(());
+        }
+        // Noted children before parents.
+        for (table, stage, expected) in std::mem::take(&mut self.waiting) {
+            let target = self.target(table);
+            if !can_be_left_behind(self.staging.catalog, table) {
+                self.waiting.push((table, stage, expected));
+                continue;
+            }
+            let operation = format!("delete rows of {}", target.schema().name);
+            let sql = if target.schema().has_key() {
+                target.delete(&stage, &self.keepers.conditions(table))?
+            } else {
+                target.delete_own_copies(&stage)?
+            };
+            let deleted = self.staging.session.execute(&operation, &sql, &[])?;
+            let expected = expected.saturating_sub(deleted);
+            if expected > 0 {
+                self.waiting.push((table, stage, expected));
+            }
+        }
+        Ok(())
     }
 
     /// Lets go of what rows to be deleted refer to, so that no order of deletes matters.
@@ -238,109 +341,6 @@ impl<'a> Apply<'a> {
         Ok(())
     }
 
-    fn put_back(&mut self, table: TableIndex) -> Result<(), StoreError> {
-        let expected = self.staging.changes.counts(table).put_back;
-        if expected == 0 {
-            return Ok(());
-        }
-        let target = self.target(table);
-        let operation = format!("put back rows of {}", target.schema().name);
-        if !target.schema().has_key() {
-            let message = format!("{operation}: a table without a key has none to put back");
-            return Err(StoreError::new(ErrorKind::Corrupt, message));
-        }
-        let stage = self.stage_whole(table, RowRole::PutBackAfter, expected)?;
-        let session = self.staging.session;
-        let put_back = self.update(table, &operation, &target.update(&stage)?)?;
-        if let Some(sql) = target.count_unlike(&stage)
-            && get::<i64>(&session.row(&operation, &sql, &[])?, 0)? > 0
-        {
-            let message = format!(
-                "{operation}: a column GENERATED ALWAYS AS IDENTITY has another value, and the \
-                 server lets nobody change it"
-            );
-            return Err(StoreError::new(ErrorKind::Refused, message));
-        }
-        if self.is_quiet(table) {
-            // Its keys are still to be checked against the stage.
-            check_changed(&operation, stage.row_count, put_back)?;
-            self.unchecked.push((table, stage));
-            return Ok(());
-        }
-        self.settle(&operation, &stage, put_back)
-    }
-
-    fn is_quiet(&self, table: TableIndex) -> bool {
-        self.target(table).relation().is_put_back_quietly()
-    }
-
-    /// Updates rows of a table. If one of its triggers has to keep still, all do, and so do the
-    /// server's checks of foreign keys.
-    fn update(&self, table: TableIndex, operation: &str, sql: &str) -> Result<u64, StoreError> {
-        let session = self.staging.session;
-        if !self.is_quiet(table) {
-            return session.execute(operation, sql, &[]);
-        }
-        let catalog = self.staging.catalog;
-        let schema = catalog.schema.table(table);
-        let refers_to_more = catalog.foreign_keys.iter().find(|key| {
-            let mut columns = key.reference.parent_columns.iter();
-            key.reference.parent == table && columns.any(|column| !schema.key.contains(column))
-        });
-        if let Some(key) = refers_to_more {
-            let message = format!(
-                "{operation}: foreign key {} refers to columns outside of the key, which cannot be \
-                 checked while triggers keep still",
-                key.name
-            );
-            return Err(StoreError::new(ErrorKind::Refused, message));
-        }
-        // What can be deferred is checked by triggers, and others are made for this very mode.
-        let sql_of_obstacles = "SELECT conname::text FROM pg_constraint
-              WHERE conrelid = $1 AND condeferrable AND contype IN ('p', 'u', 'x')
-              UNION ALL
-             SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgenabled = 'R'";
-        let oid = catalog.tables[table.get()].oid;
-        let found = session.rows(operation, sql_of_obstacles, &[(&oid, Type::OID)])?;
-        if let Some(row) = found.first() {
-            let name: String = get(row, 0)?;
-            let message = format!(
-                "{operation}: {name} can be deferred, or fires only for replicas, so that it would \
-                 not be checked, or would fire, while triggers keep still. Take the table's \
-                 triggers out of silenced_triggers"
-            );
-            return Err(StoreError::new(ErrorKind::Refused, message));
-        }
-        let silence = "SET LOCAL session_replication_role = replica";
-        let operation_of = "keep triggers still (GRANT SET ON PARAMETER session_replication_role)";
-        session.run(operation_of, silence)?;
-        let updated = session.execute(operation, sql, &[])?;
-        session.run(operation_of, "SET LOCAL session_replication_role = origin")?;
-        Ok(updated)
-    }
-
-    /// Checks the foreign keys that the server did not.
-    fn check_keys(&mut self) -> Result<(), StoreError> {
-        for (table, stage) in std::mem::take(&mut self.unchecked) {
-            let catalog = self.staging.catalog;
-            for key in catalog.foreign_keys.iter().filter(|key| key.child == table) {
-                let operation = format!("check foreign key {}", key.name);
-                let sql = self.target(table).count_orphans(&stage, key);
-                let row = self.staging.session.row(&operation, &sql, &[])?;
-                let orphans: i64 = get(&row, 1)?;
-                if orphans > 0 {
-                    let message = format!(
-                        "{operation}: {orphans} rows of {} refer to rows that are not there",
-                        catalog.schema.table(table).name
-                    );
-                    return Err(StoreError::new(ErrorKind::Conflict, message));
-                }
-            }
-            self.staging.discard(&stage)?;
-        }
-        Ok(())
-    }
-
     fn create(&mut self, table: TableIndex) -> Result<(), StoreError> {
         let expected = self.staging.changes.counts(table).created;
         if expected == 0 {
@@ -371,107 +371,15 @@ impl<'a> Apply<'a> {
         self.settle(&operation, &stage, created)
     }
 
-    /// Deletes rows of several tables that refer to each other.
-    fn delete_together(&mut self, tables: &[TableIndex]) -> Result<(), StoreError> {
-        let deleted = |table: &TableIndex| self.staging.changes.counts(*table).deleted;
-        let tables: Vec<TableIndex> = tables.iter().copied().filter(|t| deleted(t) > 0).collect();
-        if let [table] = tables.as_slice() {
-            return self.delete(*table);
-        }
-        let mut parts = Vec::new();
-        for table in tables {
-            let expected = self.staging.changes.counts(table).deleted;
-            let stage = match self.loosened.remove(&table) {
-                Some(stage) => stage,
-                None => self.stage_deleted(table, expected)?,
-            };
-            let target = self.target(table);
-            let sql = if target.schema().has_key() {
-                target.delete(&stage, &[])?
-            } else {
-                target.delete_copies(&stage)?
-            };
-            parts.push((table, stage, sql));
-        }
-        let mut tables = parts.iter().map(|(table, _, _)| *table);
-        if tables.all(|table| self.keepers.conditions(table).is_empty()) {
-            return self.run_together("delete", parts);
-        }
-        for (table, _, _) in &parts {
-            self.keepers.keep(*table);
-        }
-        self.waiting_together.push(parts);
-        Ok(())
-    }
-
-    /// Creates rows of several tables that refer to each other.
-    fn create_together(&mut self, tables: &[TableIndex]) -> Result<(), StoreError> {
-        let created = |table: &TableIndex| self.staging.changes.counts(*table).created;
-        let tables: Vec<TableIndex> = tables.iter().copied().filter(|t| created(t) > 0).collect();
-        if let [table] = tables.as_slice() {
-            return self.create(*table);
-        }
-        let mut parts = Vec::new();
-        for table in tables {
-            let expected = self.staging.changes.counts(table).created;
-            let stage = self.stage_whole(table, RowRole::Created, expected)?;
-            let sql = self
-                .target(table)
-                .insert(&stage, self.cycles.loose(table))?;
-            parts.push((table, stage, sql));
-        }
-        self.run_together("create", parts)
-    }
-
-    /// Runs one statement for several tables: the server checks their keys at its end.
-    fn run_together(&mut self, verb: &str, parts: Parts) -> Result<(), StoreError> {
-        if parts.is_empty() {
-            return Ok(());
-        }
-        let mut names = Vec::new();
-        for (table, _, _) in &parts {
-            let target = self.target(*table);
-            names.push(target.schema().name.as_str());
-            if !target.is_owned_by_row_alone()? {
-                let message = format!(
-                    "{verb} rows of {}: foreign keys that can neither wait nor be NULL lead back \
-                     to it, and whose its rows are is another table's to say. Make one of those \
-                     keys DEFERRABLE",
-                    target.schema().name
-                );
-                return Err(StoreError::new(ErrorKind::Refused, message));
-            }
-        }
-        let operation = format!("{verb} rows of {} together", names.join(", "));
-        let part = |(place, (_, _, sql)): (usize, &(TableIndex, Stage, String))| {
-            format!("part_{place} AS ({sql} RETURNING 1)")
-        };
-        let statements: Vec<String> = parts.iter().enumerate().map(part).collect();
-        let counts = (0..parts.len()).map(|place| format!("(SELECT count(*) FROM part_{place})"));
-        let sql = format!(
-            "WITH {} SELECT {}",
-            statements.join(", "),
-            counts.collect::<Vec<_>>().join(", ")
-        );
-        let row = self.staging.session.row(&operation, &sql, &[])?;
-        for (place, (table, stage, _)) in parts.into_iter().enumerate() {
-            let changed = get::<i64>(&row, place)?.cast_unsigned();
-            check_changed(&operation, stage.row_count, changed)?;
-            if verb == "create" && self.cycles.loose(table).is_some() {
-                self.to_tighten.push((table, stage));
-            } else {
-                self.staging.discard(&stage)?;
-            }
-        }
-        Ok(())
-    }
-
     fn stage_whole(
         &mut self,
         table: TableIndex,
         role: RowRole,
         expected: u64,
     ) -> Result<Stage, StoreError> {
+        if let Some(stage) = self.early.remove(&(table, role as u8)) {
+            return Ok(stage);
+        }
         let relation = &self.staging.catalog.tables[table.get()];
         let mut seen = self.restored.of(relation);
         self.staging
@@ -483,6 +391,14 @@ impl<'a> Apply<'a> {
         check_changed(operation, stage.row_count, changed)?;
         self.staging.discard(stage)
     }
+}
+
+/// Whether the way of a table's rows leads over one of which rows are deleted.
+fn has_deleted_ancestor(catalog: &Catalog, changes: &dyn ChangeSource, table: TableIndex) -> bool {
+    let mut ways = catalog.schema.table(table).tenancy.references();
+    ways.any(|way| {
+        changes.counts(way.parent).deleted > 0 || has_deleted_ancestor(catalog, changes, way.parent)
+    })
 }
 
 fn check_changed(operation: &str, sent: u64, changed: u64) -> Result<(), StoreError> {

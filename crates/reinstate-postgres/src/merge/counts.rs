@@ -16,6 +16,8 @@ use crate::session::Session;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Written {
     by_name: BTreeMap<TableName, (u32, ChangeCounts)>,
+    /// Rows that were written and are nobody's at the end, by table.
+    nobodys: BTreeMap<u32, u64>,
 }
 
 impl Written {
@@ -50,11 +52,42 @@ impl Written {
         Err(StoreError::new(ErrorKind::Refused, message))
     }
 
-    /// How many rows of which tables the transaction left behind, if it wrote none twice.
-    pub(super) fn rows_left(&self) -> Vec<(u32, u64)> {
+    /// Takes rows that were deleted and made anew for rows that were put back, which they are.
+    ///
+    /// # Errors
+    /// `Refused` if the server counted fewer.
+    pub(super) fn as_put_back(&mut self, table: &TableName, rows: u64) -> Result<(), StoreError> {
+        if let Some((_, counts)) = self.by_name.get_mut(table)
+            && let (Some(created), Some(deleted)) = (
+                counts.created.checked_sub(rows),
+                counts.deleted.checked_sub(rows),
+            )
+        {
+            (counts.created, counts.deleted) = (created, deleted);
+            counts.put_back += rows;
+            return Ok(());
+        }
+        let message = format!(
+            "count what the transaction changed: the server counted fewer than {rows} rows of \
+             table {table} that were made anew"
+        );
+        Err(StoreError::new(ErrorKind::Refused, message))
+    }
+
+    /// Notes rows of a table that were written and are nobody's.
+    pub(super) fn left_to_nobody(&mut self, table: u32, rows: u64) {
+        self.nobodys.insert(table, rows);
+    }
+
+    /// How many rows of which tables the transaction left behind, if it wrote none twice, and how
+    /// many of them are nobody's.
+    pub(super) fn rows_left(&self) -> Vec<(u32, u64, u64)> {
         let tables = self.by_name.values();
         tables
-            .map(|(oid, counts)| (*oid, counts.created + counts.put_back))
+            .map(|(oid, counts)| {
+                let nobodys = self.nobodys.get(oid).copied().unwrap_or(0);
+                (*oid, counts.created + counts.put_back, nobodys)
+            })
             .collect()
     }
 }

@@ -16,12 +16,12 @@ use crate::session::Session;
 use crate::snapshot::{Access, begin};
 use crate::tenancy::TenancyMap;
 
-/// A transaction, and how many rows it left in which tables. Text form:
-/// `transaction[;table:rows]...`, all decimal.
+/// A transaction, how many rows it left in which tables, and how many of these are nobody's. Text form:
+/// `transaction[;table:rows[:nobodys]]...`, all decimal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CommitMark {
     transaction: u64,
-    tables: Vec<(u32, u64)>,
+    tables: Vec<(u32, u64, u64)>,
 }
 
 impl CommitMark {
@@ -34,8 +34,11 @@ impl CommitMark {
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut text = self.transaction.to_string();
-        for (table, rows) in &self.tables {
+        for (table, rows, nobodys) in &self.tables {
             text.push_str(&format!(";{table}:{rows}"));
+            if *nobodys > 0 {
+                text.push_str(&format!(":{nobodys}"));
+            }
         }
         text.into_bytes()
     }
@@ -45,7 +48,12 @@ impl CommitMark {
         let transaction = parts.next()?.parse().ok()?;
         let table = |part: &str| {
             let (table, rows) = part.split_once(':')?;
-            Some((table.parse().ok()?, rows.parse().ok()?))
+            let (rows, nobodys) = rows.split_once(':').unwrap_or((rows, "0"));
+            Some((
+                table.parse().ok()?,
+                rows.parse().ok()?,
+                nobodys.parse().ok()?,
+            ))
         };
         Some(Self {
             transaction,
@@ -71,7 +79,7 @@ pub(crate) fn count_foreign_rows(
     let session = connections.reader()?;
     let catalog = begin(&session, map, Access::ReadOnly)?.catalog;
     let mut foreign = 0;
-    for &(oid, expected) in &mark.tables {
+    for &(oid, expected, nobodys) in &mark.tables {
         let Some(index) = catalog.by_oid(oid) else {
             continue;
         };
@@ -86,7 +94,8 @@ pub(crate) fn count_foreign_rows(
             table: index,
         };
         if counter.own()? != expected {
-            foreign += counter.of_others()?;
+            // Rows that an undo gave back to nobody are no foreign ones.
+            foreign += counter.of_others()?.saturating_sub(nobodys);
         }
     }
     Ok(foreign)
@@ -137,7 +146,11 @@ mod tests {
 
     #[test]
     fn a_mark_reads_back() {
-        for tables in [vec![], vec![(1, 0)], vec![(16_384, 7), (16_390, u64::MAX)]] {
+        for tables in [
+            vec![],
+            vec![(1, 0, 0)],
+            vec![(16_384, 7, 3), (16_390, u64::MAX, 0)],
+        ] {
             let mark = CommitMark {
                 transaction: 1 << 33,
                 tables,

@@ -23,6 +23,7 @@ mod cycles;
 mod guards;
 mod keepers;
 mod mark;
+mod moving;
 mod sequences;
 mod staging;
 mod statements;
@@ -51,8 +52,11 @@ use counts::Written;
 use mark::CommitMark;
 use sequences::RestoredValues;
 
+pub(crate) use apply::{quiet_obstacles, together_obstacles};
 pub(crate) use guards::lock_number;
 pub(crate) use mark::count_foreign_rows;
+pub(crate) use moving::{can_move, obstacle};
+pub(crate) use sequences::find_own_sequence;
 
 /// One open transaction on one tenant.
 pub(crate) struct PostgresWriter<'s> {

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use reinstate_core::{ChangeSource, ErrorKind, RowRef, SequenceRaise, StoreError, TenantId};
+use reinstate_core::{
+    ChangeSource, ColumnIndex, ErrorKind, RowRef, SequenceRaise, StoreError, TenantId,
+};
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::catalog::{Catalog, CatalogTable, OwnedSequence, display_name, get};
@@ -36,38 +38,52 @@ pub(super) fn add_own_sequences(
         if counts.created + counts.put_back == 0 {
             continue;
         }
-        let id = String::from_utf8_lossy(tenant.as_bytes());
-        let (namespace, relation) = pattern.split_once('.').unwrap_or(("public", pattern));
-        let named = |part: &str| part.replace("{tenant}", &id);
-        let (namespace, relation) = (named(namespace), named(relation));
-        let display = display_name(&namespace, &relation);
-        let sql = "SELECT s.seqincrement, s.seqmax
-                     FROM pg_sequence s
-                     JOIN pg_class c ON c.oid = s.seqrelid
-                     JOIN pg_namespace n ON n.oid = c.relnamespace
-                    WHERE n.nspname = $1 AND c.relname = $2";
-        let values: [(&(dyn ToSql + Sync), Type); 2] =
-            [(&namespace, Type::TEXT), (&relation, Type::TEXT)];
-        let found = session.rows("look for the tenant's own sequences", sql, &values)?;
-        let Some(row) = found.first() else {
-            let message = format!(
-                "sequence {display} of {tenant} is gone, and {name} takes its numbers from it: \
-                 CREATE SEQUENCE {} first",
-                qualified(&namespace, &relation)
-            );
-            return Err(StoreError::new(ErrorKind::Refused, message));
-        };
-        let sequence = OwnedSequence {
-            namespace,
-            relation,
-            display_name: display,
-            column,
-            increment: get(row, 0)?,
-            value_max: get(row, 1)?,
-        };
+        let mut sequence = find_own_sequence(session, pattern, name, tenant)?;
+        sequence.column = column;
         catalog.tables[table.get()].sequences.push(sequence);
     }
     Ok(())
+}
+
+/// The sequence that a tenant has of its own for what `name` names, of no column yet.
+///
+/// # Errors
+/// `Refused` if there is none.
+pub(crate) fn find_own_sequence(
+    session: &Session,
+    pattern: &str,
+    name: &str,
+    tenant: &TenantId,
+) -> Result<OwnedSequence, StoreError> {
+    let id = String::from_utf8_lossy(tenant.as_bytes());
+    let (namespace, relation) = pattern.split_once('.').unwrap_or(("public", pattern));
+    let named = |part: &str| part.replace("{tenant}", &id);
+    let (namespace, relation) = (named(namespace), named(relation));
+    let display = display_name(&namespace, &relation);
+    let sql = "SELECT s.seqincrement, s.seqmax
+                 FROM pg_sequence s
+                 JOIN pg_class c ON c.oid = s.seqrelid
+                 JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = $1 AND c.relname = $2";
+    let values: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&namespace, Type::TEXT), (&relation, Type::TEXT)];
+    let found = session.rows("look for the tenant's own sequences", sql, &values)?;
+    let Some(row) = found.first() else {
+        let message = format!(
+            "sequence {display} of {tenant} is gone, and {name} takes its numbers from it: \
+             CREATE SEQUENCE {} first",
+            qualified(&namespace, &relation)
+        );
+        return Err(StoreError::new(ErrorKind::Refused, message));
+    };
+    Ok(OwnedSequence {
+        namespace,
+        relation,
+        display_name: display,
+        column: ColumnIndex(0),
+        increment: get(row, 0)?,
+        value_max: get(row, 1)?,
+    })
 }
 
 /// The greatest restored value of each sequence.

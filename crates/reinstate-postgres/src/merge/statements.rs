@@ -315,16 +315,8 @@ impl<'a> Target<'a> {
         ))
     }
 
-    /// Whether a row's own columns say whether it is the tenant's.
-    ///
-    /// # Errors
-    /// As [`Ownership::joined`].
-    pub(super) fn is_owned_by_row_alone(&self) -> Result<bool, StoreError> {
-        Ok(self.owned("t")?.by_row_alone(self.tenant)?.is_some())
-    }
-
     /// That two aliases have the same primary key.
-    fn same_key(&self, left: &str, right: &str) -> String {
+    pub(super) fn same_key(&self, left: &str, right: &str) -> String {
         let columns = self.schema().key.iter().zip(&self.relation().key_operators);
         let equal = columns.map(|(column, operator)| {
             let name = self.column(*column);

@@ -4,9 +4,11 @@
 //! the live tenant it was made from. Nothing here can write to a live store. Because it holds the
 //! rows as they are *before*, a stored plan is its own undo image.
 
+mod changes;
 mod compare;
 mod cursor;
 mod holds;
+mod leaving;
 mod left_behind;
 mod notes;
 mod owners;
@@ -39,6 +41,7 @@ use owners::Owners;
 
 pub(crate) use compare::mapped_rows;
 pub(crate) use cursor::{RowCursor, finish_sort, sorted_rows, start_sort};
+pub(crate) use left_behind::are_unchanged;
 
 /// Plans are written once and read two or three times: a light level costs the least overall.
 const PLAN_COMPRESSION_LEVEL: i32 = 1;
@@ -175,7 +178,7 @@ fn make<'r>(
             tenant: Some(image.tenant()),
         });
     }
-    notes.extend(notes::side_effects(view.as_ref(), &tenants));
+    notes.extend(notes::side_effects(view.as_ref(), &tenants)?);
     notes.extend(notes::other_relations(view.as_ref(), &tenants)?);
     let description = PlanDescription {
         job: request.job,

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reinstate_core::{ChangeCounts, Lead, LiveView, StrayReference, TableIndex};
+use reinstate_core::{
+    ChangeCounts, Lead, LiveView, OwnHold, RowBatch, SideEffect, StrayReference, TableIndex,
+};
 use reinstate_format::{NoteKind, PlanNote, TenantPlanDescription};
 
 use crate::Error;
@@ -10,31 +12,108 @@ use crate::Error;
 /// How many values of a stray reference are named.
 const NAMED_VALUES_MAX: usize = 3;
 
-/// What the store does by itself when these plans are carried out.
+/// What the store does by itself when these plans are carried out, and what it does not let them do.
 pub(super) fn side_effects(
     view: &dyn LiveView,
     tenants: &[TenantPlanDescription],
-) -> Vec<PlanNote> {
+) -> Result<Vec<PlanNote>, Error> {
     let mut counts: BTreeMap<TableIndex, ChangeCounts> = BTreeMap::new();
     for table in tenants.iter().flat_map(|part| &part.tables) {
         *counts.entry(table.table).or_default() += table.counts;
     }
+    counts.retain(|_, counts| counts.total() > 0);
+    if counts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let changed = |part: &&TenantPlanDescription| {
+        let mut tables = part.tables.iter();
+        tables.any(|table| table.counts.total() > 0)
+    };
+    let ids: Vec<_> = tenants
+        .iter()
+        .filter(changed)
+        .map(|part| &part.tenant)
+        .collect();
+    let order = view.schema().write_order().into_iter();
+    let changes: Vec<_> = order
+        .filter_map(|table| Some((table, *counts.get(&table)?)))
+        .collect();
+    let others = view.other_effects(&ids, &changes).map_err(Error::store(
+        "look for what stands in the way of the changes",
+    ))?;
     let effects = counts
         .into_iter()
-        .filter(|(_, counts)| counts.total() > 0)
         .flat_map(|(table, counts)| view.side_effects(table, counts));
-    effects
-        .map(|effect| PlanNote {
-            kind: if effect.is_allowed {
-                NoteKind::EffectAllowed
-            } else {
-                NoteKind::EffectRefused
-            },
-            object: effect.object,
-            detail: effect.detail,
-            count: 0,
+    Ok(effects.chain(others).map(note).collect())
+}
+
+fn note(effect: SideEffect) -> PlanNote {
+    PlanNote {
+        kind: if effect.is_allowed {
+            NoteKind::EffectAllowed
+        } else {
+            NoteKind::EffectRefused
+        },
+        object: effect.object,
+        detail: effect.detail,
+        count: 0,
+    }
+}
+
+/// Unique values that are on their way from one row to another and cannot get there.
+#[derive(Debug, Default)]
+pub(super) struct FixedValues {
+    /// The constraints that do not let them, with the reason.
+    constraints: BTreeMap<String, String>,
+    /// Keys of rows that have what another one gets, by constraint.
+    holders: BTreeMap<String, BTreeSet<Vec<u8>>>,
+    /// Keys of the rows that are put back.
+    put_back: BTreeSet<Vec<u8>>,
+}
+
+impl FixedValues {
+    pub(super) fn of(view: &dyn LiveView, table: TableIndex) -> Self {
+        Self {
+            constraints: view.fixed_values(table).into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether every value can move.
+    pub(super) fn is_empty(&self) -> bool {
+        self.constraints.is_empty()
+    }
+
+    /// Notes rows that are put back, and who has their values now.
+    pub(super) fn add(&mut self, rows: &RowBatch, held: Vec<OwnHold>) {
+        let keys = rows.iter().map(|row| row.key().to_vec());
+        self.put_back.extend(keys);
+        for hold in held {
+            if self.constraints.contains_key(&hold.constraint) {
+                let holders = self.holders.entry(hold.constraint).or_default();
+                holders.insert(hold.holder);
+            }
+        }
+    }
+
+    pub(super) fn into_notes(self) -> impl Iterator<Item = PlanNote> {
+        let Self {
+            constraints,
+            holders,
+            put_back,
+        } = self;
+        constraints.into_iter().filter_map(move |(name, reason)| {
+            let holders = holders.get(&name)?;
+            let moving = holders.iter().filter(|key| put_back.contains(*key));
+            let count = moving.count() as u64;
+            (count > 0).then(|| PlanNote {
+                kind: NoteKind::EffectRefused,
+                object: format!("unique index {name}"),
+                detail: format!("has values that move among rows to be put back: {reason}"),
+                count,
+            })
         })
-        .collect()
+    }
 }
 
 /// The relations of the store that are no ordinary tables, if these plans change anything.

@@ -18,7 +18,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use reinstate_core::{ColumnIndex, Owner, Repository, RowBatch, RowRef, TableIndex, Tenancy};
 use reinstate_format::{BlockOpener, ChangeKind, LoggedChange, SegmentReader};
 
-use super::compare::TableChanges;
+use super::changes::TableChanges;
 use super::cursor::{RowCursor, StreamCursor};
 use crate::catalogue::open_segment;
 use crate::image::{TenantImage, read_block, share};

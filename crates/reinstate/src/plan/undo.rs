@@ -2,14 +2,17 @@
 //! the merge left.
 
 use reinstate_core::{
-    ConflictPolicy, ErrorKind, LiveStore, LiveView, ObjectWriter, Policy, RowRef, RowRole,
-    TableIndex, TenantId,
+    ConflictPolicy, ErrorKind, LiveStore, LiveView, ObjectWriter, Policy, RowBatch, RowRef,
+    RowRole, TableIndex, TenantId,
 };
 use reinstate_format::{PlanDescription, PlanSegment, TenantPlanDescription};
 
-use super::compare::{Passed, TableChanges};
+use super::changes::TableChanges;
+use super::compare::Passed;
 use super::cursor::{Pair, RowCursor, Side, StreamCursor, live_rows};
 use super::holds::Holds;
+use super::leaving::Leaving;
+use super::left_behind::LeftBehind;
 use super::{
     PlanRequest, RestorePlan, StoredPlan, WrittenPlan, check_schema, describe_tenant, finish,
     notes, start,
@@ -44,21 +47,29 @@ pub fn plan_undo(
     let mut parts = Vec::with_capacity(tenants.len());
     for tenant in tenants {
         let mut description = describe_tenant(view.as_ref(), tenant)?;
+        let mut left_behind = LeftBehind::default();
+        let mut leaving = Leaving::new(context, view.schema());
         for table in view.schema().write_order() {
-            let changes = TableChanges::new(context, view.as_ref(), table, tenant, &mut writer);
+            let mut returning = left_behind.take(table);
+            let batches = std::mem::take(&mut returning.batches);
+            let mut changes = TableChanges::new(context, view.as_ref(), table, tenant, &mut writer);
+            changes.returning = returning;
+            changes.left_behind = Some(&mut left_behind);
+            changes.leaving = Some(&mut leaving);
             let undone = UndoTable {
                 context,
                 plan: merged.plan(),
                 tenant,
                 table,
                 policy: request.policy,
+                returning: &batches,
                 changes,
             };
             undone.compare(view.as_ref(), &mut description)?;
         }
         parts.push(description);
     }
-    let mut notes = notes::side_effects(view.as_ref(), &parts);
+    let mut notes = notes::side_effects(view.as_ref(), &parts)?;
     notes.extend(notes::other_relations(view.as_ref(), &parts)?);
     let description = PlanDescription {
         job: request.job,
@@ -81,6 +92,8 @@ struct UndoTable<'w, 'a, 'p> {
     tenant: &'p TenantId,
     table: TableIndex,
     policy: Policy,
+    /// Rows that will be the tenant's without being written.
+    returning: &'p [RowBatch],
     changes: TableChanges<'w, 'a>,
 }
 
@@ -90,9 +103,10 @@ impl UndoTable<'_, '_, '_> {
         view: &dyn LiveView,
         description: &mut TenantPlanDescription,
     ) -> Result<(), Error> {
-        let mut live = live_rows(self.context, view, self.tenant, self.table, &[])?;
+        let mut live = self.live(view)?;
         while live.advance()? {
-            self.changes.live(live.row());
+            let returns = self.changes.live(live.row())?;
+            self.changes.stays(returns, live.row());
         }
         drop(live);
         let parts = self
@@ -102,7 +116,6 @@ impl UndoTable<'_, '_, '_> {
             .flat_map(|part| &part.tables);
         let has_key = view.schema().table(self.table).has_key();
         let merged = parts.into_iter().find(|plan| plan.table == self.table);
-        let (gained, lost) = merged.map_or(Default::default(), |plan| (plan.gained, plan.lost));
         // Without a key only the number of equal rows tells anything. A table that holds what it
         // held before the merge was taken back already.
         let merged = merged.filter(|plan| has_key || plan.before != self.changes.before());
@@ -115,13 +128,15 @@ impl UndoTable<'_, '_, '_> {
         }
         let mut finished = self.changes.finish()?;
         let plan = &mut finished.plan;
-        plan.same = plan.before.row_count() - plan.counts.put_back - plan.counts.deleted;
-        // What came back by itself is nobody's again, and the other way round.
-        (plan.gained, plan.lost) = (lost, gained);
-        plan.expected.merge(lost);
-        plan.expected.subtract(gained);
+        let rows = plan.before.row_count() + finished.found;
+        plan.same = rows - plan.counts.put_back - plan.counts.deleted;
+        description.notes.extend(finished.leaves());
         finished.add_to(description);
         Ok(())
+    }
+
+    fn live<'v>(&self, view: &'v dyn LiveView) -> Result<Box<dyn RowCursor + 'v>, Error> {
+        live_rows(self.context, view, self.tenant, self.table, self.returning)
     }
 
     fn merged_rows(&self, role: RowRole) -> Result<impl RowCursor + use<>, Error> {
@@ -144,7 +159,7 @@ impl UndoTable<'_, '_, '_> {
 
     fn take_back_created(&mut self, view: &dyn LiveView) -> Result<(), Error> {
         let created = self.merged_rows(RowRole::Created)?;
-        let live = live_rows(self.context, view, self.tenant, self.table, &[])?;
+        let live = self.live(view)?;
         let mut pair = Pair::start(created, live)?;
         let mut passed = Passed::new(self.context);
         while let Some(side) = pair.side() {
@@ -152,7 +167,7 @@ impl UndoTable<'_, '_, '_> {
                 Side::Both => {
                     let unchanged = pair.left.row() == pair.right.row();
                     if unchanged || self.changed_since(pair.right.row().key()) {
-                        self.changes.delete(pair.right.row())?;
+                        self.changes.delete_again(pair.right.row())?;
                     }
                 }
                 // Somebody deleted it already: nothing to take back.
@@ -174,7 +189,7 @@ impl UndoTable<'_, '_, '_> {
             self.merged_rows(RowRole::PutBackAfter)?,
             self.merged_rows(RowRole::Deleted)?,
         )?;
-        let live = live_rows(self.context, view, self.tenant, self.table, &[])?;
+        let live = self.live(view)?;
         let mut pair = Pair::start(gone, live)?;
         let mut passed = Passed::new(self.context);
         while let Some(side) = pair.side() {
@@ -188,7 +203,7 @@ impl UndoTable<'_, '_, '_> {
                         // deleted one had.
                         let is_untouched = left == Some(pair.right.row());
                         if is_untouched || self.changed_since(was.key()) {
-                            self.changes.put_back(pair.right.row(), was, &Holds::NONE)?;
+                            self.changes.put_back_again(pair.right.row(), was)?;
                         }
                     }
                     Side::Both if has_key => {}

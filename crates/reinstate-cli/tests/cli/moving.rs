@@ -1,0 +1,158 @@
+//! Unique values that move from one row to another: positions that were shifted, names that were
+//! swapped, an address that a row gave up for another.
+
+use crate::ground::Ground;
+
+const TENANCY: &str = "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n";
+
+/// Cards have a place in their list and a label that is unique up to case among those that are open;
+/// comments refer to cards, and cards to each other.
+const CARDS: &str = "\
+CREATE TABLE cards (id int PRIMARY KEY, account_id int NOT NULL, list int NOT NULL, place int NOT NULL,
+    label text NOT NULL, open boolean NOT NULL DEFAULT true, next int REFERENCES cards,
+    twice int GENERATED ALWAYS AS (place * 2) STORED, UNIQUE (list, place));
+CREATE UNIQUE INDEX cards_label ON cards (account_id, lower(label)) WHERE open;
+CREATE UNIQUE INDEX cards_twice ON cards (list, twice);
+CREATE TABLE comments (id int PRIMARY KEY, account_id int NOT NULL, card int NOT NULL REFERENCES cards);
+INSERT INTO cards SELECT n, n % 3, n % 3, n, 'L' || n, true, CASE WHEN n > 3 THEN n - 3 END
+  FROM generate_series(1, 300) n;
+INSERT INTO comments SELECT n, n % 3, n FROM generate_series(1, 300) n;
+";
+
+fn rows(ground: &Ground, table: &str) -> String {
+    ground.psql(&format!("SELECT t.* FROM {table} t ORDER BY id"))
+}
+
+/// Restores after an incident, takes the restore back, and restores again.
+#[track_caller]
+fn there_and_back(schema: &str, tables: &[&str], incident: &str) {
+    let ground = Ground::captured(schema, TENANCY);
+    let all = || {
+        tables
+            .iter()
+            .map(|table| rows(&ground, table))
+            .collect::<Vec<_>>()
+    };
+    let before = all();
+    ground.psql(incident);
+    let after = all();
+    assert_ne!(before, after);
+    for _ in 0..2 {
+        let what = ["restore", "account:1", "--at", "latest", "--nearest-before"];
+        let run = ground
+            .sandbox
+            .json(&[&what[..], &["--confirm", "account:1"]].concat());
+        assert_eq!(run.code, 0, "{run:?}");
+        assert_eq!(all(), before);
+        let job = run.record("plan")["job"].as_str().unwrap().to_owned();
+        ground
+            .sandbox
+            .run(&["undo", &job, "--confirm", "account:1"])
+            .done(&["undone"]);
+        assert_eq!(all(), after);
+    }
+}
+
+#[test]
+fn positions_that_were_shifted_come_back() {
+    there_and_back(
+        CARDS,
+        &["cards", "comments"],
+        "UPDATE cards SET place = -place WHERE account_id = 1;
+         UPDATE cards SET place = 3 - place WHERE account_id = 1",
+    );
+}
+
+#[test]
+fn values_that_were_swapped_come_back() {
+    there_and_back(
+        CARDS,
+        &["cards", "comments"],
+        "UPDATE cards SET label = 'x' WHERE id = 4; UPDATE cards SET label = 'l4' WHERE id = 7;
+         UPDATE cards SET label = 'l7' WHERE id = 4; UPDATE cards SET open = false WHERE id = 10;
+         UPDATE cards SET label = 'L10' WHERE id = 13; UPDATE cards SET next = 4 WHERE id = 16",
+    );
+}
+
+/// A card is gone and another one has its place; a newer card has the place of that one; and
+/// cards refer to the one that is gone.
+#[test]
+fn a_row_that_comes_back_takes_a_value_that_another_gives_up() {
+    there_and_back(
+        CARDS,
+        &["cards", "comments"],
+        "UPDATE cards SET next = NULL WHERE id = 13; DELETE FROM comments WHERE card = 10;
+         DELETE FROM cards WHERE id = 10; UPDATE cards SET place = 10 WHERE id = 13;
+         INSERT INTO cards VALUES (400, 1, 1, 13, 'new', true, 13);
+         UPDATE cards SET next = 400 WHERE id = 16",
+    );
+}
+
+/// What would have to be made anew cannot be: the plan says so, and what would help.
+#[test]
+fn values_that_cannot_move_are_refused_when_the_plan_is_made() {
+    let incident =
+        "UPDATE cards SET place = -1 WHERE id = 4; UPDATE cards SET place = 4 WHERE id = 7;
+                    UPDATE cards SET place = 7 WHERE id = 4";
+    let trigger = "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+                   CREATE TRIGGER keep BEFORE INSERT ON cards FOR EACH ROW EXECUTE FUNCTION keep();";
+    let cascade = "ALTER TABLE comments DROP CONSTRAINT comments_card_fkey, ADD CONSTRAINT \
+                   comments_card_fkey FOREIGN KEY (card) REFERENCES cards ON DELETE CASCADE;";
+    for (obstacle, says) in [
+        (trigger, "trigger cards.keep would fire"),
+        (
+            cascade,
+            "foreign key comments_card_fkey of comments would act",
+        ),
+    ] {
+        let ground = Ground::captured(CARDS, TENANCY);
+        let before = rows(&ground, "cards");
+        ground.psql(obstacle);
+        ground.psql(incident);
+        let after = rows(&ground, "cards");
+        let run = ground.restore(&[]);
+        run.refused(
+            1,
+            &[
+                "cards_list_place_key",
+                says,
+                "make the constraint DEFERRABLE",
+            ],
+        );
+        assert!(
+            run.stdout
+                .contains("refuse   account:1: unique index cards_list_place_key"),
+            "{run:?}"
+        );
+        assert_eq!(rows(&ground, "cards"), after);
+        // What can be deferred is not in the way.
+        ground.psql(
+            "ALTER TABLE cards DROP CONSTRAINT cards_list_place_key,
+                 ADD UNIQUE (list, place) DEFERRABLE; DROP INDEX cards_twice",
+        );
+        ground.restore(&[]).done(&["restored"]);
+        assert_eq!(rows(&ground, "cards"), before);
+    }
+}
+
+const CODES: &str = "\
+CREATE TABLE projects (id int PRIMARY KEY, account_id int NOT NULL, code text NOT NULL UNIQUE);
+CREATE TABLE tasks (id int PRIMARY KEY, account_id int NOT NULL,
+    code text REFERENCES projects (code) ON UPDATE CASCADE, title text);
+CREATE TABLE marks (id int PRIMARY KEY, account_id int NOT NULL,
+    code text REFERENCES projects (code) ON UPDATE SET NULL);
+INSERT INTO projects SELECT n, n % 3, 'c' || n FROM generate_series(1, 12) n;
+INSERT INTO tasks SELECT n, n % 3, 'c' || (n - 1) % 12 + 1, 't' || n FROM generate_series(1, 60) n;
+INSERT INTO marks SELECT n, n % 3, 'c' || (n - 1) % 12 + 1 FROM generate_series(1, 60) n;
+";
+
+#[test]
+fn rows_that_follow_a_key_by_themselves_are_counted() {
+    there_and_back(
+        CODES,
+        &["projects", "tasks", "marks"],
+        "UPDATE projects SET code = 'renamed' WHERE id = 4; UPDATE tasks SET title = 'x' WHERE id = 1;
+         INSERT INTO tasks VALUES (100, 1, 'renamed'), (103, 1, 'c7');
+         UPDATE marks SET code = 'renamed' WHERE id = 16",
+    );
+}

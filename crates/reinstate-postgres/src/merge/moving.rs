@@ -1,0 +1,174 @@
+//! Unique values that move from one row to another: which rows give one up, and the statement that
+//! lets them.
+
+use reinstate_core::{StoreError, TableIndex};
+
+use super::staging::Stage;
+use super::statements::Target;
+use crate::catalog::{Catalog, UniqueIndex};
+use crate::sql::quote;
+
+/// The keys of rows to be put back that hold what another of them gets, as a query. None if no index
+/// is checked row by row.
+pub(super) fn givers(target: Target<'_>, stage: &Stage) -> Option<String> {
+    let indexes = target.relation().unique_indexes.iter();
+    let parts: Vec<String> = indexes
+        .filter(|index| index.is_immediate && can_move(target.catalog, target.table, index))
+        .map(|index| part(target, stage, index))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(" UNION "))
+}
+
+/// Whether the values of an index can change while the key stays.
+pub(crate) fn can_move(catalog: &Catalog, table: TableIndex, index: &UniqueIndex) -> bool {
+    let key = &catalog.schema.table(table).key;
+    let is_of_key = |columns: &Vec<_>| columns.iter().all(|column| key.contains(column));
+    !index.is_primary && !index.columns.as_ref().is_some_and(is_of_key)
+}
+
+/// Why rows of the table cannot be deleted and made anew in one go, if they cannot.
+pub(crate) fn obstacle(catalog: &Catalog, table: TableIndex) -> Option<String> {
+    let (schema, relation) = catalog.table(table);
+    if relation.is_put_back_quietly() {
+        return None;
+    }
+    let remedy = "make the constraint DEFERRABLE, or restore while it is dropped";
+    let mut triggers = relation.triggers.iter();
+    if let Some(trigger) =
+        triggers.find(|trigger| (trigger.on_insert || trigger.on_delete) && !trigger.is_allowed)
+    {
+        return Some(format!(
+            "rows would have to be deleted and made anew, and trigger {0}.{1} would fire: \
+             {remedy}, or add \"{0}.{1}\" to allowed_triggers",
+            schema.name, trigger.name
+        ));
+    }
+    let mut keys = catalog.foreign_keys.iter();
+    let key = keys.find(|key| {
+        key.reference.parent == table && (key.acts_on_delete || key.restricts_delete)
+    })?;
+    Some(format!(
+        "rows would have to be deleted and made anew, and foreign key {} of {} would act on that: \
+         {remedy}",
+        key.name,
+        catalog.schema.table(key.child).name
+    ))
+}
+
+fn part(target: Target<'_>, stage: &Stage, index: &UniqueIndex) -> String {
+    let relation = target.relation();
+    let generated: String = relation
+        .generated
+        .iter()
+        .filter(|_| index.columns.is_none())
+        .map(|(name, expression)| format!(", ({expression}) AS {}", quote(name)))
+        .collect();
+    let expressions = index.expressions.iter().zip(1..);
+    let expressions: Vec<String> = expressions
+        .map(|(expression, place): (_, usize)| format!("({expression}) AS \"reinstate {place}\""))
+        .collect();
+    let expressions = expressions.join(", ");
+    let predicate = match &index.predicate {
+        Some(predicate) => format!(" WHERE {predicate}"),
+        None => String::new(),
+    };
+    let equal = index.operators.iter().zip(1..);
+    let equal: Vec<String> = equal
+        .map(|(operator, place): (_, usize)| {
+            let name = format!("\"reinstate {place}\"");
+            if index.nulls_are_equal {
+                format!("(b.{name} {operator} a.{name} OR (b.{name} IS NULL AND a.{name} IS NULL))")
+            } else {
+                format!("b.{name} {operator} a.{name}")
+            }
+        })
+        .collect();
+    let key = target.schema().key.iter();
+    let key: Vec<String> = key
+        .map(|column| format!("a.{}", quote(&relation.columns[column.get()].name)))
+        .collect();
+    format!(
+        "SELECT {} FROM {stage} AS s
+           JOIN (SELECT t.*, {expressions} FROM {} AS t{predicate}) a ON {}
+           JOIN (SELECT w.*, {expressions} FROM (SELECT v.*{generated} FROM {stage} AS v) w{predicate}) b
+             ON {} AND NOT ({})",
+        key.join(", "),
+        relation.sql_rows(),
+        target.same_key("a", "s"),
+        equal.join(" AND "),
+        target.same_key("a", "b"),
+        stage = stage.name,
+    )
+}
+
+/// Rows of one table that are written by one statement.
+pub(super) struct Moving<'a> {
+    /// Rows that are put back.
+    pub stage: &'a Stage,
+    /// The keys of those that are deleted and made anew.
+    pub givers: Option<&'a Stage>,
+    /// The keys of rows that are deleted.
+    pub doomed: Option<&'a Stage>,
+    /// Rows that are created.
+    pub made: Option<&'a Stage>,
+}
+
+impl Moving<'_> {
+    /// The statement: rows go, others are updated, givers come back, and rows are created, one after
+    /// the other. Returns how many givers went, rows were updated, givers came back, rows were made,
+    /// and doomed rows went.
+    ///
+    /// # Errors
+    /// As [`Target::update`].
+    pub(super) fn statement(&self, target: Target<'_>) -> Result<String, StoreError> {
+        let mut parts: Vec<(&str, String)> = Vec::new();
+        // A part that asks for the count of another begins when that one is through.
+        let after = |parts: &[(&str, String)]| -> String {
+            let through = parts.iter();
+            through
+                .map(|(part, _)| format!(" AND (SELECT count(*) FROM {part}) >= 0"))
+                .collect()
+        };
+        if let Some(doomed) = self.doomed {
+            parts.push(("doomed", target.delete(doomed, &[])?));
+        }
+        if let Some(givers) = self.givers {
+            parts.push(("gone", target.delete(givers, &[])?));
+        }
+        let is_giver = self.givers.map(|givers| {
+            let same_key = target.same_key("s", "g");
+            format!("EXISTS (SELECT FROM {} AS g WHERE {same_key})", givers.name)
+        });
+        let unless = is_giver
+            .iter()
+            .map(|is_giver| format!(" AND NOT {is_giver}"));
+        let unless: String = unless.collect();
+        let update = format!("{}{unless}{}", target.update(self.stage)?, after(&parts));
+        parts.push(("updated", update));
+        if let Some(is_giver) = &is_giver {
+            let insert = target.insert(self.stage, None)?;
+            let again = format!("{insert} AND {is_giver}{}", after(&parts));
+            parts.push(("again", again));
+        }
+        if let Some(made) = self.made {
+            let create = format!("{}{}", target.insert(made, None)?, after(&parts));
+            parts.push(("made", create));
+        }
+        let counts = ["gone", "updated", "again", "made", "doomed"].map(|name| {
+            if parts.iter().any(|(part, _)| *part == name) {
+                format!("(SELECT count(*) FROM {name})")
+            } else {
+                "0::int8".to_owned()
+            }
+        });
+        let parts = parts.iter();
+        let parts: Vec<String> = parts
+            .map(|(name, sql)| format!("{name} AS ({sql} RETURNING 1)"))
+            .collect();
+        Ok(format!(
+            "WITH {} SELECT {}",
+            parts.join(", "),
+            counts.join(", ")
+        ))
+    }
+}
