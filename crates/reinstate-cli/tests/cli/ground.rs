@@ -37,10 +37,18 @@ impl Ground {
 
     /// Configures the store with other sections. Merges need no guard.
     pub fn configure(&self, sections: &str) {
+        self.configure_as(None, sections);
+    }
+
+    /// The same, as another role.
+    pub fn configure_as(&self, role: Option<&str>, sections: &str) {
+        let url = match role {
+            Some(role) => format!("{}&user={role}", self.database.url()),
+            None => self.database.url(),
+        };
         let head = format!(
             "version = 1\n[repository]\nurl = \"file:repository\"\n\
-             [store]\nname = \"main\"\nkind = \"postgres\"\nunguarded = true\nurl = {:?}\n",
-            self.database.url()
+             [store]\nname = \"main\"\nkind = \"postgres\"\nunguarded = true\nurl = {url:?}\n"
         );
         fs::write(self.sandbox.path("reinstate.toml"), head + sections).unwrap();
     }

@@ -19,6 +19,7 @@ mod json;
 mod left_behind;
 mod looking;
 mod moving;
+mod obstacles;
 mod prompting;
 mod restoring;
 mod sandbox;

@@ -1,0 +1,177 @@
+//! What stands in a merge's way: said when the plan is made, with what would help, before anything is
+//! written.
+
+use crate::ground::Ground;
+use crate::sandbox::Run;
+
+const TENANCY: &str = "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n";
+
+const NOTES: &str = "\
+CREATE TABLE notes (id serial PRIMARY KEY, account_id int NOT NULL, body text NOT NULL, place int);
+INSERT INTO notes (account_id, body, place) SELECT n % 3, 'body ' || n, n FROM generate_series(1, 30) n;
+";
+
+const INCIDENT: &str = "\
+DELETE FROM notes WHERE account_id = 1 AND id > 15;
+UPDATE notes SET body = 'spoiled' WHERE account_id = 1;
+";
+
+fn notes(ground: &Ground) -> String {
+    ground.psql("SELECT t.* FROM notes t ORDER BY id")
+}
+
+/// Checks that the run was refused by the plan, for these reasons, and wrote nothing.
+#[track_caller]
+fn refused_by_the_plan(ground: &Ground, run: &Run, says: &[&str]) {
+    run.refused(1, says);
+    assert!(run.stdout.contains("refuse   "), "{run:#?}");
+    let journal = ground.psql("SELECT count(*) FROM reinstate.journal");
+    assert_eq!(journal, "0", "something was written: {run:#?}");
+}
+
+/// An event trigger whose function does this.
+fn event_trigger(does: &str) -> String {
+    format!(
+        "CREATE FUNCTION see() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN {does} END $$;
+         CREATE EVENT TRIGGER seen ON ddl_command_end EXECUTE FUNCTION see();"
+    )
+}
+
+#[test]
+fn an_event_trigger_that_may_write_is_refused_until_it_is_allowed() {
+    let sections = format!("{TENANCY}excluded = [\"seen_ddl\"]\n");
+    let schema = format!("{NOTES}CREATE TABLE seen_ddl (tag text);");
+    let ground = Ground::captured(&schema, &sections);
+    let before = notes(&ground);
+    ground.psql(INCIDENT);
+    ground.psql(&event_trigger("INSERT INTO seen_ddl VALUES (tg_tag);"));
+    let spoiled = notes(&ground);
+    let says = ["event trigger seen", "ALTER EVENT TRIGGER seen DISABLE"];
+    refused_by_the_plan(&ground, &ground.restore(&[]), &says);
+    assert_eq!(ground.psql("SELECT count(*) FROM seen_ddl"), "0");
+
+    // Allowed although it writes: the counts of the merge do not let that pass.
+    ground.configure(&format!("{sections}allowed_triggers = [\"seen\"]\n"));
+    let run = ground.restore(&[]);
+    assert_ne!(run.code, 0, "{run:#?}");
+    assert!(run.stderr.contains("seen_ddl"), "{run:#?}");
+    assert_eq!(notes(&ground), spoiled);
+
+    // Allowed with right: it has a word in it that writes, and writes nothing.
+    ground.psql("DROP EVENT TRIGGER seen; DROP FUNCTION see()");
+    ground.psql(&event_trigger("PERFORM tg_tag;"));
+    ground
+        .restore(&[])
+        .done(&["event trigger seen", "restored"]);
+    assert_eq!(notes(&ground), before);
+}
+
+#[test]
+fn an_event_trigger_that_writes_nothing_is_only_mentioned() {
+    let ground = Ground::captured(NOTES, TENANCY);
+    let before = notes(&ground);
+    ground.psql(INCIDENT);
+    ground.psql(&event_trigger("RAISE DEBUG '%', tg_tag;"));
+    ground
+        .restore(&[])
+        .done(&["event trigger seen", "seems to write nothing", "restored"]);
+    assert_eq!(notes(&ground), before);
+}
+
+/// A role as `guard role` prints it, less these rights.
+fn under_a_role_without(ground: &Ground, name: &str, revoked: &str, sections: &str) -> String {
+    let role = format!("{name}_{}", ground.database.name());
+    ground.psql(&format!("CREATE ROLE {role} LOGIN"));
+    ground.sandbox.run(&["guard", "install"]).done(&[]);
+    let printed = ground.sandbox.run(&["guard", "role", &role]);
+    ground.psql(&printed.stdout);
+    ground.psql(&revoked.replace("ROLE", &role));
+    ground.configure_as(Some(&role), sections);
+    role
+}
+
+#[test]
+fn a_role_that_may_not_raise_a_sequence_is_told_what_it_lacks() {
+    let ground = Ground::captured(NOTES, TENANCY);
+    let before = notes(&ground);
+    let revoke = "REVOKE ALL ON SEQUENCE notes_id_seq FROM ROLE";
+    let role = under_a_role_without(&ground, "low", revoke, TENANCY);
+    ground.psql(INCIDENT);
+    let run = ground.restore(&[]);
+    run.refused(
+        1,
+        &[
+            "sequence",
+            "notes_id_seq",
+            "GRANT SELECT, USAGE, UPDATE ON SEQUENCE",
+        ],
+    );
+    ground.psql(&format!(
+        "GRANT SELECT, USAGE, UPDATE ON SEQUENCE notes_id_seq TO {role}"
+    ));
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(notes(&ground), before);
+}
+
+const TOUCH: &str = "\
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN NEW.body = NEW.body || '!'; RETURN NEW; END $$;
+CREATE TRIGGER touch BEFORE UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION touch();
+";
+
+#[test]
+fn triggers_that_cannot_be_kept_still_are_refused_by_the_plan() {
+    let sections = format!("{TENANCY}silenced_triggers = [\"notes.touch\"]\n");
+    let ground = Ground::captured(&format!("{NOTES}{TOUCH}"), &sections);
+    let before = notes(&ground);
+    ground.psql(INCIDENT);
+    ground.psql("ALTER TABLE notes ADD CONSTRAINT places UNIQUE (place) DEFERRABLE");
+    let says = ["table notes", "places can be deferred", "silenced_triggers"];
+    refused_by_the_plan(&ground, &ground.restore(&[]), &says);
+    ground.psql("ALTER TABLE notes DROP CONSTRAINT places");
+
+    let role = under_a_role_without(&ground, "still", "", &sections);
+    ground.psql(&format!(
+        "REVOKE SET ON PARAMETER session_replication_role FROM {role}"
+    ));
+    ground
+        .restore(&[])
+        .refused(1, &["GRANT SET ON PARAMETER session_replication_role"]);
+    ground.psql(&format!(
+        "GRANT SET ON PARAMETER session_replication_role TO {role}"
+    ));
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(notes(&ground), before);
+    ground.psql(&format!(
+        "REVOKE SET ON PARAMETER session_replication_role FROM {role}"
+    ));
+}
+
+/// Two tables that refer to each other by keys that can neither wait nor be NULL, of which one has the
+/// tenant only through the other.
+#[test]
+fn a_cycle_that_no_statement_can_write_is_refused_by_the_plan() {
+    let schema = "\
+CREATE TABLE boards (id int PRIMARY KEY, account_id int NOT NULL, first_list int NOT NULL);
+CREATE TABLE lists (id int PRIMARY KEY, board_id int NOT NULL);
+INSERT INTO boards SELECT n, n % 3, n FROM generate_series(1, 9) n;
+INSERT INTO lists SELECT n, n FROM generate_series(1, 9) n;
+ALTER TABLE boards ADD CONSTRAINT boards_first FOREIGN KEY (first_list) REFERENCES lists;
+ALTER TABLE lists ADD CONSTRAINT lists_board FOREIGN KEY (board_id) REFERENCES boards;
+";
+    let sections = format!("{TENANCY}[tenancy.table.lists]\nvia = \"board_id -> boards.id\"\n");
+    let ground = Ground::captured(schema, &sections);
+    let all = || {
+        ["boards", "lists"].map(|table| ground.psql(&format!("SELECT * FROM {table} ORDER BY id")))
+    };
+    let before = all();
+    ground.psql(
+        "WITH gone AS (DELETE FROM boards WHERE account_id = 1 RETURNING id)
+         DELETE FROM lists WHERE board_id IN (SELECT id FROM gone)",
+    );
+    let says = ["table lists", "Make one of those keys DEFERRABLE"];
+    refused_by_the_plan(&ground, &ground.restore(&[]), &says);
+    ground.psql("ALTER TABLE boards ALTER CONSTRAINT boards_first DEFERRABLE");
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(all(), before);
+}
