@@ -16,16 +16,20 @@ pub enum RowRole {
     PutBackAfter = 3,
     /// Live rows that a plan deletes.
     Deleted = 4,
+    /// Rows of everybody that are gone and that a tenant's plan creates, because its rows refer to
+    /// them.
+    SharedCreated = 5,
 }
 
 impl RowRole {
     /// Every role, in the order of their numbers.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Image,
         Self::Created,
         Self::PutBackBefore,
         Self::PutBackAfter,
         Self::Deleted,
+        Self::SharedCreated,
     ];
 
     /// The role with this number.
@@ -34,7 +38,8 @@ impl RowRole {
         Self::ALL.into_iter().find(|&role| role as u8 == number)
     }
 
-    /// The role of the same rows in the plan that undoes this one.
+    /// The role of the same rows in the plan that undoes this one. What was created for everybody is
+    /// in none.
     #[must_use]
     pub const fn reversed(self) -> Self {
         match self {
@@ -43,6 +48,7 @@ impl RowRole {
             Self::PutBackBefore => Self::PutBackAfter,
             Self::PutBackAfter => Self::PutBackBefore,
             Self::Deleted => Self::Created,
+            Self::SharedCreated => Self::SharedCreated,
         }
     }
 }
@@ -145,6 +151,6 @@ mod tests {
             assert_eq!(RowRole::from_number(role as u8), Some(role));
             assert_eq!(role.reversed().reversed(), role);
         }
-        assert_eq!(RowRole::from_number(5), None);
+        assert_eq!(RowRole::from_number(6), None);
     }
 }

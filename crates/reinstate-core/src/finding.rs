@@ -1,5 +1,7 @@
 //! What a live store has to say about changes that are planned.
 
+use crate::{ColumnIndex, TableIndex};
+
 /// Something that the store does by itself when rows change: a trigger, a rule, a foreign key that
 /// acts on rows of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +32,27 @@ pub struct OtherRelations {
 pub struct StrayReference {
     /// The reference: its columns and the parent's.
     pub reference: String,
-    /// What the rows hold in its columns.
-    pub value: String,
+    /// The table that it leads to.
+    pub parent: TableIndex,
+    /// The columns there that it names.
+    pub parent_columns: Vec<ColumnIndex>,
+    /// What the rows hold in its own columns, in the same order.
+    pub values: Vec<String>,
     /// Where it leads.
     pub lead: Lead,
     /// How many of the rows hold it.
     pub row_count: u64,
+}
+
+/// Whether a plan may create rows of everybody that are gone, in one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SharedCreation {
+    /// Nobody said that it may.
+    NotAllowed,
+    /// The operator says so, but it cannot be done; why, and what to do.
+    Refused(String),
+    /// It may.
+    Allowed,
 }
 
 /// Where a stray reference leads.

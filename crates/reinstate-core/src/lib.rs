@@ -31,7 +31,7 @@ pub use error::{ErrorKind, RepositoryError, StoreError};
 pub use feed::{
     Change, ChangeFeed, ChangeSink, Commit, FeedHealth, FeedProgress, FeedRow, FeedSource,
 };
-pub use finding::{Lead, OtherRelations, SideEffect, StrayReference};
+pub use finding::{Lead, OtherRelations, SharedCreation, SideEffect, StrayReference};
 pub use fit::{Filling, Fit};
 pub use id::{JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};
 pub use key::{KeyForm, KeyPart, KeyWriter};

@@ -8,9 +8,9 @@ use std::fmt;
 use crate::{
     ChangeCounts, ColumnIndex, Digest, ErrorKind, Filling, Fit, JobId, KeyForm, ObjectId,
     OtherRelations, OwnedRowBatch, Position, PositionNotation, Reference, RepositoryError,
-    RepositoryId, RowBatch, RowRole, SequenceValue, SideEffect, StoreError, StoreIdentity,
-    StoreSchema, StrayReference, TableIndex, TableName, Tenancy, TenantId, TenantKind, Timestamp,
-    UniqueKey, ValueKind,
+    RepositoryId, RowBatch, RowRole, SequenceValue, SharedCreation, SideEffect, StoreError,
+    StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName, Tenancy, TenantId,
+    TenantKind, Timestamp, UniqueKey, ValueKind,
 };
 
 /// Rows of one table and one tenant.
@@ -223,7 +223,8 @@ pub trait LiveView: Send {
 
     /// Which of these rows, all to be written for `tenant`, would meet a row that is not its own:
     /// a key or unique value that somebody else holds. Rows in the role `Created` have keys that the
-    /// tenant's live rows do not have; those in the role `PutBackAfter` take the place of the live
+    /// tenant's live rows do not have; so have those in the role `SharedCreated`, of a shared table, in
+    /// which every live row is somebody else's; those in the role `PutBackAfter` take the place of the live
     /// row with their key, whosever it is now.
     ///
     /// # Errors
@@ -285,6 +286,14 @@ pub trait LiveView: Send {
         _rows: &RowBatch,
     ) -> Result<Vec<StrayReference>, StoreError> {
         Ok(Vec::new())
+    }
+
+    /// Whether rows of everybody that are gone may be created in a shared table.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn shared_creation(&self, _table: TableIndex) -> Result<SharedCreation, StoreError> {
+        Ok(SharedCreation::NotAllowed)
     }
 
     /// The live rows of everybody that these rows, all to be written into `table`, refer to by one
@@ -442,6 +451,16 @@ pub trait ChangeSource: Sync {
     /// How many rows of a table change.
     fn counts(&self, table: TableIndex) -> ChangeCounts;
 
+    /// The shared tables in which rows of everybody are created, parents before children.
+    fn shared_tables(&self) -> &[TableIndex] {
+        &[]
+    }
+
+    /// How many rows of everybody a plan creates in a table, if all are gone.
+    fn shared_count(&self, _table: TableIndex) -> u64 {
+        0
+    }
+
     /// The rows of one table in one role, sorted. Of a table without a key, a row that changes
     /// several times over is there as often.
     ///
@@ -453,6 +472,22 @@ pub trait ChangeSource: Sync {
 
 /// One open transaction on one tenant. Dropping it without a commit leaves the store as it was.
 pub trait TenantWriter: Send {
+    /// Creates the rows of everybody that the changes hold, as far as they are still gone, and makes
+    /// sure that those which somebody made meanwhile are the same. Never writes over one. Called
+    /// before [`apply`](Self::apply), and only if there are any. Returns how many rows were created
+    /// in which table; `apply` counts them too.
+    ///
+    /// # Errors
+    /// `Refused` unless the store's operator lets such rows be created in these tables; `Conflict` if
+    /// one is there with other contents, or its place is taken; otherwise as `apply`.
+    fn create_shared(
+        &mut self,
+        _changes: &dyn ChangeSource,
+    ) -> Result<Vec<(TableName, u64)>, StoreError> {
+        let message = "write rows of everybody: no plan may do that in this store";
+        Err(StoreError::new(ErrorKind::Refused, message))
+    }
+
     /// Makes all changes of the plan. Returns, for every table of the store in which this
     /// transaction changed anything, how many rows the *store* counted: effects of cascades and
     /// triggers included.

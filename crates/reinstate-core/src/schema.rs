@@ -297,6 +297,23 @@ impl StoreSchema {
         order::write_order(self)
     }
 
+    /// These tables, whosever they are, parents before children. Tables of a cycle stay in their order.
+    #[must_use]
+    pub fn parents_first(&self, tables: &[TableIndex]) -> Vec<TableIndex> {
+        let mut waiting = tables.to_vec();
+        let mut ordered = Vec::with_capacity(waiting.len());
+        while !waiting.is_empty() {
+            let waits = |table: &TableIndex| {
+                let references = self.table(*table).references.iter();
+                let mut parents = references.map(|reference| reference.parent);
+                parents.any(|parent| parent != *table && waiting.contains(&parent))
+            };
+            let next = waiting.iter().position(|table| !waits(table));
+            ordered.push(waiting.remove(next.unwrap_or(0)));
+        }
+        ordered
+    }
+
     fn check_indexes(&self, table: &TableSchema) -> Result<(), SchemaError> {
         let malformed = |what| Err(SchemaError::Malformed(table.name.clone(), what));
         let width = table.columns.len();

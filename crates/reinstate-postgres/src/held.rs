@@ -6,12 +6,12 @@
 
 use reinstate_core::{
     ColumnIndex, ErrorKind, HeldKey, KeyWriter, OwnHold, RowBatch, RowRef, RowRole, StoreError,
-    TableIndex, TenantId,
+    TableIndex, Tenancy, TenantId,
 };
 use tokio_postgres::Row;
 
 use crate::catalog::{Catalog, UniqueIndex, get};
-use crate::owner::ownership;
+use crate::owner::{Selection, ownership};
 use crate::sent::{ORDINAL, parameters, sent_rows, sent_rows_from};
 use crate::session::Session;
 use crate::sql::quote;
@@ -143,13 +143,16 @@ impl Holders<'_> {
         gives_way: bool,
     ) -> Result<Option<String>, StoreError> {
         let (schema, relation) = self.catalog.table(self.table);
-        let Some(owned) = ownership(self.catalog, self.table, "t") else {
-            return Ok(None);
-        };
+        let owned = ownership(self.catalog, self.table, "t");
         let mut found = vec![format!("w.{ORDINAL}")];
-        let mut selection = match whose {
-            Whose::Others | Whose::OthersElsewhere => owned.of_others(self.tenant)?,
-            Whose::Own => owned.joined(self.tenant)?,
+        let mut selection = match (whose, owned) {
+            (Whose::Others | Whose::OthersElsewhere, Some(owned)) => {
+                owned.of_others(self.tenant)?
+            }
+            (Whose::Own, Some(owned)) => owned.joined(self.tenant)?,
+            // Rows of everybody to be created meet every row.
+            (Whose::Others, None) if schema.tenancy == Tenancy::Shared => Selection::everything(),
+            (_, None) => return Ok(None),
         };
         if whose != Whose::Others {
             let keys = schema.key.iter().zip(&relation.key_operators);

@@ -47,7 +47,9 @@ pub(crate) fn stray_references(
             if let Some((value, row_count)) = place.and_then(|place| values.get(place)) {
                 strays.push(StrayReference {
                     reference: name(catalog, key),
-                    value: value.join(","),
+                    parent: key.reference.parent,
+                    parent_columns: key.reference.parent_columns.clone(),
+                    values: value.iter().map(|&value| value.to_owned()).collect(),
                     lead,
                     row_count: *row_count,
                 });

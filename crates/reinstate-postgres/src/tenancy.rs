@@ -18,6 +18,9 @@ pub struct TenancyMap {
     pub shared: Vec<String>,
     /// Tables that are left out.
     pub excluded: Vec<String>,
+    /// Shared tables in which rows that are gone, and that a tenant's restored rows refer to, are
+    /// created again.
+    pub create_missing: Vec<String>,
     /// Rules for single tables; they go before everything else.
     pub tables: BTreeMap<String, TableRule>,
     /// Triggers and rules, as `table.trigger`, that may fire when a merge writes.
@@ -118,6 +121,7 @@ impl TenancyMap {
             column: None,
             shared: Vec::new(),
             excluded: Vec::new(),
+            create_missing: Vec::new(),
             tables: BTreeMap::new(),
             allowed_triggers: Vec::new(),
             silenced_triggers: Vec::new(),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use reinstate_core::{
     ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, OtherRelations,
-    OwnHold, Position, Reference, RowBatch, RowOrder, RowRole, RowStream, SideEffect, StoreError,
-    StoreSchema, StrayReference, TableIndex, TenantId, Timestamp, UniqueKey, ValueKind,
+    OwnHold, Position, Reference, RowBatch, RowOrder, RowRole, RowStream, SharedCreation,
+    SideEffect, StoreError, StoreSchema, StrayReference, TableIndex, TenantId, Timestamp,
+    UniqueKey, ValueKind,
 };
 
 use crate::connections::{Connections, Reader};
@@ -16,7 +17,7 @@ use crate::effects::side_effects;
 use crate::fingerprint::read_fingerprint;
 use crate::held::Holders;
 use crate::left_behind::left_behind;
-use crate::merge::{can_move, obstacle};
+use crate::merge::{can_move, obstacle, shared_creation};
 use crate::obstacles::other_effects;
 use crate::others::{describe, read_others};
 use crate::rows::TenantRows;
@@ -29,6 +30,8 @@ pub(crate) struct PostgresView {
     session: Reader,
     moment: Moment,
     map: TenancyMap,
+    /// Whether merges need no guard.
+    is_unguarded: bool,
 }
 
 impl PostgresView {
@@ -43,6 +46,7 @@ impl PostgresView {
             session,
             moment,
             map,
+            is_unguarded: connections.settings().unguarded,
         })
     }
 }
@@ -139,6 +143,11 @@ impl LiveView for PostgresView {
         rows: &RowBatch,
     ) -> Result<Vec<StrayReference>, StoreError> {
         stray_references(&self.session, &self.moment.catalog, tenant, table, rows)
+    }
+
+    fn shared_creation(&self, table: TableIndex) -> Result<SharedCreation, StoreError> {
+        let catalog = &self.moment.catalog;
+        shared_creation(&self.session, catalog, table, self.is_unguarded)
     }
 
     fn parents_of_everybody(

@@ -11,9 +11,9 @@
 use std::time::Duration;
 
 use reinstate_core::{
-    ChangeCounts, Committed, ContentDigest, Digest, ErrorKind, Event, JobId, JournalEntry,
-    LiveStore, Phase, Position, Repository, SequenceRaise, SnapshotId, StoreError, TableIndex,
-    TableName, Tenant, TenantId, TenantWriter, Timestamp,
+    ChangeCounts, ChangeSource, Committed, ContentDigest, Digest, ErrorKind, Event, JobId,
+    JournalEntry, LiveStore, Phase, Position, Repository, SequenceRaise, SnapshotId, StoreError,
+    TableIndex, TableName, Tenant, TenantId, TenantWriter, Timestamp,
 };
 use reinstate_format::{
     JournalPayload, NoteKind, PlanDescription, ReceiptDescription, TenantPlanDescription,
@@ -246,10 +246,17 @@ fn transact(
         .begin_merge(tenant, &part.fingerprint, &description.schema)
         .map_err(Error::store(format!("open {tenant} for writing")))?;
     let changes = plan.plan().changes(context, tenant)?;
+    let shared = if changes.shared_tables().is_empty() {
+        Vec::new()
+    } else {
+        let operation = format!("create rows of everybody that {tenant} refers to");
+        let created = writer.create_shared(&changes);
+        created.map_err(Error::store(operation))?
+    };
     let counted = writer
         .apply(&changes)
         .map_err(Error::store(format!("write the rows of {tenant}")))?;
-    check_counts(description, part, &counted)?;
+    check_counts(description, part, &shared, &counted)?;
     for table in &part.tables {
         let found = read_back(context, writer.as_mut(), table.table).map_err(Error::store(
             format!("read {tenant} back before the commit"),
@@ -320,16 +327,21 @@ fn read_back(
     })
 }
 
-/// What the store counted must be the plan, table by table, and no other table.
+/// What the store counted must be the plan, and what was created for everybody, table by table, and no
+/// other table.
 fn check_counts(
     description: &PlanDescription,
     part: &TenantPlanDescription,
+    shared: &[(TableName, u64)],
     counted: &[(TableName, ChangeCounts)],
 ) -> Result<(), Error> {
     let planned = planned_counts(description, part);
     let planned_for = |name: &TableName| {
         let found = planned.iter().find(|(_, planned, _)| planned == name);
-        found.map_or(ChangeCounts::NONE, |(_, _, counts)| *counts)
+        let mut counts = found.map_or(ChangeCounts::NONE, |(_, _, counts)| *counts);
+        let created = shared.iter().filter(|(shared, _)| shared == name);
+        counts.created += created.map(|(_, created)| created).sum::<u64>();
+        counts
     };
     let counted_for = |name: &TableName| {
         let found = counted.iter().find(|(counted, _)| counted == name);
@@ -338,6 +350,7 @@ fn check_counts(
     let names = planned
         .iter()
         .map(|(_, name, _)| name)
+        .chain(shared.iter().map(|(name, _)| name))
         .chain(counted.iter().map(|(name, _)| name));
     for name in names {
         let (expected, found) = (planned_for(name), counted_for(name));

@@ -79,6 +79,19 @@ pub fn show_rows(
     let description = plan.description();
     let name = tenant(&description.tenant_kind, &part.tenant).to_string();
     let changes = plan.changes(context, &part.tenant)?;
+    for &index in changes.shared_tables() {
+        let shower = Shower {
+            console,
+            tenant: &name,
+            table: description.schema.table(index),
+            values,
+            past: None,
+        };
+        for_each_row(changes.rows(index, RowRole::SharedCreated)?, |row| {
+            shower.show("create_shared", None, Some(row));
+            !console.is_closed()
+        })?;
+    }
     for &index in changes.tables() {
         let table = description.schema.table(index);
         let shower = Shower {
@@ -199,7 +212,7 @@ impl Shower<'_> {
             return;
         }
         let mark = match change {
-            "create" | "added" => '+',
+            "create" | "create_shared" | "added" => '+',
             "delete" | "removed" => '-',
             _ => '~',
         };

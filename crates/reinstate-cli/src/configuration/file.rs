@@ -92,6 +92,8 @@ struct Tenancy {
     #[serde(default)]
     silenced_triggers: Vec<String>,
     #[serde(default)]
+    create_missing: Vec<String>,
+    #[serde(default)]
     crossing: Vec<String>,
     #[serde(default)]
     counters: Vec<String>,
@@ -282,6 +284,7 @@ impl Tenancy {
             ("allowed_triggers", !self.allowed_triggers.is_empty()),
             ("search_path", !self.search_path.is_empty()),
             ("silenced_triggers", !self.silenced_triggers.is_empty()),
+            ("create_missing", !self.create_missing.is_empty()),
             ("crossing", !self.crossing.is_empty()),
             ("counters", !self.counters.is_empty()),
             ("sequences", !self.sequences.is_empty()),
@@ -327,6 +330,7 @@ impl Tenancy {
         map.allowed_triggers = self.allowed_triggers;
         map.search_path = self.search_path;
         map.silenced_triggers = self.silenced_triggers;
+        map.create_missing = self.create_missing;
         map.crossing = self.crossing;
         map.counters = self.counters;
         map.sequences = self.sequences;

@@ -8,6 +8,7 @@ mod conflicts;
 mod copying;
 mod corruption;
 mod counting;
+mod creating;
 mod demo;
 mod drift;
 mod follow;

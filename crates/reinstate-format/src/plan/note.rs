@@ -43,11 +43,13 @@ pub enum NoteKind {
     ParentChanged = 18,
     /// Relations of one kind that are no ordinary tables, and what becomes of them.
     OtherRelations = 19,
+    /// Rows of everybody that are gone are created because rows to be written refer to them.
+    ParentCreated = 20,
 }
 
 impl NoteKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::TableAdded,
         Self::TableGone,
         Self::TableRenamed,
@@ -67,6 +69,7 @@ impl NoteKind {
         Self::KeyUncounted,
         Self::ParentChanged,
         Self::OtherRelations,
+        Self::ParentCreated,
     ];
 
     /// The kind with this number.
@@ -98,6 +101,7 @@ impl NoteKind {
             Self::KeyUncounted => "key_uncounted",
             Self::ParentChanged => "parent_changed",
             Self::OtherRelations => "other_relations",
+            Self::ParentCreated => "parent_created",
         }
     }
 
@@ -122,7 +126,8 @@ impl NoteKind {
             | Self::LeftOut
             | Self::KeyUncounted
             | Self::ParentChanged
-            | Self::OtherRelations => false,
+            | Self::OtherRelations
+            | Self::ParentCreated => false,
         }
     }
 }
@@ -150,6 +155,6 @@ mod tests {
             assert_eq!(NoteKind::from_number(number), Some(kind));
         }
         assert_eq!(NoteKind::from_number(0), None);
-        assert_eq!(NoteKind::from_number(20), None);
+        assert_eq!(NoteKind::from_number(21), None);
     }
 }

@@ -69,6 +69,8 @@ pub(crate) struct CatalogTable {
     pub confines_writes: bool,
     /// Whether the role may read the table.
     pub is_readable: bool,
+    /// Whether rows of everybody that are gone may be created.
+    pub creates_missing: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -184,6 +186,28 @@ impl Catalog {
             );
             StoreError::new(ErrorKind::Usage, message)
         })
+    }
+
+    /// Notes the tables in which rows of everybody may be created.
+    ///
+    /// # Errors
+    /// `Usage` if one of them is not shared, or has no key that tells its rows apart.
+    pub(crate) fn let_create(&mut self, names: &[String]) -> Result<(), StoreError> {
+        for name in names {
+            let found = self.schema.find(name);
+            let shared = found.filter(|(_, table)| {
+                table.tenancy == reinstate_core::Tenancy::Shared && table.has_key()
+            });
+            let Some((index, _)) = shared else {
+                let message = format!(
+                    "tenancy.create_missing: {name} is no shared table with a primary key: rows that \
+                     are gone are created in no other"
+                );
+                return Err(StoreError::new(ErrorKind::Usage, message));
+            };
+            self.tables[index.get()].creates_missing = true;
+        }
+        Ok(())
     }
 
     /// The table that a relation is, or is a partition of.

@@ -78,6 +78,7 @@ pub(crate) fn read_catalog(session: &Session, map: &TenancyMap) -> Result<Catalo
         computed_keys,
         partitions,
     };
+    catalog.let_create(&map.create_missing)?;
     for name in &map.counters {
         let (table, column) = catalog.counting_column(name, "counters")?;
         catalog.tables[table.get()].columns[column.get()].is_counter = true;
@@ -146,6 +147,7 @@ fn read_tables(session: &Session) -> Result<Vec<Draft>, StoreError> {
                 shows_all_rows: get(&row, 7)?,
                 confines_writes: get(&row, 4)? && get(&row, 8)?,
                 is_readable: get(&row, 5)?,
+                creates_missing: false,
             },
             numbers: Vec::new(),
         };

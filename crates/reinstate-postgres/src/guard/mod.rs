@@ -213,6 +213,11 @@ fn body(catalog: &Catalog, table: TableIndex) -> String {
             ))
         )
     };
+    // Rows of everybody that are gone may be created where the map says so, and nothing else.
+    let is_checked = match catalog.tables[table.get()].creates_missing {
+        true => "TG_OP = 'UPDATE'",
+        false => "TG_OP <> 'DELETE'",
+    };
     format!(
         "\nDECLARE
     tenant text := {TENANT_SETTING};
@@ -222,7 +227,7 @@ BEGIN
     END IF;
     IF TG_OP <> 'INSERT' THEN
 {}    END IF;
-    IF TG_OP <> 'DELETE' THEN
+    IF {is_checked} THEN
 {}    END IF;
     RETURN NULL;
 END

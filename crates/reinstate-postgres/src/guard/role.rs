@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use reinstate_core::{StoreError, Tenancy};
 
-use crate::catalog::{Catalog, get};
+use crate::catalog::{Catalog, CatalogTable, get};
 use crate::owner::ownership;
 use crate::session::Session;
 use crate::snapshot::{Access, begin};
@@ -62,19 +62,21 @@ fn script(catalog: &Catalog, role: &str, database: &str, policed: &[u32]) -> Str
     for (index, _, relation) in included() {
         let name = relation.sql_name();
         let Some(owned) = ownership(catalog, index, &quote(&relation.relation)) else {
-            sql.push_str(&format!("\nGRANT SELECT ON {name} TO {role};\n"));
+            let rights = match relation.creates_missing {
+                true => "SELECT, INSERT",
+                false => "SELECT",
+            };
+            sql.push_str(&format!("\nGRANT {rights} ON {name} TO {role};\n"));
+            if relation.creates_missing {
+                sql.push_str(&sequences(relation, &role));
+            }
             sql.push_str(&sees_all(&name, &role, policed.contains(&relation.oid)));
             continue;
         };
         sql.push_str(&format!(
             "\nGRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {role};\n"
         ));
-        for sequence in &relation.sequences {
-            let sequence = qualified(&sequence.namespace, &sequence.relation);
-            sql.push_str(&format!(
-                "GRANT USAGE, SELECT, UPDATE ON SEQUENCE {sequence} TO {role};\n"
-            ));
-        }
+        sql.push_str(&sequences(relation, &role));
         if policed.contains(&relation.oid) {
             sql.push_str(&sees_all(&name, &role, true));
         } else {
@@ -97,6 +99,17 @@ fn script(catalog: &Catalog, role: &str, database: &str, policed: &[u32]) -> Str
         }
     }
     sql + "COMMIT;\n"
+}
+
+/// What lets a role raise the sequences of a table.
+fn sequences(relation: &CatalogTable, role: &str) -> String {
+    let sequences = relation.sequences.iter();
+    sequences
+        .map(|sequence| {
+            let sequence = qualified(&sequence.namespace, &sequence.relation);
+            format!("GRANT USAGE, SELECT, UPDATE ON SEQUENCE {sequence} TO {role};\n")
+        })
+        .collect()
 }
 
 /// A policy that shows a role every row of a table that is under row-level security.

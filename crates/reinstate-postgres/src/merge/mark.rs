@@ -25,10 +25,16 @@ pub(super) struct CommitMark {
 }
 
 impl CommitMark {
-    pub(super) fn new(transaction: u64, written: &Written) -> Self {
+    /// The mark of a transaction, but for rows that it created for everybody, by table: those are
+    /// nobody's.
+    pub(super) fn new(transaction: u64, written: &Written, shared: &[(u32, u64)]) -> Self {
+        let mut tables = written.rows_left();
+        for (table, created) in shared {
+            tables.retain(|(other, rows, _)| other != table || rows != created);
+        }
         Self {
             transaction,
-            tables: written.rows_left(),
+            tables,
         }
     }
 

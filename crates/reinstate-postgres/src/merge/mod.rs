@@ -25,6 +25,7 @@ mod keepers;
 mod mark;
 mod moving;
 mod sequences;
+mod shared;
 mod staging;
 mod statements;
 
@@ -51,12 +52,14 @@ use crate::tenancy::TenancyMap;
 use counts::Written;
 use mark::CommitMark;
 use sequences::RestoredValues;
+use shared::SharedRows;
 
 pub(crate) use apply::{quiet_obstacles, together_obstacles};
 pub(crate) use guards::lock_number;
 pub(crate) use mark::count_foreign_rows;
 pub(crate) use moving::{can_move, obstacle};
 pub(crate) use sequences::find_own_sequence;
+pub(crate) use shared::shared_creation;
 
 /// One open transaction on one tenant.
 pub(crate) struct PostgresWriter<'s> {
@@ -69,6 +72,8 @@ pub(crate) struct PostgresWriter<'s> {
     /// What sequences must have handed out at least.
     restored: RestoredValues,
     written: Written,
+    /// Rows created for everybody, by table.
+    shared: Vec<(u32, u64)>,
     /// The connection for the look before the commit, made while the rows are sent.
     other: Option<JoinHandle<Result<Reader, StoreError>>>,
     is_open: bool,
@@ -109,6 +114,7 @@ impl<'s> PostgresWriter<'s> {
             fingerprint: expected.clone(),
             restored: RestoredValues::default(),
             written: Written::default(),
+            shared: Vec::new(),
             other: None,
             is_open: true,
         };
@@ -170,6 +176,28 @@ impl fmt::Debug for PostgresWriter<'_> {
 }
 
 impl TenantWriter for PostgresWriter<'_> {
+    fn create_shared(
+        &mut self,
+        changes: &dyn ChangeSource,
+    ) -> Result<Vec<(TableName, u64)>, StoreError> {
+        let rows = SharedRows {
+            session: &self.session,
+            map: self.map,
+            catalog: &self.catalog,
+            tenant: &self.tenant,
+            is_unguarded: self.connections.settings().unguarded,
+        };
+        let created = rows.create(changes, &mut self.restored)?;
+        let by_oid = created
+            .iter()
+            .map(|(table, rows)| (self.catalog.tables[table.get()].oid, *rows));
+        self.shared = by_oid.collect();
+        let names = created
+            .iter()
+            .map(|(table, rows)| (self.catalog.schema.table(*table).name.clone(), *rows));
+        Ok(names.collect())
+    }
+
     fn apply(
         &mut self,
         changes: &dyn ChangeSource,
@@ -205,7 +233,7 @@ impl TenantWriter for PostgresWriter<'_> {
         let operation = format!("commit the rows of {}", self.tenant);
         let sequences_raised = self.restored.raise(&self.session)?;
         let transaction = journal::write(&self.session, entry)?;
-        let mark = CommitMark::new(transaction, &self.written);
+        let mark = CommitMark::new(transaction, &self.written, &self.shared);
         self.check_unchanged()?;
         let unknown = |cause: StoreError| {
             let message = format!("{operation}: no answer came; the journal knows");

@@ -214,16 +214,7 @@ impl<'a> Target<'a> {
         let own = self.owned("s")?.joined(self.tenant)?;
         let relation = self.relation();
         let names = relation.columns.iter().map(|column| quote(&column.name));
-        // Without it the server refuses values for such a column; for others it means nothing.
-        let has_identity = relation
-            .columns
-            .iter()
-            .any(|column| column.is_identity_always);
-        let overriding = if has_identity {
-            " OVERRIDING SYSTEM VALUE"
-        } else {
-            ""
-        };
+        let overriding = overriding(relation);
         Ok(format!(
             "INSERT INTO {} ({}){overriding} SELECT {} FROM {} AS s{} WHERE {}",
             relation.sql_name(),
@@ -233,6 +224,42 @@ impl<'a> Target<'a> {
             own.sources,
             own.condition,
         ))
+    }
+
+    /// Creates the staged rows whose keys nobody has, of a table of everybody's. Where somebody is
+    /// about to create one of them, waits for that and leaves it.
+    pub(super) fn insert_missing(&self, stage: &Stage) -> String {
+        let relation = self.relation();
+        // The server does not look aside for what it checks only at the end.
+        let mut indexes = relation.unique_indexes.iter();
+        let aside = match indexes.all(|index| index.is_immediate) {
+            true => " ON CONFLICT DO NOTHING",
+            false => "",
+        };
+        let names = relation.columns.iter().map(|column| quote(&column.name));
+        format!(
+            "INSERT INTO {} ({}){} SELECT {} FROM {} AS s
+              WHERE NOT EXISTS (SELECT FROM {} AS t WHERE {}){aside}",
+            relation.sql_name(),
+            names.collect::<Vec<_>>().join(", "),
+            overriding(relation),
+            relation.sql_columns("s"),
+            stage.name,
+            relation.sql_rows(),
+            self.same_key("t", "s"),
+        )
+    }
+
+    /// Counts the staged rows that are live ones, as the server writes them.
+    pub(super) fn count_alike(&self, stage: &Stage) -> String {
+        format!(
+            "SELECT count(*) FROM {} AS t JOIN {} AS s ON {} WHERE {} = {}",
+            self.relation().sql_rows(),
+            stage.name,
+            self.same_key("t", "s"),
+            self.line("t"),
+            self.line("s"),
+        )
     }
 
     /// Takes rows from the connection straight into the table, but only the tenant's. None where
@@ -347,5 +374,15 @@ impl<'a> Target<'a> {
 
     fn column(&self, column: ColumnIndex) -> String {
         quote(&self.relation().columns[column.get()].name)
+    }
+}
+
+/// What lets values be given for a column `GENERATED ALWAYS AS IDENTITY`.
+fn overriding(relation: &CatalogTable) -> &'static str {
+    // Without it the server refuses values for such a column; for others it means nothing.
+    let mut columns = relation.columns.iter();
+    match columns.any(|column| column.is_identity_always) {
+        true => " OVERRIDING SYSTEM VALUE",
+        false => "",
     }
 }

@@ -51,6 +51,8 @@ pub struct TenancyProposal {
     pub allowed_triggers: Vec<String>,
     /// The silenced triggers that the configuration has, kept.
     pub silenced_triggers: Vec<String>,
+    /// The tables in which the configuration lets rows of everybody be created, kept.
+    pub create_missing: Vec<String>,
     /// The foreign keys that the configuration lets cross tenants, kept.
     pub crossing: Vec<String>,
     /// The counters that the configuration has, kept.
@@ -129,6 +131,7 @@ impl PostgresStore {
             notes,
             allowed_triggers: self.map.allowed_triggers.clone(),
             silenced_triggers: self.map.silenced_triggers.clone(),
+            create_missing: self.map.create_missing.clone(),
             crossing: self.map.crossing.clone(),
             counters: self.map.counters.clone(),
             sequences: self.map.sequences.clone(),

@@ -32,6 +32,7 @@ pub(super) fn to_toml(proposal: &TenancyProposal) -> String {
         ("allowed_triggers", &proposal.allowed_triggers),
         ("search_path", &proposal.search_path),
         ("silenced_triggers", &proposal.silenced_triggers),
+        ("create_missing", &proposal.create_missing),
         ("crossing", &proposal.crossing),
         ("counters", &proposal.counters),
     ] {

@@ -7,9 +7,9 @@ use reinstate_core::{
     CaptureView, ChangeCounts, ChangeSource, ColumnIndex, Committed, ErrorKind, Filling,
     Fingerprint, Fit, HeldKey, JobId, JournalEntry, LiveStore, LiveView, OtherRelations, OwnHold,
     OwnedRowBatch, OwnedRowStream, Position, PositionNotation, Reference, RowBatch, RowOrder,
-    RowRole, RowStream, SequenceValue, SideEffect, SnapshotSource, StoreError, StoreIdentity,
-    StoreSchema, StrayReference, TableIndex, TableName, TenantId, TenantKind, TenantWriter,
-    Timestamp, UniqueKey, ValueKind,
+    RowRole, RowStream, SequenceValue, SharedCreation, SideEffect, SnapshotSource, StoreError,
+    StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName, TenantId, TenantKind,
+    TenantWriter, Timestamp, UniqueKey, ValueKind,
 };
 
 /// What a store does wrong, and when. Calls are counted from zero.
@@ -318,6 +318,12 @@ impl LiveView for FaultyView<'_> {
         self.inner.parents_of_everybody(table, reference, rows)
     }
 
+    fn shared_creation(&self, table: TableIndex) -> Result<SharedCreation, StoreError> {
+        self.faults
+            .call("ask whether rows of everybody may be created")?;
+        self.inner.shared_creation(table)
+    }
+
     fn other_relations(&self, changed: &[TableIndex]) -> Result<Vec<OtherRelations>, StoreError> {
         self.faults.call("look for relations that are no tables")?;
         self.inner.other_relations(changed)
@@ -378,6 +384,14 @@ struct FaultyWriter<'a> {
 }
 
 impl TenantWriter for FaultyWriter<'_> {
+    fn create_shared(
+        &mut self,
+        changes: &dyn ChangeSource,
+    ) -> Result<Vec<(TableName, u64)>, StoreError> {
+        self.faults.call("create rows of everybody")?;
+        self.inner.create_shared(changes)
+    }
+
     fn apply(
         &mut self,
         changes: &dyn ChangeSource,

@@ -270,14 +270,6 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         if rows.is_empty() {
             return Ok(HashSet::new());
         }
-        if let Some(parents) = &mut self.parents {
-            parents.follow(self.table, rows)?;
-        }
-        let strays = self
-            .view
-            .stray_references(&self.tenant, self.table, rows)
-            .map_err(Error::store("follow the references of rows to be written"))?;
-        strays.into_iter().for_each(|stray| self.strays.add(stray));
         let held = self
             .view
             .held_by_strangers(&self.tenant, self.table, role, rows, &self.giving_way)
@@ -289,7 +281,33 @@ impl<'w, 'a> TableChanges<'w, 'a> {
                 places.insert(held.key);
             }
         }
+        let written = rows.iter().filter(|row| !places.contains(row.key()));
+        let mut followed = RowBatch::new();
+        written.for_each(|row| followed.push_row(row));
+        self.follow(&followed)?;
         Ok(places)
+    }
+
+    /// Notes what rows that will be written refer to.
+    fn follow(&mut self, rows: &RowBatch) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let strays = self
+            .view
+            .stray_references(&self.tenant, self.table, rows)
+            .map_err(Error::store("follow the references of rows to be written"))?;
+        if let Some(parents) = &mut self.parents {
+            parents.follow(self.table, rows)?;
+        }
+        for stray in strays {
+            let stray = match &mut self.parents {
+                Some(parents) => parents.stray(stray)?,
+                None => Some(stray),
+            };
+            stray.into_iter().for_each(|stray| self.strays.add(stray));
+        }
+        Ok(())
     }
 
     /// Writes the rows whose places are free. The others are left out: with the policy to keep what
@@ -418,7 +436,9 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             match role {
                 RowRole::Created | RowRole::PutBackAfter => self.expected.merge(content),
                 RowRole::Deleted | RowRole::PutBackBefore => self.expected.subtract(content),
-                RowRole::Image => unreachable!("BUG: a plan holds no image"),
+                RowRole::Image | RowRole::SharedCreated => {
+                    unreachable!("BUG: a plan holds no image")
+                }
             }
         }
         let plan = TablePlan {

@@ -30,7 +30,7 @@ pub(super) fn plan_tenant(
     let mut description = describe_tenant(view, tenant)?;
     description.image_digest = image.digest();
     let mut left_behind = LeftBehind::default();
-    let mut parents = Parents::new(context, view, image, drift);
+    let mut parents = Parents::new(context, view, image, drift, policy.create == Switch::On);
     let mut leaving = Leaving::new(context, view.schema());
     for table in view.schema().write_order() {
         let mapping = mapping.table(table);
@@ -64,6 +64,8 @@ pub(super) fn plan_tenant(
         description.notes.extend(finished.would_leave());
         finished.add_to(&mut description);
     }
+    let created = parents.create_missing(writer, tenant)?;
+    description.notes.extend(created);
     description.notes.extend(parents.into_notes()?);
     Ok(description)
 }

@@ -10,6 +10,7 @@ mod cursor;
 mod holds;
 mod leaving;
 mod left_behind;
+mod missing;
 mod notes;
 mod owners;
 mod parents;

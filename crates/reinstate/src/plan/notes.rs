@@ -44,10 +44,11 @@ pub(super) fn side_effects(
     let effects = counts
         .into_iter()
         .flat_map(|(table, counts)| view.side_effects(table, counts));
-    Ok(effects.chain(others).map(note).collect())
+    Ok(effects.chain(others).map(effect_note).collect())
 }
 
-fn note(effect: SideEffect) -> PlanNote {
+/// What to say of something that the store does by itself.
+pub(super) fn effect_note(effect: SideEffect) -> PlanNote {
     PlanNote {
         kind: if effect.is_allowed {
             NoteKind::EffectAllowed
@@ -147,22 +148,30 @@ pub(super) fn other_relations(
 /// The stray references of one table's rows, gathered by where they lead.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
-    found: BTreeMap<(Lead, String), (u64, Vec<String>)>,
+    /// By where they lead, the reference, and why the row there cannot be created.
+    found: BTreeMap<(Lead, String, String), (u64, Vec<String>)>,
 }
 
 impl Strays {
     pub(super) fn add(&mut self, stray: StrayReference) {
-        let (rows, values) = self.found.entry((stray.lead, stray.reference)).or_default();
+        self.add_refused(stray, String::new());
+    }
+
+    /// Adds one to a row that is gone and that the plan would create, but for a reason.
+    pub(super) fn add_refused(&mut self, stray: StrayReference, reason: String) {
+        let place = (stray.lead, stray.reference, reason);
+        let (rows, values) = self.found.entry(place).or_default();
         *rows += stray.row_count;
-        if values.len() <= NAMED_VALUES_MAX && !values.contains(&stray.value) {
-            values.push(stray.value);
+        let value = stray.values.join(",");
+        if values.len() <= NAMED_VALUES_MAX && !values.contains(&value) {
+            values.push(value);
         }
     }
 
     pub(super) fn into_notes(self) -> impl Iterator<Item = PlanNote> {
         self.found
             .into_iter()
-            .map(|((lead, reference), (count, mut values))| {
+            .map(|((lead, reference, reason), (count, mut values))| {
                 let more = if values.len() > NAMED_VALUES_MAX {
                     values.truncate(NAMED_VALUES_MAX);
                     ", ..."
@@ -173,7 +182,12 @@ impl Strays {
                 let (kind, detail) = match lead {
                     Lead::Nowhere => (
                         NoteKind::ParentMissing,
-                        format!("leads to rows that are gone {values}: create them first"),
+                        match reason.as_str() {
+                            "" => {
+                                format!("leads to rows that are gone {values}: create them first")
+                            }
+                            _ => format!("leads to rows that are gone {values}, and {reason}"),
+                        },
                     ),
                     Lead::ToAnother => (
                         NoteKind::ParentForeign,

@@ -11,11 +11,13 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use reinstate_core::{
-    ColumnIndex, LiveView, Reference, RowBatch, RowBuilder, RowRef, TableIndex, TableSchema,
+    ColumnIndex, LiveView, Reference, RowBatch, RowBuilder, RowRef, SharedCreation, StrayReference,
+    TableIndex, TableSchema,
 };
 use reinstate_format::{NoteKind, PlanNote};
 
 use super::cursor::{RowCursor, StreamCursor, finish_sort, place_order, start_sort};
+use super::missing::Missing;
 use crate::drift::{DriftRules, MappedRows, TableMapping, map_table};
 use crate::image::TenantImage;
 use crate::sort::{Cursor, SortedRows, Sorter};
@@ -31,14 +33,17 @@ const NAMED_COLUMNS_MAX: usize = 4;
 pub(super) trait References {
     /// Notes what these rows of a table refer to.
     fn follow(&mut self, table: TableIndex, rows: &RowBatch) -> Result<(), Error>;
+
+    /// Takes a reference that leads astray, if it leads to a row that is gone; else gives it back.
+    fn stray(&mut self, stray: StrayReference) -> Result<Option<StrayReference>, Error>;
 }
 
 /// The parents of one tenant's rows.
 pub(super) struct Parents<'p> {
-    context: Context<'p>,
-    view: &'p dyn LiveView,
-    image: &'p TenantImage,
-    drift: &'p DriftRules,
+    pub(super) context: Context<'p>,
+    pub(super) view: &'p dyn LiveView,
+    pub(super) image: &'p TenantImage,
+    pub(super) drift: &'p DriftRules,
     /// Tables that can hold rows of everybody, with the snapshot's table; none for the others.
     tables: HashMap<TableIndex, Option<TableIndex>>,
     /// What was asked for, and how many bytes that takes.
@@ -46,6 +51,12 @@ pub(super) struct Parents<'p> {
     asked_bytes: usize,
     /// The live parents, some of them more than once.
     live: Option<Sorter<'p>>,
+    /// Whether any row may be created.
+    pub(super) creates: bool,
+    /// Where rows of everybody may be.
+    pub(super) creations: HashMap<TableIndex, SharedCreation>,
+    /// Those that are gone.
+    pub(super) missing: Missing,
 }
 
 impl<'p> Parents<'p> {
@@ -54,6 +65,7 @@ impl<'p> Parents<'p> {
         view: &'p dyn LiveView,
         image: &'p TenantImage,
         drift: &'p DriftRules,
+        creates: bool,
     ) -> Self {
         Self {
             context,
@@ -64,12 +76,15 @@ impl<'p> Parents<'p> {
             asked: HashSet::new(),
             asked_bytes: 0,
             live: None,
+            creates,
+            creations: HashMap::new(),
+            missing: Missing::default(),
         }
     }
 
     /// Whether a live table can hold rows of everybody that the snapshot has, and it keeps them in
     /// which table.
-    fn source(&mut self, table: TableIndex) -> Result<Option<TableIndex>, Error> {
+    pub(super) fn source(&mut self, table: TableIndex) -> Result<Option<TableIndex>, Error> {
         if let Some(source) = self.tables.get(&table) {
             return Ok(*source);
         }
@@ -192,6 +207,10 @@ impl<'p> Parents<'p> {
 }
 
 impl References for Parents<'_> {
+    fn stray(&mut self, stray: StrayReference) -> Result<Option<StrayReference>, Error> {
+        self.missing(stray)
+    }
+
     fn follow(&mut self, table: TableIndex, rows: &RowBatch) -> Result<(), Error> {
         let view = self.view;
         for (place, reference) in view.schema().table(table).references.iter().enumerate() {

@@ -1,10 +1,11 @@
 //! Plans that were saved: reading them, and keeping them for undo.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use reinstate_core::{
     ChangeCounts, ChangeSource, Digest, ErrorKind, ObjectId, ObjectReader, Owner, Repository,
-    RowRole, RowStream, StoreError, TableIndex, TenantId,
+    RowRole, RowStream, StoreError, TableIndex, Tenancy, TenantId,
 };
 use reinstate_format::{
     PlanDescription, RunKey, SegmentReader, TenantPlanDescription, read_plan, verify_segment,
@@ -91,12 +92,42 @@ impl RestorePlan {
         })?;
         let changed = part.tables.iter().filter(|table| table.counts.total() > 0);
         let tables = changed.map(|table| table.table).collect();
+        let shared = self.shared_counts(tenant)?;
+        let created: Vec<TableIndex> = shared.keys().copied().collect();
+        let schema = &self.description.schema;
         Ok(TenantChanges {
             context,
             plan: self,
             part,
             tables,
+            shared_tables: schema.parents_first(&created),
+            shared,
         })
+    }
+
+    /// How many rows of everybody a tenant's part creates, by table.
+    ///
+    /// # Errors
+    /// `Altered` if the plan is damaged, or says so of a table whose rows are not everybody's.
+    pub(super) fn shared_counts(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<BTreeMap<TableIndex, u64>, Error> {
+        let owner = Owner::Tenant(tenant.clone());
+        let runs = self.segment.runs_of(&owner).map_err(altered)?;
+        let shared = runs
+            .into_iter()
+            .filter(|run| run.key.role == RowRole::SharedCreated);
+        let mut counts = BTreeMap::new();
+        for run in shared {
+            let table = self.description.schema.get(run.key.table);
+            if table.is_none_or(|table| table.tenancy != Tenancy::Shared) {
+                let message = "the plan creates rows of everybody in a table that is not shared";
+                return Err(Error::new(ErrorKind::Altered, message));
+            }
+            *counts.entry(run.key.table).or_insert(0) += run.row_count;
+        }
+        Ok(counts)
     }
 
     pub(super) fn run(
@@ -141,6 +172,8 @@ pub struct TenantChanges<'p> {
     plan: &'p RestorePlan,
     part: &'p TenantPlanDescription,
     tables: Vec<TableIndex>,
+    shared_tables: Vec<TableIndex>,
+    shared: BTreeMap<TableIndex, u64>,
 }
 
 impl ChangeSource for TenantChanges<'_> {
@@ -151,6 +184,14 @@ impl ChangeSource for TenantChanges<'_> {
     fn counts(&self, table: TableIndex) -> ChangeCounts {
         let found = self.part.tables.iter().find(|plan| plan.table == table);
         found.map_or(ChangeCounts::NONE, |plan| plan.counts)
+    }
+
+    fn shared_tables(&self) -> &[TableIndex] {
+        &self.shared_tables
+    }
+
+    fn shared_count(&self, table: TableIndex) -> u64 {
+        self.shared.get(&table).copied().unwrap_or(0)
     }
 
     fn rows(

@@ -5,7 +5,7 @@ use reinstate_core::{
     ConflictPolicy, ErrorKind, LiveStore, LiveView, ObjectWriter, Policy, RowBatch, RowRef,
     RowRole, TableIndex, TenantId,
 };
-use reinstate_format::{PlanDescription, PlanSegment, TenantPlanDescription};
+use reinstate_format::{NoteKind, PlanDescription, PlanNote, PlanSegment, TenantPlanDescription};
 
 use super::changes::TableChanges;
 use super::compare::Passed;
@@ -66,6 +66,16 @@ pub fn plan_undo(
                 changes,
             };
             undone.compare(view.as_ref(), &mut description)?;
+        }
+        for (table, count) in merged.plan().shared_counts(tenant)? {
+            let detail = "keeps the rows of everybody that the restore may have created: others may \
+                          refer to them by now";
+            description.notes.push(PlanNote {
+                kind: NoteKind::ParentCreated,
+                object: view.schema().table(table).name.to_string(),
+                detail: detail.to_owned(),
+                count,
+            });
         }
         parts.push(description);
     }
