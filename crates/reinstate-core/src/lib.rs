@@ -23,6 +23,7 @@ mod row;
 mod schema;
 mod snapshot;
 mod varint;
+mod writer;
 
 pub use change::{ChangeCounts, ConflictPolicy, Policy, RowRole, Switch};
 pub use copying::{UniqueKey, ValueKind};
@@ -38,9 +39,8 @@ pub use key::{KeyForm, KeyPart, KeyWriter};
 pub use observer::{Cancellation, Event, Observer, Phase, Silent};
 pub use owner::{Owner, ParseTenantError, TENANT_ID_BYTES_MAX, Tenant, TenantId, TenantKind};
 pub use port::{
-    CaptureView, ChangeSource, Committed, Fingerprint, HeldKey, JournalEntry, LiveStore, LiveView,
-    ObjectReader, ObjectWriter, OwnHold, OwnedRowStream, Repository, RowOrder, RowStream,
-    SequenceRaise, SnapshotSource, TenantWriter,
+    CaptureView, Fingerprint, HeldKey, LiveStore, LiveView, ObjectReader, ObjectWriter, OwnHold,
+    OwnedRowStream, Repository, RowOrder, RowStream, SnapshotSource,
 };
 pub use position::{Position, PositionNotation, Timestamp};
 pub use row::{
@@ -54,3 +54,4 @@ pub use snapshot::{
     Encryption, SegmentDescription, SequenceValue, SnapshotDescription, StoreIdentity, TableTotals,
 };
 pub use varint::{read_varint, write_varint};
+pub use writer::{ChangeSource, Committed, JournalEntry, SequenceRaise, TenantWriter};

@@ -6,11 +6,11 @@
 use std::fmt;
 
 use crate::{
-    ChangeCounts, ColumnIndex, Digest, ErrorKind, Filling, Fit, JobId, KeyForm, ObjectId,
+    ChangeCounts, ColumnIndex, ErrorKind, Filling, Fit, JobId, JournalEntry, KeyForm, ObjectId,
     OtherRelations, OwnedRowBatch, Position, PositionNotation, Reference, RepositoryError,
     RepositoryId, RowBatch, RowRole, SequenceValue, SharedCreation, SideEffect, StoreError,
-    StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName, Tenancy, TenantId,
-    TenantKind, Timestamp, UniqueKey, ValueKind,
+    StoreIdentity, StoreSchema, StrayReference, TableIndex, Tenancy, TenantId, TenantKind,
+    TenantWriter, Timestamp, UniqueKey, ValueKind,
 };
 
 /// Rows of one table and one tenant.
@@ -441,112 +441,6 @@ pub trait LiveView: Send {
             },
         )
     }
-}
-
-/// The changes of one tenant's plan. May be read more than once, and in any order.
-pub trait ChangeSource: Sync {
-    /// The tables with changes, parents before children.
-    fn tables(&self) -> &[TableIndex];
-
-    /// How many rows of a table change.
-    fn counts(&self, table: TableIndex) -> ChangeCounts;
-
-    /// The shared tables in which rows of everybody are created, parents before children.
-    fn shared_tables(&self) -> &[TableIndex] {
-        &[]
-    }
-
-    /// How many rows of everybody a plan creates in a table, if all are gone.
-    fn shared_count(&self, _table: TableIndex) -> u64 {
-        0
-    }
-
-    /// The rows of one table in one role, sorted. Of a table without a key, a row that changes
-    /// several times over is there as often.
-    ///
-    /// # Errors
-    /// `Corrupt` if the plan's bytes are not what was written.
-    fn rows(&self, table: TableIndex, role: RowRole)
-    -> Result<Box<dyn RowStream + '_>, StoreError>;
-}
-
-/// One open transaction on one tenant. Dropping it without a commit leaves the store as it was.
-pub trait TenantWriter: Send {
-    /// Creates the rows of everybody that the changes hold, as far as they are still gone, and makes
-    /// sure that those which somebody made meanwhile are the same. Never writes over one. Called
-    /// before [`apply`](Self::apply), and only if there are any. Returns how many rows were created
-    /// in which table; `apply` counts them too.
-    ///
-    /// # Errors
-    /// `Refused` unless the store's operator lets such rows be created in these tables; `Conflict` if
-    /// one is there with other contents, or its place is taken; otherwise as `apply`.
-    fn create_shared(
-        &mut self,
-        _changes: &dyn ChangeSource,
-    ) -> Result<Vec<(TableName, u64)>, StoreError> {
-        let message = "write rows of everybody: no plan may do that in this store";
-        Err(StoreError::new(ErrorKind::Refused, message))
-    }
-
-    /// Makes all changes of the plan. Returns, for every table of the store in which this
-    /// transaction changed anything, how many rows the *store* counted: effects of cascades and
-    /// triggers included.
-    ///
-    /// # Errors
-    /// `Conflict` if the store's own rules refuse a row; `Contended` if other writers came in the
-    /// way; otherwise as the store reports it.
-    fn apply(
-        &mut self,
-        changes: &dyn ChangeSource,
-    ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError>;
-
-    /// The tenant's rows in one table as they are inside this transaction, in any order.
-    ///
-    /// # Errors
-    /// As the store reports it.
-    fn read_back(&mut self, table: TableIndex) -> Result<Box<dyn RowStream + '_>, StoreError>;
-
-    /// Writes the journal's entry and commits, durably. All or nothing.
-    ///
-    /// # Errors
-    /// `OutcomeUnknown` if the commit was sent and no answer came; with every other error nothing
-    /// was committed.
-    fn commit(self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError>;
-}
-
-/// What a commit left behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// Where in the store's order the commit is.
-    pub position: Position,
-    /// What marks this commit's rows; see [`LiveStore::foreign_rows_written`].
-    pub commit_mark: Vec<u8>,
-    /// Counters that were raised so that restored values are not handed out again.
-    pub sequences_raised: Vec<SequenceRaise>,
-}
-
-/// A counter that a merge raised.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SequenceRaise {
-    /// The counter's name.
-    pub name: String,
-    /// Its last value before.
-    pub from: i64,
-    /// Its last value after.
-    pub to: i64,
-}
-
-/// What the store remembers of a merge, written in the same transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalEntry {
-    /// The run.
-    pub job: JobId,
-    /// Whose rows it changed.
-    pub tenant: TenantId,
-    /// The plan that was applied.
-    pub plan: Digest,
-    /// What the engine wants to find again; opaque to the store.
-    pub payload: Vec<u8>,
 }
 
 /// A place that keeps immutable objects and the small records that name them.

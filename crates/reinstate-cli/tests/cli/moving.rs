@@ -156,3 +156,23 @@ fn rows_that_follow_a_key_by_themselves_are_counted() {
          UPDATE marks SET code = 'renamed' WHERE id = 16",
     );
 }
+
+/// A row of another tenant follows the key: it would change with it.
+#[test]
+fn rows_of_others_that_follow_a_key_are_not_taken_along() {
+    let ground = Ground::captured(CODES, TENANCY);
+    ground.psql(
+        "UPDATE projects SET code = 'renamed' WHERE id = 4;
+         UPDATE tasks SET code = 'renamed' WHERE id = 2",
+    );
+    let all = || ["projects", "tasks", "marks"].map(|table| rows(&ground, table));
+    let before = all();
+    let run = ground.restore(&[]);
+    run.refused(
+        1,
+        &["1 rows of tasks that are not the tenant's would change"],
+    );
+    assert_eq!(all(), before);
+    ground.psql("UPDATE tasks SET code = 'c2' WHERE id = 2");
+    ground.restore(&[]).done(&["restored"]);
+}
