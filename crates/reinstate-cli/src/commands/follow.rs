@@ -8,7 +8,7 @@ use reinstate::{
     logs,
 };
 use reinstate_core::{
-    ErrorKind, FeedHealth, FeedSource, Phase, PositionNotation, Repository, SnapshotId,
+    ErrorKind, FeedHealth, FeedSource, Phase, Position, PositionNotation, Repository, SnapshotId,
 };
 use reinstate_repository::LocalRepository;
 use serde::Serialize;
@@ -62,9 +62,10 @@ pub fn run(arguments: &Follow, session: &Session<'_>) -> anyhow::Result<Exit> {
         snapshot.short()
     ));
     if arguments.once {
+        // The mark comes out behind everything that was committed by now, however busy the store is.
+        let now_there = source.read_view()?.position();
         follower.mark()?;
-        while step(session, &mut follower, snapshot)?.has_more {}
-        return Ok(Exit::Done);
+        return catch_up(session, &mut follower, snapshot, now_there);
     }
     std::thread::scope(|scope| {
         let mut bases = Bases {
@@ -152,6 +153,30 @@ pub fn compact(level: i32, session: &Session<'_>) -> anyhow::Result<Exit> {
         report(session.console, &snapshot, started.elapsed());
     }
     Ok(Exit::Done)
+}
+
+/// Follows until the log has everything up to this position, which comes before that of a commit.
+fn catch_up(
+    session: &Session<'_>,
+    follower: &mut Follower<'_>,
+    snapshot: SnapshotId,
+    until: Position,
+) -> anyhow::Result<Exit> {
+    loop {
+        let did = match (
+            step(session, follower, snapshot),
+            session.interruption.exit(),
+        ) {
+            (_, Some(exit)) => return Ok(exit),
+            (did, None) => did?,
+        };
+        if follower.log().through() > until {
+            return Ok(Exit::Done);
+        }
+        if !did.has_more {
+            std::thread::sleep(LOOK);
+        }
+    }
 }
 
 fn go_on<'scope>(

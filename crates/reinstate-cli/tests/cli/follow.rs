@@ -315,3 +315,44 @@ fn a_follower_that_is_killed_and_started_again_loses_and_doubles_nothing() {
     }
     assert!(!ground.psql(ALL).is_empty());
 }
+
+/// However busy the store is: what was committed before it began is in the log, and it ends.
+#[test]
+fn following_once_ends_behind_what_was_committed_before_it_began() {
+    let ground = followed();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (ground, is_over) = (&ground, &is_over);
+            scope.spawn(move || {
+                let mut id = 1_000 + writer;
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let inserts: String = (0..50)
+                        .map(|_| {
+                            id += 2;
+                            format!("INSERT INTO orders VALUES ({id}, 1, 'busy');")
+                        })
+                        .collect();
+                    ground.psql(&inserts);
+                }
+            });
+        }
+        for _ in 0..5 {
+            let before = ground.psql("SELECT pg_current_wal_insert_lsn()");
+            let runs = ground.sandbox.json(&["capture", "follow", "--once"]);
+            let through = runs
+                .records()
+                .iter()
+                .filter_map(|record| record["through"].as_str())
+                .next_back()
+                .map(|through| through.trim_start_matches("lsn:").to_owned());
+            let compare = format!("SELECT '{}'::pg_lsn >= '{before}'", through.unwrap());
+            let has_all = ground.psql(&compare);
+            if has_all != "t" {
+                is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            assert_eq!(has_all, "t");
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
