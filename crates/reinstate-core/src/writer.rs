@@ -81,7 +81,7 @@ pub trait TenantWriter: Send {
 pub struct Committed {
     /// Where in the store's order the commit is.
     pub position: Position,
-    /// What marks this commit's rows; see [`LiveStore::foreign_rows_written`].
+    /// What marks this commit's rows; see [`LiveStore::foreign_rows_written`](crate::LiveStore::foreign_rows_written).
     pub commit_mark: Vec<u8>,
     /// Counters that were raised so that restored values are not handed out again.
     pub sequences_raised: Vec<SequenceRaise>,
