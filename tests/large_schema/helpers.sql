@@ -1,6 +1,9 @@
 -- What the rows are made with; gone with the session.
 CREATE TEMPORARY TABLE grid AS
     SELECT n, a FROM generate_series(1, 40) n, generate_series(1, 12) a ORDER BY n, a;
+-- For ordinary tables, which can have so many times the rows.
+CREATE TEMPORARY TABLE long_grid AS
+    SELECT n, a FROM generate_series(1, 40 * :times) n, generate_series(1, 12) a ORDER BY n, a;
 -- An identifier whose last digits, read as decimals, are the number's.
 CREATE FUNCTION pg_temp.uuid_of(number bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
     SELECT (left(md5(number::text), 20) || lpad(number::text, 12, '0'))::uuid $$;

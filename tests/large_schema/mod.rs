@@ -103,12 +103,21 @@ pub struct Application<'c> {
 impl<'c> Application<'c> {
     /// Makes the tables and their rows.
     pub fn new(database: TestDatabase<'c>, keys: Keys) -> Self {
-        let ordinary = ordinary::tables(SEED);
-        let mut sql = format!("{SPECIAL}{UNCOMMON}{DESK}");
+        Self::with_rows(database, keys, 1)
+    }
+
+    /// The same with so many times the rows in ordinary tables. Where that is more than once, the
+    /// server does not look at the references of each: that would take longer than all else.
+    pub fn with_rows(database: TestDatabase<'c>, keys: Keys, times: u64) -> Self {
+        let ordinary = ordinary::tables(SEED, times);
+        let mut sql = format!("\\set times {times}\n{SPECIAL}{UNCOMMON}{DESK}");
         sql.extend(ordinary.iter().map(|table| table.definition.as_str()));
         // Rows come in an order that only keys that wait can bear.
         sql.push_str(&alter_keys(Keys::Deferrable));
         sql.push_str("BEGIN;\nSET CONSTRAINTS ALL DEFERRED;\n");
+        if times > 1 {
+            sql.push_str("SET LOCAL session_replication_role = replica;\n");
+        }
         sql.push_str(HELPERS);
         sql.push_str(SPECIAL_ROWS);
         sql.push_str(UNCOMMON_ROWS);

@@ -123,28 +123,29 @@ impl Numbers {
     }
 }
 
-/// Ordinary tables, the same ones for the same seed; each refers to earlier ones only.
-pub fn tables(seed: u64) -> Vec<Ordinary> {
+/// Ordinary tables, the same ones for the same seed; each refers to earlier ones only, and has so many
+/// times the rows.
+pub fn tables(seed: u64, times: u64) -> Vec<Ordinary> {
     let mut numbers = Numbers(seed);
     let mut tables: Vec<Ordinary> = Vec::with_capacity(COUNT);
     for number in 0..COUNT {
         let area = AREAS[number % AREAS.len()];
         let thing = THINGS[number / AREAS.len() % THINGS.len()];
         let name = format!("app_{area}_{thing}");
-        let table = table(&mut numbers, &tables, name);
+        let table = table(&mut numbers, &tables, name, times);
         tables.push(table);
     }
     tables
 }
 
-fn table(numbers: &mut Numbers, earlier: &[Ordinary], name: String) -> Ordinary {
+fn table(numbers: &mut Numbers, earlier: &[Ordinary], name: String, times: u64) -> Ordinary {
     let mut parts = Parts {
         name,
         columns: Vec::new(),
         filled: Vec::new(),
         hops: Some(0),
     };
-    let row_count = 4 + numbers.below(ROWS_MAX - 3);
+    let row_count = (4 + numbers.below(ROWS_MAX - 3)) * times;
     let owned: Vec<&Ordinary> = earlier
         .iter()
         .filter(|table| table.is_parent && table.hops.is_some_and(|hops| hops < HOPS_MAX))
@@ -294,7 +295,7 @@ impl Parts {
         };
         let rows = format!(
             "INSERT INTO {name} ({columns}) OVERRIDING SYSTEM VALUE\n    \
-             SELECT {values} FROM grid WHERE n <= {row_count}{of_one};\n"
+             SELECT {values} FROM long_grid WHERE n <= {row_count}{of_one};\n"
         );
         Ordinary {
             owner: match has_account_in_key {

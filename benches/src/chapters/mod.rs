@@ -6,6 +6,7 @@ pub mod memory;
 pub mod merge;
 pub mod postgres;
 pub mod restore;
+pub mod schema;
 
 use anyhow::Result;
 

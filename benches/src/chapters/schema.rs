@@ -1,0 +1,236 @@
+//! The application of some 150 tables that the tests have, with millions of rows: capture and restore by
+//! the program beside the server's own tools.
+
+#[path = "../../../tests/large_schema/mod.rs"]
+#[expect(dead_code, reason = "what only the tests need")]
+mod application;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use reinstate_benches::{Summary, pairs, time};
+use reinstate_testkit::cluster::{PostgresCluster, shared_cluster};
+use tempfile::TempDir;
+
+use self::application::{Application, DECIDED, Keys};
+use super::Row;
+
+/// How often the ordinary tables have the rows that they have in the tests: some five million.
+const TIMES: u64 = 390;
+const PAIRS: usize = 3;
+const ACCOUNT: u32 = 3;
+
+pub fn measure() -> Result<Vec<Row>> {
+    let cluster = shared_cluster()?;
+    let application = Application::with_rows(cluster.fresh_database()?, Keys::Deferrable, TIMES);
+    application.psql("ANALYZE");
+    let bench = Bench::new(cluster, &application)?;
+    bench.find_the_map()?;
+    bench.reinstate(&["init"])?;
+    bench.reinstate(&["guard", "install"])?;
+    let row_count = bench.count("1 = 1")?;
+    let what = |verb: &str, rows: u64| format!("150 tables: {verb}, {rows} rows");
+    let capture = || time(|| bench.reinstate(&["capture", "once"]));
+    let dumped = pairs(PAIRS, capture, || time(|| bench.dump()))?.summary();
+    let copied = pairs(PAIRS, capture, || time(|| bench.copy_out()))?.summary();
+    bench.keep_rows_of_account()?;
+    let account_rows = bench.count_of_account()?;
+    let restored = pairs(
+        PAIRS,
+        || {
+            bench.delete();
+            time(|| bench.restore())
+        },
+        || {
+            bench.delete();
+            time(|| bench.copy_in())
+        },
+    )?
+    .summary();
+    Ok(vec![
+        row(what("capture", row_count), dumped, "`pg_dump -Fc`"),
+        row(
+            what("capture", row_count),
+            copied,
+            "COPY of every table TO STDOUT, one after the other",
+        ),
+        row(
+            what(
+                "restore of an account, plan, undo image and proof included",
+                account_rows,
+            ),
+            restored,
+            "COPY of the same rows into the same tables, one transaction",
+        ),
+    ])
+}
+
+fn row(what: String, summary: Summary, beside: &str) -> Row {
+    Row {
+        what,
+        figure: format!(
+            "{} of the limit, {:.0} ms",
+            summary.ratio, summary.ours_ms.median
+        ),
+        beside: format!("{beside}, {:.0} ms", summary.limit_ms.median),
+        target: "0.5 or more",
+        reached: Some(summary.ratio.median >= 0.5),
+    }
+}
+
+struct Bench<'a> {
+    cluster: &'static PostgresCluster,
+    application: &'a Application<'static>,
+    directory: TempDir,
+    program: PathBuf,
+}
+
+impl<'a> Bench<'a> {
+    fn new(
+        cluster: &'static PostgresCluster,
+        application: &'a Application<'static>,
+    ) -> Result<Self> {
+        let program = std::env::current_exe()?.with_file_name("reinstate");
+        ensure!(
+            program.exists(),
+            "there is no {}: cargo build --release -p reinstate-cli",
+            program.display()
+        );
+        Ok(Self {
+            cluster,
+            application,
+            directory: tempfile::tempdir()?,
+            program,
+        })
+    }
+
+    /// Runs the program and returns what it printed.
+    fn output(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(&self.program)
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env(
+                "DATABASE_URL",
+                self.cluster.url(self.application.database()),
+            )
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{arguments:?}: {said}");
+        Ok(String::from_utf8(output.stdout)? + &said)
+    }
+
+    fn reinstate(&self, arguments: &[&str]) -> Result<()> {
+        self.output(arguments).map(drop)
+    }
+
+    /// Configures what is proposed, after some of it was decided.
+    fn find_the_map(&self) -> Result<()> {
+        let path = self.directory.path().join("reinstate.toml");
+        let (head, _) = DECIDED.split_once("[tenancy]\n").context("no head")?;
+        fs::write(&path, DECIDED)?;
+        self.reinstate(&["tenancy", "suggest", "--count", "--out", "proposal.toml"])?;
+        let proposal = fs::read_to_string(self.directory.path().join("proposal.toml"))?;
+        fs::write(&path, format!("{head}{proposal}"))?;
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    fn psql(&self, sql: &str) -> Result<String> {
+        Ok(self.cluster.psql(self.application.database(), sql)?)
+    }
+
+    fn dump(&self) -> Result<()> {
+        let path = self.path("dump");
+        let arguments = ["-Fc", "-f", &path, self.application.database()];
+        self.cluster.run("pg_dump", &arguments)?;
+        Ok(())
+    }
+
+    fn copy_out(&self) -> Result<()> {
+        let mut sql = "\\o /dev/null\n".to_owned();
+        for table in self.application.tables() {
+            sql.push_str(&format!("COPY (SELECT * FROM {table}) TO STDOUT;\n"));
+        }
+        self.psql(&sql).map(drop)
+    }
+
+    fn count(&self, condition: &str) -> Result<u64> {
+        let counts = self.application.tables().map(|table| {
+            let condition = condition.replace("OWNER", self.application.owner_of(table));
+            format!("(SELECT count(*) FROM {table} t WHERE {condition})")
+        });
+        let sql = format!("SELECT {}", counts.collect::<Vec<_>>().join(" + "));
+        Ok(self.psql(&sql)?.trim().parse()?)
+    }
+
+    /// The ordinary tables, with SQL for the account's rows of each. They are nearly all there is.
+    fn ordinary(&self) -> impl Iterator<Item = (&str, String)> {
+        let tables = self.application.tables();
+        let name = |table: &'a str| table.strip_prefix("ONLY ").unwrap_or(table);
+        tables
+            .map(move |table| {
+                let owner = self.application.owner_of(table);
+                (name(table), format!("{owner} = {ACCOUNT}"))
+            })
+            .filter(|(name, _)| name.starts_with("app_"))
+    }
+
+    fn count_of_account(&self) -> Result<u64> {
+        let counts = self
+            .ordinary()
+            .map(|(name, of_account)| format!("(SELECT count(*) FROM {name} WHERE {of_account})"));
+        let sql = format!("SELECT {}", counts.collect::<Vec<_>>().join(" + "));
+        Ok(self.psql(&sql)?.trim().parse()?)
+    }
+
+    /// The columns of a table that are not computed.
+    fn columns(&self, table: &str) -> Result<String> {
+        let sql = format!(
+            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+              WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped
+                AND attgenerated = ''"
+        );
+        Ok(self.psql(&sql)?.trim().to_owned())
+    }
+
+    fn keep_rows_of_account(&self) -> Result<()> {
+        let (mut take, mut put) = (String::new(), String::new());
+        for (name, of_account) in self.ordinary() {
+            let (columns, path) = (self.columns(name)?, self.path(name));
+            take.push_str(&format!(
+                "\\copy (SELECT {columns} FROM {name} WHERE {of_account}) TO '{path}'\n"
+            ));
+            put.push_str(&format!("\\copy {name} ({columns}) FROM '{path}'\n"));
+        }
+        self.psql(&take)?;
+        let put = format!("BEGIN; SET CONSTRAINTS ALL DEFERRED;\n{put}COMMIT;\n");
+        fs::write(self.directory.path().join("put.sql"), put)?;
+        Ok(())
+    }
+
+    fn copy_in(&self) -> Result<()> {
+        let put = fs::read_to_string(self.directory.path().join("put.sql"))?;
+        self.psql(&put).map(drop)
+    }
+
+    fn delete(&self) {
+        let mut sql = "BEGIN; SET LOCAL session_replication_role = replica;\n".to_owned();
+        for (name, of_account) in self.ordinary() {
+            sql.push_str(&format!("DELETE FROM {name} WHERE {of_account};\n"));
+        }
+        self.application.psql(&format!("{sql}COMMIT;\nVACUUM;\n"));
+    }
+
+    fn restore(&self) -> Result<()> {
+        let tenant = format!("account:{ACCOUNT}");
+        let what = ["restore", &tenant, "--at", "latest", "--nearest-before"];
+        let said = self.output(&[&what[..], &["--confirm", &tenant]].concat())?;
+        ensure!(said.contains("1 of 1 tenant restored and proven"), "{said}");
+        Ok(())
+    }
+}
