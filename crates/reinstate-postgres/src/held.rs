@@ -187,39 +187,13 @@ impl Holders<'_> {
                 equal.collect::<Vec<_>>().join(" AND ")
             );
         }
-        let generated: String = relation
-            .generated
-            .iter()
-            .filter(|_| index.columns.is_none())
-            .map(|(name, expression)| format!(", ({expression}) AS {}", quote(name)))
-            .collect();
-        let expressions = index.expressions.iter().zip(1..);
-        let expressions = expressions.map(|(expression, place): (_, usize)| {
-            format!("({expression}) AS \"reinstate {place}\"")
-        });
-        let expressions = expressions.collect::<Vec<_>>().join(", ");
-        let predicate = match &index.predicate {
-            Some(predicate) => format!(" WHERE {predicate}"),
-            None => String::new(),
-        };
-        let equal = index.operators.iter().zip(1..);
-        let equal = equal.map(|(operator, place): (_, usize)| {
-            let name = format!("\"reinstate {place}\"");
-            if index.nulls_are_equal {
-                format!("(w.{name} {operator} t.{name} OR (w.{name} IS NULL AND t.{name} IS NULL))")
-            } else {
-                format!("w.{name} {operator} t.{name}")
-            }
-        });
+        let sent = index.sql_rows("s", &index.sql_complete(&relation.generated, &sent));
+        let live = index.sql_rows("t", &relation.sql_rows());
         Ok(Some(format!(
-            "SELECT DISTINCT {} FROM (
-                 SELECT s.*, {expressions} FROM (
-                     SELECT v.*{generated} FROM {sent} v) s{predicate}) w
-               JOIN (SELECT t.*, {expressions} FROM {} AS t{predicate}) t ON {}{}
+            "SELECT DISTINCT {} FROM {sent} w JOIN {live} t ON {}{}
               WHERE {} ORDER BY 1",
             found.join(", "),
-            relation.sql_rows(),
-            equal.collect::<Vec<_>>().join(" AND "),
+            index.sql_equal("w", "t"),
             selection.sources,
             selection.condition
         )))

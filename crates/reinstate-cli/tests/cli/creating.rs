@@ -289,6 +289,7 @@ fn what_somebody_is_about_to_make_is_waited_for() {
         let begun = "SELECT count(*) FROM pg_stat_activity
                       WHERE datname = current_database() AND wait_event = 'PgSleep'";
         while ground.psql(begun) == "0" {
+            assert!(!other.is_finished(), "it slept too short to be seen");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         apply(&ground, "one.plan").done(&["restored"]);

@@ -1,5 +1,6 @@
 //! Following a live database, and going back to any moment of its log.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::ground::Ground;
@@ -316,17 +317,27 @@ fn a_follower_that_is_killed_and_started_again_loses_and_doubles_nothing() {
     assert!(!ground.psql(ALL).is_empty());
 }
 
+/// Ends what others do when it is dropped, by a failed assertion too.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// However busy the store is: what was committed before it began is in the log, and it ends.
 #[test]
 fn following_once_ends_behind_what_was_committed_before_it_began() {
     let ground = followed();
-    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = Stop(&is_over);
         for writer in 0..2 {
             let (ground, is_over) = (&ground, &is_over);
             scope.spawn(move || {
                 let mut id = 1_000 + writer;
-                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                while !is_over.load(Ordering::Relaxed) {
                     let inserts: String = (0..50)
                         .map(|_| {
                             id += 2;
@@ -347,12 +358,7 @@ fn following_once_ends_behind_what_was_committed_before_it_began() {
                 .next_back()
                 .map(|through| through.trim_start_matches("lsn:").to_owned());
             let compare = format!("SELECT '{}'::pg_lsn >= '{before}'", through.unwrap());
-            let has_all = ground.psql(&compare);
-            if has_all != "t" {
-                is_over.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-            assert_eq!(has_all, "t");
+            assert_eq!(ground.psql(&compare), "t");
         }
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }

@@ -15,7 +15,7 @@ use reinstate_core::{
     ColumnIndex, ErrorKind, KeyForm, StoreError, StoreSchema, TableIndex, TableSchema,
 };
 
-use crate::sql::{columns_of, qualified};
+use crate::sql::{columns_of, qualified, quote};
 
 pub(crate) use classify::ForeignKey;
 pub(crate) use kinds::TenantType;
@@ -101,6 +101,52 @@ pub(crate) struct UniqueIndex {
     pub nulls_are_equal: bool,
     /// Whether it is checked row by row, and not at the end of a statement or later.
     pub is_immediate: bool,
+}
+
+impl UniqueIndex {
+    /// Rows as a subquery, with what the index compares of them, and only those that it holds.
+    /// `from` has the table's columns.
+    pub(crate) fn sql_rows(&self, name: &str, from: &str) -> String {
+        let expressions = self.expressions.iter().zip(1..);
+        let expressions: String = expressions
+            .map(|(expression, place): (_, usize)| {
+                format!(", ({expression}) AS \"reinstate {place}\"")
+            })
+            .collect();
+        let predicate = match &self.predicate {
+            Some(predicate) => format!(" WHERE {predicate}"),
+            None => String::new(),
+        };
+        format!("(SELECT {name}.*{expressions} FROM {from} AS {name}{predicate})")
+    }
+
+    /// That two rows of such subqueries cannot both be there, as SQL.
+    pub(crate) fn sql_equal(&self, one: &str, other: &str) -> String {
+        let operators = self.operators.iter().zip(1..);
+        let equal = operators.map(|(operator, place): (_, usize)| {
+            let (one, other) = (
+                format!("{one}.\"reinstate {place}\""),
+                format!("{other}.\"reinstate {place}\""),
+            );
+            if self.nulls_are_equal {
+                format!("({one} {operator} {other} OR ({one} IS NULL AND {other} IS NULL))")
+            } else {
+                format!("{one} {operator} {other}")
+            }
+        });
+        equal.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Rows that were sent, as a subquery that has the columns which the server computes as far as the
+    /// index may need them.
+    pub(crate) fn sql_complete(&self, generated: &[(String, String)], sent: &str) -> String {
+        let generated: String = generated
+            .iter()
+            .filter(|_| self.columns.is_none())
+            .map(|(name, expression)| format!(", ({expression}) AS {}", quote(name)))
+            .collect();
+        format!("(SELECT v.*{generated} FROM {sent} AS v)")
+    }
 }
 
 /// A trigger or rule that an application defined and that would fire.

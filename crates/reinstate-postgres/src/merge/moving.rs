@@ -57,45 +57,19 @@ pub(crate) fn obstacle(catalog: &Catalog, table: TableIndex) -> Option<String> {
 
 fn part(target: Target<'_>, stage: &Stage, index: &UniqueIndex) -> String {
     let relation = target.relation();
-    let generated: String = relation
-        .generated
-        .iter()
-        .filter(|_| index.columns.is_none())
-        .map(|(name, expression)| format!(", ({expression}) AS {}", quote(name)))
-        .collect();
-    let expressions = index.expressions.iter().zip(1..);
-    let expressions: Vec<String> = expressions
-        .map(|(expression, place): (_, usize)| format!("({expression}) AS \"reinstate {place}\""))
-        .collect();
-    let expressions = expressions.join(", ");
-    let predicate = match &index.predicate {
-        Some(predicate) => format!(" WHERE {predicate}"),
-        None => String::new(),
-    };
-    let equal = index.operators.iter().zip(1..);
-    let equal: Vec<String> = equal
-        .map(|(operator, place): (_, usize)| {
-            let name = format!("\"reinstate {place}\"");
-            if index.nulls_are_equal {
-                format!("(b.{name} {operator} a.{name} OR (b.{name} IS NULL AND a.{name} IS NULL))")
-            } else {
-                format!("b.{name} {operator} a.{name}")
-            }
-        })
-        .collect();
     let key = target.schema().key.iter();
     let key: Vec<String> = key
         .map(|column| format!("a.{}", quote(&relation.columns[column.get()].name)))
         .collect();
     format!(
         "SELECT {} FROM {stage} AS s
-           JOIN (SELECT t.*, {expressions} FROM {} AS t{predicate}) a ON {}
-           JOIN (SELECT w.*, {expressions} FROM (SELECT v.*{generated} FROM {stage} AS v) w{predicate}) b
-             ON {} AND NOT ({})",
+           JOIN {} a ON {}
+           JOIN {} b ON {} AND NOT ({})",
         key.join(", "),
-        relation.sql_rows(),
+        index.sql_rows("t", &relation.sql_rows()),
         target.same_key("a", "s"),
-        equal.join(" AND "),
+        index.sql_rows("w", &index.sql_complete(&relation.generated, &stage.name)),
+        index.sql_equal("b", "a"),
         target.same_key("a", "b"),
         stage = stage.name,
     )

@@ -79,14 +79,7 @@ impl SchemaMapping {
     ) -> Result<Self, Error> {
         let now = view.schema();
         let pairs = Pairs::find(then, now, rules);
-        let mut finder = Finder {
-            then,
-            view,
-            rules,
-            pairs: &pairs,
-            notes: Vec::new(),
-            undecided: Vec::new(),
-        };
+        let mut finder = Finder::new(then, view, rules, &pairs);
         finder.find_gone(needed);
         let mut tables = Vec::with_capacity(now.tables().len());
         for (index, table) in now.iter() {
@@ -140,14 +133,7 @@ pub(crate) fn map_table(
     rules: &DriftRules,
 ) -> Result<Option<TableMapping>, Error> {
     let pairs = Pairs::find(then, view.schema(), rules);
-    let mut finder = Finder {
-        then,
-        view,
-        rules,
-        pairs: &pairs,
-        notes: Vec::new(),
-        undecided: Vec::new(),
-    };
+    let mut finder = Finder::new(then, view, rules, &pairs);
     let needed = BTreeSet::from([source]);
     let mapping = finder.table(table, view.schema().table(table), &needed)?;
     Ok(finder.undecided.is_empty().then_some(mapping))
@@ -162,7 +148,23 @@ struct Finder<'a> {
     undecided: Vec<String>,
 }
 
-impl Finder<'_> {
+impl<'a> Finder<'a> {
+    fn new(
+        then: &'a StoreSchema,
+        view: &'a dyn LiveView,
+        rules: &'a DriftRules,
+        pairs: &'a Pairs,
+    ) -> Self {
+        Self {
+            then,
+            view,
+            rules,
+            pairs,
+            notes: Vec::new(),
+            undecided: Vec::new(),
+        }
+    }
+
     fn note(&mut self, kind: NoteKind, object: String, detail: impl Into<String>) {
         self.notes.push(PlanNote {
             kind,

@@ -93,7 +93,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             to_create: RowBatch::new(),
             to_put_back: (RowBatch::new(), RowBatch::new()),
             strays: Strays::default(),
-            fixed: FixedValues::of(view, table),
+            fixed: FixedValues::of(context, view, table),
             returning: Returning::default(),
             giving_way: RowBatch::new(),
             left_behind: None,

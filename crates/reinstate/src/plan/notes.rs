@@ -7,7 +7,7 @@ use reinstate_core::{
 };
 use reinstate_format::{NoteKind, PlanNote, TenantPlanDescription};
 
-use crate::Error;
+use crate::{Context, Error};
 
 /// How many values of a stray reference are named.
 const NAMED_VALUES_MAX: usize = 3;
@@ -61,8 +61,14 @@ pub(super) fn effect_note(effect: SideEffect) -> PlanNote {
     }
 }
 
-/// Unique values that are on their way from one row to another and cannot get there.
-#[derive(Debug, Default)]
+/// The part of the memory that keys of rows to be put back may take, those of one table.
+const FIXED_MEMORY_PART: usize = 16;
+/// What a key takes beside its bytes, about.
+const ENTRY_BYTES: usize = 64;
+
+/// Unique values that are on their way from one row to another and cannot get there. With more rows
+/// than there is memory for, nothing is foreseen: the merge refuses then, before it writes.
+#[derive(Debug)]
 pub(super) struct FixedValues {
     /// The constraints that do not let them, with the reason.
     constraints: BTreeMap<String, String>,
@@ -70,30 +76,43 @@ pub(super) struct FixedValues {
     holders: BTreeMap<String, BTreeSet<Vec<u8>>>,
     /// Keys of the rows that are put back.
     put_back: BTreeSet<Vec<u8>>,
+    bytes: usize,
+    bytes_max: usize,
 }
 
 impl FixedValues {
-    pub(super) fn of(view: &dyn LiveView, table: TableIndex) -> Self {
+    pub(super) fn of(context: Context<'_>, view: &dyn LiveView, table: TableIndex) -> Self {
         Self {
             constraints: view.fixed_values(table).into_iter().collect(),
-            ..Self::default()
+            holders: BTreeMap::new(),
+            put_back: BTreeSet::new(),
+            bytes: 0,
+            bytes_max: context.resources.memory_bytes_max() / FIXED_MEMORY_PART,
         }
     }
 
-    /// Whether every value can move.
+    /// Whether every value can move, or no more is looked for.
     pub(super) fn is_empty(&self) -> bool {
         self.constraints.is_empty()
     }
 
     /// Notes rows that are put back, and who has their values now.
     pub(super) fn add(&mut self, rows: &RowBatch, held: Vec<OwnHold>) {
-        let keys = rows.iter().map(|row| row.key().to_vec());
-        self.put_back.extend(keys);
+        for row in rows.iter() {
+            self.bytes += row.key().len() + ENTRY_BYTES;
+            self.put_back.insert(row.key().to_vec());
+        }
         for hold in held {
             if self.constraints.contains_key(&hold.constraint) {
+                self.bytes += hold.holder.len() + ENTRY_BYTES;
                 let holders = self.holders.entry(hold.constraint).or_default();
                 holders.insert(hold.holder);
             }
+        }
+        if self.bytes > self.bytes_max {
+            self.constraints.clear();
+            self.holders.clear();
+            self.put_back.clear();
         }
     }
 
@@ -102,6 +121,7 @@ impl FixedValues {
             constraints,
             holders,
             put_back,
+            ..
         } = self;
         constraints.into_iter().filter_map(move |(name, reason)| {
             let holders = holders.get(&name)?;
