@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use reinstate::{
-    Context, Error, Log, Moment, RestorePoint, Surroundings, TenantImage, extract, extract_at,
-    find_snapshot,
+    Context, Error, Log, Moment, RestorePoint, Surroundings, TenantImage, extract, extract_all,
+    extract_all_at, extract_at, find_snapshot,
 };
 use reinstate_core::{
     Commit, ErrorKind, Position, PositionNotation, Repository, SnapshotDescription, Tenant,
@@ -124,6 +124,22 @@ impl Resolved {
             return extract(repository, &self.snapshot, tenant);
         }
         extract_at(context, repository, &self.log, self.point, tenant)
+    }
+
+    /// Many tenants at this point, in their order; each of them may be missing.
+    ///
+    /// # Errors
+    /// See [`extract_all`] and [`extract_all_at`].
+    pub fn images(
+        &self,
+        context: Context<'_>,
+        repository: &dyn Repository,
+        tenants: &[Tenant],
+    ) -> Result<Vec<Result<TenantImage, Error>>, Error> {
+        if self.point.position == self.snapshot.position {
+            return Ok(extract_all(context, repository, &self.snapshot, tenants));
+        }
+        extract_all_at(context, repository, &self.log, self.point, tenants)
     }
 
     /// A form of the point that can be typed again.

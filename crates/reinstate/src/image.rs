@@ -15,9 +15,9 @@ use reinstate_core::{
 };
 use reinstate_format::{BlockDescriptor, BlockOpener, RunEntry, RunKey, SegmentReader};
 
-use crate::catalogue::open_segment;
 use crate::layers::{ImageRows, ImageTable, Layers, last_place};
 use crate::log::Log;
+use crate::opened::Opened;
 use crate::run_stream::RunPart;
 use crate::{Context, Error};
 
@@ -72,11 +72,20 @@ pub fn extract(
     snapshot: &Arc<SnapshotDescription>,
     tenant: &Tenant,
 ) -> Result<TenantImage, Error> {
+    extract_from(&Opened::of(repository), snapshot, tenant)
+}
+
+/// The same, from what is open already.
+pub(crate) fn extract_from(
+    opened: &Opened<'_>,
+    snapshot: &Arc<SnapshotDescription>,
+    tenant: &Tenant,
+) -> Result<TenantImage, Error> {
     let point = RestorePoint {
         position: snapshot.position,
         time: snapshot.taken_at,
     };
-    let image = find(repository, snapshot, tenant, point)?;
+    let image = find(opened, snapshot, tenant, point)?;
     if image.tables.is_empty() {
         let message = format!("snapshot {} has no row of {tenant}", snapshot.id.short());
         return Err(Error::new(ErrorKind::NotFound, message));
@@ -100,6 +109,21 @@ pub fn extract_at(
     point: RestorePoint,
     tenant: &Tenant,
 ) -> Result<TenantImage, Error> {
+    let opened = Opened::of(repository);
+    let shared = layers_of_everybody(context, &opened, log, point)?;
+    extract_from_at(context, &opened, log, (point, &shared), tenant)
+}
+
+/// What became of the rows of everybody, up to a commit that a log covers.
+///
+/// # Errors
+/// `NotRecoverable` if the log does not cover the point; `Corrupt`.
+pub(crate) fn layers_of_everybody(
+    context: Context<'_>,
+    opened: &Opened<'_>,
+    log: &Log,
+    point: RestorePoint,
+) -> Result<Layers, Error> {
     let snapshot = log.snapshot();
     let (from, to) = (snapshot.position, log.through());
     let shown = |position: Position| position.display(snapshot.notation);
@@ -113,15 +137,29 @@ pub fn extract_at(
         );
         return Err(Error::new(ErrorKind::NotRecoverable, message));
     }
-    let mut image = find(repository, snapshot, tenant, point)?;
+    let place = last_place(point.position);
+    Layers::open(context, opened, log, place, &Owner::Shared)
+}
+
+/// One tenant at a commit that the log covers, from what is open already.
+pub(crate) fn extract_from_at(
+    context: Context<'_>,
+    opened: &Opened<'_>,
+    log: &Log,
+    (point, of_everybody): (RestorePoint, &Layers),
+    tenant: &Tenant,
+) -> Result<TenantImage, Error> {
+    let snapshot = log.snapshot();
+    let mut image = find(opened, snapshot, tenant, point)?;
     let owner = Owner::Tenant(tenant.id.clone());
     let place = last_place(point.position);
-    image.layers = Layers::open(context, repository, log, place, &owner)?;
-    image.shared_layers = Layers::open(context, repository, log, place, &Owner::Shared)?;
+    image.layers = Layers::open(context, opened, log, place, &owner)?;
+    image.shared_layers = of_everybody.siblings();
     image.log = Some(log.clone());
     image.change(context, &owner)?;
     if image.tables.is_empty() {
-        let message = format!("{tenant} had no row at {}", shown(point.position));
+        let shown = point.position.display(snapshot.notation);
+        let message = format!("{tenant} had no row at {shown}");
         return Err(Error::new(ErrorKind::NotFound, message));
     }
     image.digest = digest(&image.tables);
@@ -130,7 +168,7 @@ pub fn extract_at(
 
 /// What a snapshot has of a tenant, if anything.
 fn find(
-    repository: &dyn Repository,
+    opened: &Opened<'_>,
     snapshot: &Arc<SnapshotDescription>,
     tenant: &Tenant,
     point: RestorePoint,
@@ -155,7 +193,7 @@ fn find(
         if !has_shared && !has_own {
             continue;
         }
-        let reader = open_segment(repository, snapshot, segment)?;
+        let reader = opened.segment(snapshot, segment)?;
         if has_shared {
             shared.push(Arc::clone(&reader));
         }

@@ -11,6 +11,7 @@
 //! [`plan_undo_of`] takes a run back. The library prints nothing, keeps no globals, and reads no
 //! clock: time, ids, threads, memory, an observer and a way to stop are given to it.
 
+mod batch;
 mod capture;
 mod catalogue;
 mod contents;
@@ -25,6 +26,7 @@ mod job;
 mod layers;
 mod log;
 mod merge;
+mod opened;
 mod plan;
 mod restore;
 mod run_stream;
@@ -32,6 +34,7 @@ mod segment_writer;
 mod sort;
 mod verify;
 
+pub use batch::{extract_all, extract_all_at};
 pub use capture::{CaptureOptions, capture};
 pub use catalogue::{TenantSummary, find_snapshot, snapshot, snapshots, tenants};
 pub use context::{Context, MEMORY_BYTES_MIN, ResourceOptions, Resources};

@@ -7,8 +7,8 @@ use reinstate_core::{
     Timestamp,
 };
 
+use crate::batch::extract_all;
 use crate::drift::DriftRules;
-use crate::image::extract;
 use crate::job::store_job;
 use crate::merge::{MergeReceipt, keep_receipt, merge};
 use crate::plan::{OwnerCheck, PlanRequest, StoredPlan, plan};
@@ -64,7 +64,7 @@ impl TenantOutcome {
 /// wrong does not keep the others from being restored.
 ///
 /// # Errors
-/// Whatever keeps the whole plan from being made: see [`extract`] and [`plan`](plan()). Nothing
+/// Whatever keeps the whole plan from being made: see [`extract`](crate::extract) and [`plan`](plan()). Nothing
 /// was written then.
 pub fn restore(
     context: Context<'_>,
@@ -72,11 +72,8 @@ pub fn restore(
     repository: &dyn Repository,
     request: &RestoreRequest,
 ) -> Result<Vec<TenantOutcome>, Error> {
-    let images = request
-        .tenants
-        .iter()
-        .map(|tenant| extract(repository, &request.snapshot, tenant))
-        .collect::<Result<Vec<_>, _>>()?;
+    let images = extract_all(context, repository, &request.snapshot, &request.tenants);
+    let images = images.into_iter().collect::<Result<Vec<_>, _>>()?;
     let plan_request = PlanRequest {
         job: request.job,
         repository: repository.id(),

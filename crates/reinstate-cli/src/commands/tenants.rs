@@ -68,8 +68,9 @@ pub fn extract_all(
 ) -> anyhow::Result<Vec<TenantImage>> {
     let mut images = Vec::with_capacity(tenants.len());
     let mut missing = Vec::new();
-    for tenant in tenants {
-        match resolved.image(context, repository, tenant) {
+    let found = resolved.images(context, repository, tenants)?;
+    for (tenant, image) in tenants.iter().zip(found) {
+        match image {
             Ok(image) => images.push(image),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 missing.push(tenant.to_string());

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reinstate::{
-    DriftRules, OwnerCheck, PlanRequest, StoredPlan, TenantImage, TenantOutcome, apply, extract,
-    plan, plan_undo,
+    DriftRules, OwnerCheck, PlanRequest, StoredPlan, TenantImage, TenantOutcome, apply,
+    extract_all, plan, plan_undo,
 };
 use reinstate_core::{ErrorKind, Phase, Policy, Repository, SnapshotDescription, Tenant, TenantId};
 
@@ -47,14 +47,16 @@ impl Stage<'_> {
         let context = self
             .engine
             .context(&progress, self.interruption.cancellation());
-        let mut images = Vec::with_capacity(self.victims.len());
-        for &victim in &self.victims {
-            let tenant = Tenant {
+        let tenants: Vec<Tenant> = self
+            .victims
+            .iter()
+            .map(|&victim| Tenant {
                 kind: self.synthetic.tenant_kind(),
                 id: self.tenant(victim),
-            };
-            images.push(extract(&self.repository, &snapshot, &tenant)?);
-        }
+            })
+            .collect();
+        let images = extract_all(context, &self.repository, &snapshot, &tenants);
+        let images = images.into_iter().collect::<Result<Vec<_>, _>>()?;
         let request = self.request()?;
         let output = self.repository.create_object()?;
         let written = plan(context, &images, &self.store, &request, output)?;

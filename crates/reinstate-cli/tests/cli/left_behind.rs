@@ -346,3 +346,34 @@ fn a_restore_that_would_leave_rows_behind_is_refused() {
     assert_eq!(contents(&ground), before);
     ground.restore(&[]).done(&["restored"]);
 }
+
+#[test]
+fn newer_rows_that_were_left_behind_go_also_with_a_plan_of_several_tenants() {
+    // Those of the second tenant are looked up while the first one is planned; by its own turn it has
+    // more of them, because the issues that they are on are about to return.
+    let ground = captured();
+    let before = contents(&ground);
+    ground.psql(
+        "INSERT INTO comments VALUES (500, 'Issue', 5, 'newer'), (501, 'Page', 7, 'newer'),
+                                     (502, 'Issue', 4, 'newer'), (503, 'Issue', 7, 'newer');
+         DELETE FROM issues WHERE account_id = 1",
+    );
+    let plan = [
+        "plan",
+        "account:2",
+        "account:1",
+        "--at",
+        "latest",
+        "--out",
+        "p",
+    ];
+    let digest = ground.sandbox.json(&plan).record("plan")["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    ground
+        .sandbox
+        .run(&["apply", "p", "--confirm-digest", &digest])
+        .done(&["2 of 2 tenants restored"]);
+    assert_eq!(contents(&ground), before);
+}

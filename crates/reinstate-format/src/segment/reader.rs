@@ -4,8 +4,8 @@
 //! 100,000 reads two to five pages of about 1 KiB.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reinstate_core::{ContentDigest, Digest, ObjectReader, Owner, RowBatch};
 
@@ -37,17 +37,28 @@ pub struct RunEntry {
 
 /// A segment that is open for reading. Used from several threads at once.
 pub struct SegmentReader {
+    open: Arc<OpenSegment>,
+    bytes_read: AtomicU64,
+}
+
+/// What all handles on one open segment share.
+struct OpenSegment {
     object: Arc<dyn ObjectReader>,
     identity: SegmentIdentity,
     trailer: Trailer,
     root: Page,
     dictionaries: Dictionaries,
-    bytes_read: AtomicU64,
+    /// The page of each level that was last looked into: who looks many owners up in their order
+    /// finds most of them in the same pages.
+    last_pages: Mutex<Vec<Option<LastPage>>>,
 }
+
+/// Where a page lies, and what it says.
+type LastPage = (PageLocation, Arc<Page>);
 
 impl fmt::Debug for SegmentReader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "SegmentReader({})", self.identity)
+        write!(formatter, "SegmentReader({})", self.open.identity)
     }
 }
 
@@ -106,43 +117,57 @@ impl SegmentReader {
                 found: length,
             });
         }
-        let mut reader = Self {
+        let root_bytes = u64::from(trailer.root.length);
+        let root = read_page(object.as_ref(), identity, &trailer, &trailer.root)?;
+        let open = OpenSegment {
             object,
             identity: *identity,
-            root: Page::Leaf(Vec::new()),
             trailer,
+            root,
             dictionaries: Dictionaries::default(),
-            bytes_read: AtomicU64::new(SEGMENT_TRAILER_BYTES as u64),
+            last_pages: Mutex::default(),
         };
-        reader.root = reader.page(&reader.trailer.root)?;
-        Ok(reader)
+        Ok(Self {
+            open: Arc::new(open),
+            bytes_read: AtomicU64::new(SEGMENT_TRAILER_BYTES as u64 + root_bytes),
+        })
+    }
+
+    /// Another handle on the same open segment, which counts what is read through it. Reads nothing.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        Self {
+            open: Arc::clone(&self.open),
+            bytes_read: AtomicU64::new(0),
+        }
     }
 
     /// Which segment this is.
     #[must_use]
     pub fn identity(&self) -> &SegmentIdentity {
-        &self.identity
+        &self.open.identity
     }
 
     /// How many rows it holds.
     #[must_use]
     pub fn row_count(&self) -> u64 {
-        self.trailer.totals.row_count
+        self.open.trailer.totals.row_count
     }
 
     /// How many runs it holds.
     #[must_use]
     pub fn run_count(&self) -> u64 {
-        self.trailer.totals.run_count
+        self.open.trailer.totals.run_count
     }
 
     /// How many owners have rows in it.
     #[must_use]
     pub fn owner_count(&self) -> u64 {
-        self.trailer.totals.owner_count
+        self.open.trailer.totals.owner_count
     }
 
-    /// Bytes read from the object so far: trailer, pages, dictionaries and blocks.
+    /// Bytes read from the object through this handle so far: trailer, pages, dictionaries and
+    /// blocks.
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }
@@ -219,11 +244,11 @@ impl SegmentReader {
         } else {
             Err(BlockFault::Bounds("outside the segment"))
         };
-        bounds.map_err(|fault| block_error(&self.identity, run, block, fault))?;
+        bounds.map_err(|fault| block_error(&self.open.identity, run, block, fault))?;
         let dictionary = match block.dictionary {
             0 => None,
             id => Some(self.dictionary(id)?.ok_or_else(|| {
-                block_error(&self.identity, run, block, BlockFault::Dictionary(id))
+                block_error(&self.open.identity, run, block, BlockFault::Dictionary(id))
             })?),
         };
         let mut stored = std::mem::take(&mut opener.stored);
@@ -236,7 +261,7 @@ impl SegmentReader {
             .read(block.offset, &mut stored[..length])
             .and_then(|()| {
                 opener.open(
-                    &self.identity,
+                    &self.open.identity,
                     run,
                     block,
                     &stored[..length],
@@ -249,25 +274,29 @@ impl SegmentReader {
     }
 
     pub(super) fn trailer(&self) -> &Trailer {
-        &self.trailer
+        &self.open.trailer
     }
 
     pub(super) fn root(&self) -> &Page {
-        &self.root
+        &self.open.root
     }
 
     pub(super) fn dictionaries(&self) -> &Dictionaries {
-        &self.dictionaries
+        &self.open.dictionaries
     }
 
     /// Whether these bytes lie inside the segment.
     pub(super) fn has_bytes(&self, offset: u64, length: u32) -> bool {
-        let stop = offset.checked_add(u64::from(length));
-        stop.is_some_and(|stop| stop <= self.trailer.totals.segment_bytes)
+        has_bytes(&self.open.trailer, offset, length)
     }
 
     pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), FormatError> {
-        read_at(self.object.as_ref(), &self.identity, offset, bytes)?;
+        read_at(
+            self.open.object.as_ref(),
+            &self.open.identity,
+            offset,
+            bytes,
+        )?;
         self.bytes_read
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -275,22 +304,45 @@ impl SegmentReader {
 
     /// Reads and checks a page.
     pub(super) fn page(&self, location: &PageLocation) -> Result<Page, FormatError> {
-        if !self.has_bytes(location.offset, location.length)
-            || location.length as usize > PAGE_BYTES_MAX
+        let open = &self.open;
+        let page = read_page(
+            open.object.as_ref(),
+            &open.identity,
+            &open.trailer,
+            location,
+        )?;
+        self.bytes_read
+            .fetch_add(u64::from(location.length), Ordering::Relaxed);
+        Ok(page)
+    }
+
+    /// A page, read and checked unless it was the last of its level that was looked into.
+    fn page_of_lookup(&self, location: &PageLocation) -> Result<Arc<Page>, FormatError> {
+        let level = usize::from(location.level);
+        let last_pages = || {
+            // Whole entries are replaced, so that a panic elsewhere leaves nothing half-done.
+            let last_pages = self.open.last_pages.lock();
+            last_pages.unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(Some((place, page))) = last_pages().get(level)
+            && place == location
         {
-            let fact = "its length or place is impossible";
-            return Err(self.fault("index page", location.offset, fact));
+            return Ok(Arc::clone(page));
         }
-        let mut bytes = vec![0; location.length as usize];
-        self.read(location.offset, &mut bytes)?;
-        decode_page(&self.identity, location, &bytes)
+        let page = Arc::new(self.page(location)?);
+        let mut last_pages = last_pages();
+        if last_pages.len() <= level {
+            last_pages.resize(level + 1, None);
+        }
+        last_pages[level] = Some((*location, Arc::clone(&page)));
+        Ok(page)
     }
 
     pub(super) fn fault(&self, part: &'static str, offset: u64, fact: &str) -> FormatError {
         FormatError::Part {
             part,
             offset,
-            segment: self.identity,
+            segment: self.open.identity,
             fact: fact.to_owned(),
         }
     }
@@ -298,7 +350,13 @@ impl SegmentReader {
     /// The runs with a part between two keys, both included.
     fn runs_between(&self, first: &PageKey, last: &PageKey) -> Result<Vec<RunEntry>, FormatError> {
         let mut parts = Vec::new();
-        self.collect(&self.root, self.trailer.root.level, first, last, &mut parts)?;
+        self.collect(
+            &self.open.root,
+            self.open.trailer.root.level,
+            first,
+            last,
+            &mut parts,
+        )?;
         let mut runs = Vec::new();
         let mut parts = parts.into_iter();
         while let Some(part) = parts.next() {
@@ -334,13 +392,40 @@ impl SegmentReader {
                         break;
                     }
                     let level = level.saturating_sub(1);
-                    let page = self.page(&below.location(level))?;
+                    let page = self.page_of_lookup(&below.location(level))?;
                     self.collect(&page, level, first, last, parts)?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Whether these bytes lie inside the segment.
+fn has_bytes(trailer: &Trailer, offset: u64, length: u32) -> bool {
+    let stop = offset.checked_add(u64::from(length));
+    stop.is_some_and(|stop| stop <= trailer.totals.segment_bytes)
+}
+
+fn read_page(
+    object: &dyn ObjectReader,
+    identity: &SegmentIdentity,
+    trailer: &Trailer,
+    location: &PageLocation,
+) -> Result<Page, FormatError> {
+    let is_possible = has_bytes(trailer, location.offset, location.length)
+        && location.length as usize <= PAGE_BYTES_MAX;
+    if !is_possible {
+        return Err(FormatError::Part {
+            part: "index page",
+            offset: location.offset,
+            segment: *identity,
+            fact: "its length or place is impossible".to_owned(),
+        });
+    }
+    let mut bytes = vec![0; location.length as usize];
+    read_at(object, identity, location.offset, &mut bytes)?;
+    decode_page(identity, location, &bytes)
 }
 
 fn read_at(

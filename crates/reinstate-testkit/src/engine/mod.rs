@@ -4,6 +4,7 @@
 //! `reinstate_testkit::certify_engine!(Its, cases = 20)` in an integration test. Each suite makes
 //! that many stores, gives each a random history with a snapshot in it, and shrinks what fails.
 
+mod batch;
 mod history;
 mod oracle;
 mod run;
@@ -100,6 +101,7 @@ macro_rules! with_suites {
             what_is_planned_is_what_changes
             a_restore_leaves_what_the_oracle_says
             threads_and_memory_change_nothing
+            a_batch_is_planned_as_singles_are
         }
     };
 }

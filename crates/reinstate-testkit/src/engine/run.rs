@@ -115,10 +115,10 @@ impl<'f> Engine<'f> {
         policy: Policy,
         job: u8,
     ) -> Result<WrittenPlan, Error> {
-        let images = names
-            .iter()
-            .map(|name| reinstate::extract(&self.repository, snapshot, &self.tenant(name)))
-            .collect::<Result<Vec<_>, _>>()?;
+        let tenants: Vec<_> = names.iter().map(|name| self.tenant(name)).collect();
+        let context = self.context();
+        let images = reinstate::extract_all(context, &self.repository, snapshot, &tenants);
+        let images = images.into_iter().collect::<Result<Vec<_>, _>>()?;
         let output = self.output()?;
         let request = self.plan_request(policy, job);
         reinstate::plan(self.context(), &images, self.store, &request, output)

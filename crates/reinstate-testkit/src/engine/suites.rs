@@ -5,6 +5,7 @@ use std::sync::Arc;
 use reinstate::Verdict;
 use reinstate_core::{ChangeCounts, ErrorKind, Policy, SnapshotDescription};
 
+pub(super) use super::batch::a_batch_is_planned_as_singles_are;
 use super::history::{Application, History};
 use super::oracle::{answer, difference, is_closed};
 use super::run::{Engine, MEMORY_BYTES, succeeded};
@@ -12,15 +13,15 @@ use crate::KeySpace;
 use crate::certification::{Contents, Fixture, Violation, captured, ensure, tenant};
 
 /// A store with a history behind it and a snapshot in the middle of it.
-struct Story<'f> {
-    engine: Engine<'f>,
-    snapshot: Arc<SnapshotDescription>,
+pub(super) struct Story<'f> {
+    pub(super) engine: Engine<'f>,
+    pub(super) snapshot: Arc<SnapshotDescription>,
     then: Contents,
     now: Contents,
 }
 
 impl<'f> Story<'f> {
-    fn tell(fixture: &'f dyn Fixture, history: &History) -> Result<Self, Violation> {
+    pub(super) fn tell(fixture: &'f dyn Fixture, history: &History) -> Result<Self, Violation> {
         let engine = Engine::new(fixture)?;
         let mut application = Application::new(fixture.profile());
         fixture.application_write(&application.start())?;

@@ -7,26 +7,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use reinstate_core::{
-    ContentDigest, ErrorKind, Owner, Position, Repository, RowBatch, RowBuilder, RowRef, RowStream,
-    TableIndex,
+    ContentDigest, ErrorKind, Owner, Position, RowBatch, RowBuilder, RowRef, RowStream, TableIndex,
 };
 use reinstate_format::{ChangeKind, FamilyMove, LoggedChange, push_change};
 
 use super::{Layers, OwnerAt, Place, last_place};
 use crate::log::{Log, LogRun, Names, Way, going_by_others, names, names_of, way};
+use crate::opened::Opened;
 use crate::run_stream::{RunPart, RunStream};
 use crate::{Context, Error};
 
 /// The changes of `owner` that follow from those of other rows, up to a position.
 pub(super) fn followed(
     context: Context<'_>,
-    repository: &dyn Repository,
+    opened: &Opened<'_>,
     log: &Log,
     position: Position,
     owner: &Owner,
 ) -> Result<BTreeMap<TableIndex, RowBatch>, Error> {
     let place = last_place(position);
-    let layers = Layers::open(context, repository, log, place, owner)?;
+    let layers = Layers::open(context, opened, log, place, owner)?;
     Ok(layers.followed)
 }
 
@@ -41,7 +41,7 @@ pub(super) fn go_together(left: &FamilyMove, right: &FamilyMove) -> bool {
 /// Adds the changes of `owner` that follow from moves that go together, of one run.
 pub(super) fn follow(
     context: Context<'_>,
-    repository: &dyn Repository,
+    opened: &Opened<'_>,
     log: &Log,
     (run, moves): (&LogRun, &[&FamilyMove]),
     owner: &Owner,
@@ -64,7 +64,7 @@ pub(super) fn follow(
         names: names(schema),
         members: BTreeSet::new(),
     };
-    let heads = heads(context, repository, run, moves)?;
+    let heads = heads(context, opened, run, moves)?;
     for row in heads.iter() {
         let change = read(row)?;
         let mut row = RowBuilder::new();
@@ -72,7 +72,7 @@ pub(super) fn follow(
         row.push_columns(change.columns);
         family.add(moved.table, row.row());
     }
-    let source = OwnerAt::open(context, repository, log, &moved.from, place)?;
+    let source = OwnerAt::open(context, opened, log, &moved.from, place)?;
     let mut change = RowBuilder::new();
     let mut followed: BTreeMap<TableIndex, RowBatch> = BTreeMap::new();
     for table in going_by_others(schema) {
@@ -133,13 +133,13 @@ impl Family {
 /// The changes that inserted the rows that moved.
 fn heads(
     context: Context<'_>,
-    repository: &dyn Repository,
+    opened: &Opened<'_>,
     run: &LogRun,
     moves: &[&FamilyMove],
 ) -> Result<RowBatch, Error> {
     let moved = moves[0];
     let ordinals: BTreeSet<u32> = moves.iter().map(|moved| moved.ordinal).collect();
-    let reader = run.open(repository)?;
+    let reader = opened.run(run)?;
     let found = reader
         .runs_of(&moved.to)
         .map_err(Error::format("find rows that moved"))?;

@@ -19,10 +19,11 @@ mod table;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use reinstate_core::{Owner, Position, Repository, RowBatch, StoreSchema, TableIndex};
+use reinstate_core::{Owner, Position, RowBatch, StoreSchema, TableIndex};
 use reinstate_format::SegmentReader;
 
 use crate::log::{Log, LogRun};
+use crate::opened::Opened;
 use crate::run_stream::RunPart;
 use crate::{Context, Error};
 
@@ -67,7 +68,7 @@ impl Layers {
     /// with others.
     pub(crate) fn open(
         context: Context<'_>,
-        repository: &dyn Repository,
+        opened: &Opened<'_>,
         log: &Log,
         through: Place,
         owner: &Owner,
@@ -100,15 +101,24 @@ impl Layers {
                 && extent.first_owner <= *owner
                 && *owner <= extent.last_owner;
             if may_have {
-                layers.runs.push((Arc::clone(run), run.open(repository)?));
+                layers.runs.push((Arc::clone(run), opened.run(run)?));
             }
         }
         for group in moves.chunk_by(|left, right| family::go_together(left.1, right.1)) {
             let (run, _) = group[0];
             let moves: Vec<_> = group.iter().map(|(_, moved)| *moved).collect();
-            family::follow(context, repository, log, (run, &moves), owner, &mut layers)?;
+            family::follow(context, opened, log, (run, &moves), owner, &mut layers)?;
         }
         Ok(layers)
+    }
+
+    /// The same, which counts what is read through it for itself.
+    pub(crate) fn siblings(&self) -> Self {
+        let mut layers = self.clone();
+        for (_, reader) in &mut layers.runs {
+            *reader = Arc::new(reader.sibling());
+        }
+        layers
     }
 
     /// Where the table last lost all its rows.

@@ -11,8 +11,8 @@ use reinstate_core::{
 use reinstate_format::{RunEntry, SegmentReader};
 
 use super::{ImageRows, ImageTable, Layers, Place, family, last_place, widths};
-use crate::catalogue::open_segment;
 use crate::log::Log;
+use crate::opened::Opened;
 use crate::run_stream::RunPart;
 use crate::sort::{Cursor, Item};
 use crate::{Context, Error};
@@ -50,9 +50,10 @@ impl<'a> AllRows<'a> {
         position: Position,
     ) -> Result<Self, Error> {
         let snapshot = log.snapshot();
+        let opened = Opened::of(repository);
         let mut sources = Vec::new();
         for segment in &snapshot.segments {
-            let reader = open_segment(repository, snapshot, segment)?;
+            let reader = opened.segment(snapshot, segment)?;
             sources.push(Source::open(reader, false)?);
         }
         let mut layers = Layers {
@@ -78,11 +79,11 @@ impl<'a> AllRows<'a> {
                     moving.extend([moved.from.clone(), moved.to.clone()]);
                 }
             }
-            sources.push(Source::open(run.open(repository)?, true)?);
+            sources.push(Source::open(opened.run(run)?, true)?);
         }
         let mut followed = BTreeMap::new();
         for owner in moving {
-            for (table, rows) in family::followed(context, repository, log, position, &owner)? {
+            for (table, rows) in family::followed(context, &opened, log, position, &owner)? {
                 followed.insert((owner.clone(), table), rows);
             }
         }

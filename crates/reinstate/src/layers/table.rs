@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use reinstate_core::{
-    ContentDigest, Owner, Repository, RowBatch, RowStream, StoreError, TableIndex,
-};
+use reinstate_core::{ContentDigest, Owner, RowBatch, RowStream, StoreError, TableIndex};
 use reinstate_format::SegmentReader;
 
 use super::{ChangedRows, Delta, Layers, Place};
-use crate::catalogue::open_segment;
 use crate::log::Log;
+use crate::opened::Opened;
 use crate::run_stream::{RunPart, RunStream};
 use crate::{Context, Error};
 
@@ -65,7 +63,7 @@ pub(crate) struct OwnerAt<'o> {
 impl<'o> OwnerAt<'o> {
     pub(crate) fn open(
         context: Context<'_>,
-        repository: &dyn Repository,
+        opened: &Opened<'_>,
         log: &Log,
         owner: &'o Owner,
         place: Place,
@@ -74,12 +72,12 @@ impl<'o> OwnerAt<'o> {
         let segments = snapshot.segments.iter();
         let readers = segments
             .filter(|segment| segment.first_owner <= *owner && *owner <= segment.last_owner)
-            .map(|segment| open_segment(repository, snapshot, segment))
+            .map(|segment| opened.segment(snapshot, segment))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             owner,
             readers,
-            layers: Layers::open(context, repository, log, place, owner)?,
+            layers: Layers::open(context, opened, log, place, owner)?,
         })
     }
 

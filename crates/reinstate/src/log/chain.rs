@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use reinstate_core::{
-    Digest, ErrorKind, ObjectReader, Position, Repository, SnapshotDescription, SnapshotId,
-    TableIndex,
+    Digest, ErrorKind, ObjectId, ObjectReader, Position, Repository, SnapshotDescription,
+    SnapshotId, TableIndex,
 };
 use reinstate_format::{
     LogBase, LogRunDescription, LoggedCommit, SegmentReader, decode_log_base, decode_log_run,
@@ -276,6 +276,11 @@ impl LogRun {
             ErrorKind::NotFound => Error::new(ErrorKind::Corrupt, operation).caused_by(error),
             _ => Error::repository(operation)(error),
         })
+    }
+
+    /// The object that has its changes.
+    pub(crate) fn changes_object(&self) -> ObjectId {
+        self.description.extent.object
     }
 
     /// Opens its changes.

@@ -9,7 +9,8 @@ use super::describe_tenant;
 use super::holds::{self, Holds};
 use super::leaving::Leaving;
 use super::left_behind::LeftBehind;
-use super::owners::{Newer, Owners};
+use super::newer::{Newer, Turn};
+use super::owners::Owners;
 use super::parents::Parents;
 use crate::drift::{DriftRules, MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
@@ -19,7 +20,7 @@ use crate::{Context, Error};
 
 pub(super) fn plan_tenant(
     context: Context<'_>,
-    image: &TenantImage,
+    (image, later): (&TenantImage, &[TenantImage]),
     view: &dyn LiveView,
     (mapping, drift, owners): (&SchemaMapping, &DriftRules, &Owners<'_>),
     rekeying: Option<&Rekeying<'_>>,
@@ -52,6 +53,7 @@ pub(super) fn plan_tenant(
         let sides = Sides {
             context,
             image,
+            later,
             view,
             table,
             mapping,
@@ -74,6 +76,8 @@ pub(super) fn plan_tenant(
 struct Sides<'a> {
     context: Context<'a>,
     image: &'a TenantImage,
+    /// Those whose turn comes after it.
+    later: &'a [TenantImage],
     view: &'a dyn LiveView,
     table: TableIndex,
     mapping: &'a TableMapping,
@@ -103,7 +107,19 @@ impl<'a> Sides<'a> {
             Holds::default()
         };
         let mut walk = self.walk()?;
-        let mut newer = Newer::new(self.owners, self.image, source);
+        let mut newer = Newer::new(Turn {
+            owners: self.owners,
+            view: self.view,
+            table: self.table,
+            source,
+            mapping: self.mapping,
+            image: self.image,
+            // Where few rows are deleted, there is little to look up together.
+            later: match policy.delete {
+                Switch::On => self.later,
+                Switch::Off => &[],
+            },
+        });
         let mut passed = Passed::new(self.context);
         while let Some(side) = walk.side() {
             match side {
@@ -141,7 +157,9 @@ impl<'a> Sides<'a> {
             walk.pass(side)?;
         }
         passed.report();
-        newer.settle(changes)
+        // The view may be asked for other rows only when these are read.
+        drop(walk);
+        newer.finish(changes)
     }
 
     fn walk(&self) -> Result<Walk<'a>, Error> {

@@ -112,6 +112,44 @@ impl RowCursor for SortedRows {
     }
 }
 
+/// A cursor that can be asked whether it has a row before it goes there.
+pub(super) struct Ahead<C> {
+    cursor: C,
+    /// Whether it has one, if it was asked and not yet gone to.
+    has_row: Option<bool>,
+}
+
+impl<C: RowCursor> Ahead<C> {
+    pub(super) const fn of(cursor: C) -> Self {
+        Self {
+            cursor,
+            has_row: None,
+        }
+    }
+
+    pub(super) fn has_row(&mut self) -> Result<bool, Error> {
+        let has_row = match self.has_row {
+            Some(has_row) => has_row,
+            None => self.cursor.advance()?,
+        };
+        self.has_row = Some(has_row);
+        Ok(has_row)
+    }
+}
+
+impl<C: RowCursor> RowCursor for Ahead<C> {
+    fn advance(&mut self) -> Result<bool, Error> {
+        match self.has_row.take() {
+            Some(has_row) => Ok(has_row),
+            None => self.cursor.advance(),
+        }
+    }
+
+    fn row(&self) -> RowRef<'_> {
+        self.cursor.row()
+    }
+}
+
 /// The live tenant's rows in one table, and others that will be its own, in order, sorted here if
 /// the store does not.
 pub(super) fn live_rows<'v>(

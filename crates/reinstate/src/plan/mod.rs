@@ -11,6 +11,7 @@ mod holds;
 mod leaving;
 mod left_behind;
 mod missing;
+mod newer;
 mod notes;
 mod owners;
 mod parents;
@@ -146,7 +147,7 @@ fn make<'r>(
     let mut writer = start(context, request, output)?;
     let mut tenants = Vec::with_capacity(images.len());
     let mut notes = mapping.notes.clone();
-    for image in images {
+    for (number, image) in images.iter().enumerate() {
         let rekeying = match copy {
             None => None,
             Some((copy, remap)) => {
@@ -163,7 +164,7 @@ fn make<'r>(
         started(context, image);
         let part = compare::plan_tenant(
             context,
-            image,
+            (image, &images[number + 1..]),
             view.as_ref(),
             (&mapping, &request.drift, &owners),
             rekeying.as_ref(),

@@ -5,25 +5,26 @@
 //! finds a row by its key alone, so that the table is read as a whole, of all owners.
 //!
 //! *Cost*: nothing for a table of which nothing is to be deleted. Else one reading of the rows of
-//! everybody, and one of the other tenants' blocks of that table for each eighth of the memory budget
-//! that the rows to be deleted take.
+//! everybody for each tenant, and one of the other tenants' blocks of that table for all tenants of the
+//! plan together; or one for each eighth of the memory budget that the rows to be deleted take.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
-use reinstate_core::{ColumnIndex, Owner, Repository, RowBatch, RowRef, TableIndex, Tenancy};
+use reinstate_core::{
+    ColumnIndex, Digest, Owner, Repository, RowBatch, RowRef, TableIndex, TableSchema, Tenancy,
+    TenantId,
+};
 use reinstate_format::{BlockOpener, ChangeKind, LoggedChange, SegmentReader};
 
-use super::changes::TableChanges;
-use super::cursor::{RowCursor, StreamCursor};
-use crate::catalogue::open_segment;
 use crate::image::{TenantImage, read_block, share};
-use crate::layers::{ImageRows, Place, last_place};
+use crate::layers::{Place, last_place};
 use crate::log::Log;
+use crate::opened::Opened;
 use crate::run_stream::RunPart;
 use crate::{Context, Error};
 
@@ -47,26 +48,71 @@ impl fmt::Debug for OwnerCheck<'_> {
     }
 }
 
-/// Why a row that the tenant has now is not deleted.
-const WAS_EVERYBODYS: &str = "everybody's in the snapshot, and no restore would bring it back";
-/// The same. Not whose it was: that is nobody's business who restores this tenant.
-const WAS_ANOTHERS: &str =
-    "belonged to another tenant in the snapshot, and is not this one's to delete";
-
 /// The owners of one snapshot, or of a commit after it.
 pub(super) struct Owners<'r> {
-    context: Context<'r>,
-    check: OwnerCheck<'r>,
+    pub(super) context: Context<'r>,
+    /// What is open of the repository; none if nobody is looked for.
+    opened: Option<Opened<'r>>,
+    /// What was found out for tenants whose turn has not come.
+    known: RefCell<BTreeMap<(TenantId, TableIndex), Known>>,
     bytes_read: Cell<u64>,
 }
 
+/// What was found out about rows of one tenant in one table.
+pub(super) struct Known {
+    /// Which rows: what their keys contain.
+    pub(super) keys: Digest,
+    /// Whether others had them, in the order of the rows.
+    pub(super) had: Vec<bool>,
+}
+
+/// Rows that tenants have and did not have: a key of each, in the same table.
+#[derive(Default)]
+pub(super) struct Claims<'k> {
+    tenants: Vec<Owner>,
+    /// The number of each key, and which of the tenants has it now.
+    keys: HashMap<&'k [u8], (usize, usize)>,
+}
+
+impl<'k> Claims<'k> {
+    /// Begins with the keys of another tenant.
+    pub(super) fn of(&mut self, image: &TenantImage) {
+        self.tenants.push(Owner::Tenant(image.tenant().id.clone()));
+    }
+
+    /// Adds a key of the last tenant. `false` if another of them has it as well.
+    pub(super) fn add(&mut self, key: &'k [u8]) -> bool {
+        let (number, tenant) = (self.keys.len(), self.tenants.len() - 1);
+        self.keys.insert(key, (number, tenant)).is_none()
+    }
+
+    /// Whether an owner is the only one who claims anything.
+    fn is_all_of(&self, owner: &Owner) -> bool {
+        self.tenants.iter().all(|tenant| tenant == owner)
+    }
+}
+
 impl<'r> Owners<'r> {
-    pub(super) const fn new(context: Context<'r>, check: OwnerCheck<'r>) -> Self {
+    pub(super) fn new(context: Context<'r>, check: OwnerCheck<'r>) -> Self {
         Self {
             context,
-            check,
+            opened: match check {
+                OwnerCheck::Off => None,
+                OwnerCheck::In(repository) => Some(Opened::of(repository)),
+            },
+            known: RefCell::default(),
             bytes_read: Cell::new(0),
         }
+    }
+
+    pub(super) fn keep_known(&self, tenant: &TenantId, table: TableIndex, known: Known) {
+        let place = (tenant.clone(), table);
+        self.known.borrow_mut().insert(place, known);
+    }
+
+    /// What was found out about a tenant's rows before its turn came, if anything.
+    pub(super) fn take_known(&self, tenant: &TenantId, table: TableIndex) -> Option<Known> {
+        self.known.borrow_mut().remove(&(tenant.clone(), table))
     }
 
     /// Bytes read so far to find out whose rows were.
@@ -74,27 +120,45 @@ impl<'r> Owners<'r> {
         self.bytes_read.get()
     }
 
-    /// Which of the keys others had, in the order of the keys.
-    fn had(
+    /// Whether rows of a table are looked for among those that other tenants had.
+    pub(super) fn are_looked_for(&self, table: &TableSchema) -> bool {
+        let is_in_key = |column: &ColumnIndex| table.key.contains(column);
+        let can_move = match &table.tenancy {
+            // Each tenant has keys of its own there.
+            Tenancy::Native | Tenancy::Shared | Tenancy::Excluded => false,
+            // A row that goes to another tenant gets another key.
+            Tenancy::Direct { column } => !is_in_key(column),
+            Tenancy::Via { .. } | Tenancy::OneOf { .. } => true,
+        };
+        self.opened.is_some() && table.has_key() && can_move
+    }
+
+    /// Which of the keys others had than the tenants who claim them, in the order of the keys: in one
+    /// reading. All of the tenants are at the point of this image.
+    pub(super) fn had(
         &self,
-        repository: &dyn Repository,
         image: &TenantImage,
         table: TableIndex,
-        keys: &HashMap<&[u8], usize>,
+        claims: &Claims<'_>,
     ) -> Result<Vec<bool>, Error> {
-        let had: Vec<AtomicBool> = keys.iter().map(|_| AtomicBool::new(false)).collect();
-        let own = Owner::Tenant(image.tenant().id.clone());
+        let had: Vec<AtomicBool> = claims.keys.iter().map(|_| AtomicBool::new(false)).collect();
+        let Some(opened) = &self.opened else {
+            return Ok(had.into_iter().map(AtomicBool::into_inner).collect());
+        };
         let snapshot = image.snapshot();
+        let is_looked_at = |owner: &Owner| *owner != Owner::Shared && !claims.is_all_of(owner);
         for segment in &snapshot.segments {
+            let is_one_owners = segment.first_owner == segment.last_owner;
             if segment.last_owner == Owner::Shared
-                || (segment.first_owner == own && segment.last_owner == own)
+                || (is_one_owners && !is_looked_at(&segment.first_owner))
             {
                 continue;
             }
-            let reader = open_segment(repository, snapshot, segment)?;
-            let is_another = |owner: &Owner| *owner != own && *owner != Owner::Shared;
-            self.for_each_row(&reader, table, is_another, |row| {
-                if let Some(&place) = keys.get(row.key()) {
+            let reader = opened.segment(snapshot, segment)?;
+            self.for_each_row(&reader, table, is_looked_at, |owner, row| {
+                if let Some(&(place, tenant)) = claims.keys.get(row.key())
+                    && claims.tenants[tenant] != *owner
+                {
                     had[place].store(true, Ordering::Relaxed);
                 }
                 Ok(())
@@ -102,7 +166,7 @@ impl<'r> Owners<'r> {
         }
         let mut had: Vec<bool> = had.into_iter().map(AtomicBool::into_inner).collect();
         if let Some(log) = image.log() {
-            let changes = self.changes(repository, (image, log), table, keys)?;
+            let changes = self.changes(opened, (image, log), table, claims)?;
             changes.apply(&mut had);
         }
         Ok(had)
@@ -111,10 +175,10 @@ impl<'r> Owners<'r> {
     /// What became of the keys after the snapshot and up to the image, whoever had them.
     fn changes(
         &self,
-        repository: &dyn Repository,
+        opened: &Opened<'_>,
         (image, log): (&TenantImage, &Log),
         table: TableIndex,
-        keys: &HashMap<&[u8], usize>,
+        claims: &Claims<'_>,
     ) -> Result<Changes, Error> {
         let through = image.position();
         let mut truncated = None;
@@ -122,16 +186,16 @@ impl<'r> Owners<'r> {
         let runs = log.runs().iter();
         for run in runs.take_while(|run| run.description.after.commit < through.commit) {
             truncated = truncated.max(run.truncated(table, through));
-            let reader = run.open(repository)?;
+            let reader = opened.run(run)?;
             self.for_each_row(
                 &reader,
                 table,
                 |_| true,
-                |row| {
+                |_, row| {
                     let change =
                         LoggedChange::read(row).map_err(Error::format("read a log run"))?;
                     let place = (change.commit, change.ordinal);
-                    if let Some(&key) = keys.get(change.key)
+                    if let Some(&(key, _)) = claims.keys.get(change.key)
                         && place <= last_place(through)
                     {
                         let is_there = change.kind != ChangeKind::Removed;
@@ -153,7 +217,7 @@ impl<'r> Owners<'r> {
         reader: &Arc<SegmentReader>,
         table: TableIndex,
         is_read: impl Fn(&Owner) -> bool,
-        each: impl Fn(RowRef<'_>) -> Result<(), Error> + Sync,
+        each: impl Fn(&Owner, RowRef<'_>) -> Result<(), Error> + Sync,
     ) -> Result<(), Error> {
         let mut parts = Vec::new();
         let mut blocks = 0;
@@ -182,7 +246,7 @@ impl<'r> Owners<'r> {
     fn read_parts(
         &self,
         parts: &[RunPart],
-        each: &(impl Fn(RowRef<'_>) -> Result<(), Error> + Sync),
+        each: &(impl Fn(&Owner, RowRef<'_>) -> Result<(), Error> + Sync),
     ) -> Result<(), Error> {
         let context = self.context;
         let threads = context.resources.threads();
@@ -194,7 +258,8 @@ impl<'r> Owners<'r> {
                 |(opener, batch), (part, blocks)| {
                     for block in &part.run.blocks[blocks.clone()] {
                         read_block(part, block, opener, batch)?;
-                        batch.iter().try_for_each(each)?;
+                        let owner = &part.run.key.owner;
+                        batch.iter().try_for_each(|row| each(owner, row))?;
                     }
                     context.check()
                 },
@@ -227,116 +292,5 @@ impl Changes {
                 None => *had = *had && self.truncated.is_none(),
             }
         }
-    }
-}
-
-/// Rows of one table that the tenant has and did not have, on their way to be deleted.
-pub(super) struct Newer<'s> {
-    owners: &'s Owners<'s>,
-    image: &'s TenantImage,
-    source: TableIndex,
-    /// Rows of everybody in the snapshot that are left, with whether there is a current one.
-    everybodys: Option<(StreamCursor<ImageRows>, bool)>,
-    /// Where others' rows are looked for; none if none could have the same key.
-    repository: Option<&'s dyn Repository>,
-    /// Rows that others may have had, and whether each returns by itself.
-    rows: RowBatch,
-    return_by_themselves: Vec<bool>,
-}
-
-impl<'s> Newer<'s> {
-    pub(super) fn new(owners: &'s Owners<'s>, image: &'s TenantImage, source: TableIndex) -> Self {
-        let table = image.snapshot().schema.table(source);
-        let is_in_key = |column: &ColumnIndex| table.key.contains(column);
-        let can_move = match &table.tenancy {
-            // Each tenant has keys of its own there.
-            Tenancy::Native | Tenancy::Shared | Tenancy::Excluded => false,
-            // A row that goes to another tenant gets another key.
-            Tenancy::Direct { column } => !is_in_key(column),
-            Tenancy::Via { .. } | Tenancy::OneOf { .. } => true,
-        };
-        let repository = match owners.check {
-            OwnerCheck::In(repository) if table.has_key() && can_move => Some(repository),
-            _ => None,
-        };
-        Self {
-            owners,
-            image,
-            source,
-            everybodys: None,
-            repository,
-            rows: RowBatch::new(),
-            return_by_themselves: Vec::new(),
-        }
-    }
-
-    /// Deletes the row, now or once it is known whose it was. Given rows in their order.
-    pub(super) fn delete(
-        &mut self,
-        live: RowRef<'_>,
-        returns: bool,
-        changes: &mut TableChanges<'_, '_>,
-    ) -> Result<(), Error> {
-        if self.was_everybodys(live)? {
-            changes.conflict(live.key(), WAS_EVERYBODYS);
-            changes.stays(returns, live);
-            return Ok(());
-        }
-        if self.repository.is_none() {
-            return changes.delete(live);
-        }
-        self.rows.push_row(live);
-        self.return_by_themselves.push(returns);
-        // Each key has an entry besides, with its place in the batch.
-        let held_bytes = self.rows.as_bytes().len() + 64 * self.return_by_themselves.len();
-        if held_bytes >= self.owners.context.resources.memory_bytes_max() / 8 {
-            self.settle(changes)?;
-        }
-        Ok(())
-    }
-
-    /// Deletes what is left to be deleted.
-    pub(super) fn settle(&mut self, changes: &mut TableChanges<'_, '_>) -> Result<(), Error> {
-        let (Some(repository), false) = (self.repository, self.rows.is_empty()) else {
-            return Ok(());
-        };
-        let keys = self.rows.iter().map(RowRef::key).zip(0..).collect();
-        let had = self
-            .owners
-            .had(repository, self.image, self.source, &keys)?;
-        for ((row, had), returns) in self.rows.iter().zip(had).zip(&self.return_by_themselves) {
-            if had {
-                changes.conflict(row.key(), WAS_ANOTHERS);
-                changes.stays(*returns, row);
-            } else {
-                changes.delete(row)?;
-            }
-        }
-        self.rows.clear();
-        self.return_by_themselves.clear();
-        Ok(())
-    }
-
-    /// Whether the row was everybody's. Rows without a key are not told apart from others that are the
-    /// same, and are nobody's in particular.
-    fn was_everybodys(&mut self, live: RowRef<'_>) -> Result<bool, Error> {
-        if live.key().is_empty() {
-            return Ok(false);
-        }
-        let (rows, has_row) = match &mut self.everybodys {
-            Some(rows) => rows,
-            none => {
-                let context = self.owners.context;
-                let stream = self.image.rows_of_everybody(context, self.source)?;
-                let operation = "read the snapshot's rows of everybody".to_owned();
-                let mut rows = StreamCursor::new(stream, operation);
-                let has_row = rows.advance()?;
-                none.insert((rows, has_row))
-            }
-        };
-        while *has_row && rows.row().key() < live.key() {
-            *has_row = rows.advance()?;
-        }
-        Ok(*has_row && rows.row().key() == live.key())
     }
 }
