@@ -1,4 +1,4 @@
-//! Identifiers of repositories, stores, snapshots, objects and jobs.
+//! Identifiers of repositories, stores, snapshots, objects, jobs and campaigns.
 //!
 //! Each is 16 opaque bytes made by whoever creates the thing; the text form is 32 lowercase
 //! hexadecimal digits. They are different types so that one cannot stand in for another.
@@ -90,6 +90,11 @@ identifier!(
     /// One run of one plan against a live store.
     JobId,
     "job"
+);
+identifier!(
+    /// A restore of many tenants over many stores.
+    CampaignId,
+    "campaign"
 );
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

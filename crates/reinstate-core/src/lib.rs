@@ -34,7 +34,7 @@ pub use feed::{
 };
 pub use finding::{Lead, OtherRelations, SharedCreation, SideEffect, StrayReference};
 pub use fit::{Filling, Fit};
-pub use id::{JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};
+pub use id::{CampaignId, JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};
 pub use key::{KeyForm, KeyPart, KeyWriter};
 pub use observer::{Cancellation, Event, Observer, Phase, Silent};
 pub use owner::{Owner, ParseTenantError, TENANT_ID_BYTES_MAX, Tenant, TenantId, TenantKind};

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::frame::FrameKind;
 use crate::{
-    codec, frame, job, journal, log, manifest, plan, receipt, repository, schema, segment,
+    campaign, codec, frame, job, journal, log, manifest, plan, receipt, repository, schema, segment,
 };
 
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 5] = [
     include_str!("../../../docs/format/README.md"),
     include_str!("../../../docs/format/segment.md"),
     include_str!("../../../docs/format/records.md"),
     include_str!("../../../docs/format/log.md"),
+    include_str!("../../../docs/format/campaign.md"),
 ];
 
 /// The cells of each row of each table, with the cells of the table's first row.
@@ -122,6 +123,9 @@ fn texts() -> BTreeMap<&'static str, String> {
         ("LOG_BASE_MAGIC", magic(&log::LOG_BASE)),
         ("COMMITS_MAGIC", magic(&log::COMMITS)),
         ("LINK_TAG", text(log::LINK_TAG)),
+        ("CAMPAIGN_MAGIC", magic(&campaign::CAMPAIGN)),
+        ("CAMPAIGN_RECORD_MAGIC", magic(&campaign::CAMPAIGN_RECORD)),
+        ("AUDIT_TAG", text(campaign::AUDIT_TAG)),
         ("TREE_TAG", text(manifest::TREE_TAG)),
     ])
 }
@@ -157,6 +161,17 @@ fn the_notes_on_the_pages_are_those_of_the_code() {
 }
 
 #[test]
+fn the_entries_of_a_campaign_on_the_page_are_those_of_the_code() {
+    let code = campaign::EntryKind::ALL
+        .map(|kind| vec![(kind as u8).to_string(), format!("`{}`", kind.name())]);
+    let pages: Vec<Vec<_>> = rows()
+        .filter(|(head, _)| head[..] == ["kind", "name"])
+        .map(|(_, cells)| cells.into_iter().map(str::to_owned).collect())
+        .collect();
+    assert_eq!(pages, code);
+}
+
+#[test]
 fn the_offsets_on_the_pages_follow_from_the_lengths() {
     let mut tables = 0;
     let mut next: Option<u32> = None;
@@ -181,6 +196,6 @@ fn the_offsets_on_the_pages_follow_from_the_lengths() {
 fn every_magic_and_tag_is_unlike_all_others() {
     let values: Vec<_> = texts().into_values().collect();
     let distinct: std::collections::BTreeSet<_> = values.iter().collect();
-    assert_eq!(distinct.len(), 18);
-    assert_eq!(values.len(), 18);
+    assert_eq!(distinct.len(), 21);
+    assert_eq!(values.len(), 21);
 }

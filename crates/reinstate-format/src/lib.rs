@@ -7,6 +7,7 @@
 //! **Invariant:** nothing here opens a file, starts a thread or reads a clock. Segments and plans
 //! are read through core's `ObjectReader`.
 
+mod campaign;
 mod codec;
 #[cfg(test)]
 mod damage;
@@ -25,6 +26,12 @@ mod schema;
 mod segment;
 mod wire;
 
+pub use campaign::{
+    BatchPlan, CampaignAction, CampaignBatch, CampaignChain, CampaignCheck, CampaignDescription,
+    CampaignEntry, CampaignGate, CampaignLink, CampaignMode, CampaignPart, CampaignRecord,
+    CampaignStep, CampaignStore, CampaignTenant, EntryKind, decode_campaign,
+    decode_campaign_record, encode_campaign, encode_campaign_record,
+};
 pub use error::{BlockError, BlockFault, FormatError};
 pub use frame::{FRAME_DIGEST_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 pub use job::{JobDescription, decode_job, encode_job};

@@ -1,11 +1,13 @@
 //! Jobs: which plan a run applies, noted before its first write so that undo finds it.
 
-use reinstate_core::{ErrorKind, JobId, LiveStore, ObjectWriter, Repository, TenantId, Timestamp};
+use reinstate_core::{
+    ErrorKind, JobId, JournalEntry, LiveStore, ObjectWriter, Repository, TenantId, Timestamp,
+};
 use reinstate_format::{
     JobDescription, ReceiptDescription, decode_job, decode_receipt, encode_job,
 };
 
-use crate::merge::{RECEIPT_RECORD, receipt_name};
+use crate::merge::{CommitReceipt, MergeReceipt, RECEIPT_RECORD, planned_counts, receipt_name};
 use crate::plan::{PlanRequest, StoredPlan, WrittenPlan, plan_undo};
 use crate::{Context, Error};
 
@@ -93,6 +95,51 @@ pub fn receipt_of(
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::repository(operation())(error)),
     }
+}
+
+/// The receipt of a merge that was committed before, whatever became of the run that did it.
+///
+/// # Errors
+/// If the repository or the store cannot be read.
+pub fn merge_receipt_of(
+    plan: &StoredPlan,
+    live: &dyn LiveStore,
+    repository: &dyn Repository,
+    entry: &JournalEntry,
+) -> Result<MergeReceipt, Error> {
+    let (applied, committed) = match receipt_of(repository, entry.job, &entry.tenant)? {
+        Some(kept) => {
+            let committed = CommitReceipt {
+                position: kept.position,
+                mark: kept.commit_mark,
+                sequences_raised: kept.sequences_raised,
+            };
+            (kept.counts, committed)
+        }
+        // The process died between the commit and the receipt: the mark is not known.
+        None => {
+            let view = live
+                .read_view()
+                .map_err(Error::store("read the live store"))?;
+            let committed = CommitReceipt {
+                position: view.position(),
+                mark: Vec::new(),
+                sequences_raised: Vec::new(),
+            };
+            let description = plan.plan().description();
+            let part = plan.plan().tenant(&entry.tenant);
+            let applied = part.map(|part| planned_counts(description, part));
+            (applied.unwrap_or_default(), committed)
+        }
+    };
+    Ok(MergeReceipt {
+        job: entry.job,
+        tenant: entry.tenant.clone(),
+        plan: entry.plan,
+        snapshot: plan.plan().description().snapshot,
+        applied,
+        committed: Some(committed),
+    })
 }
 
 /// Plans the undo of a job: of every tenant whose merge the *store's* journal says was committed,

@@ -12,6 +12,7 @@
 //! clock: time, ids, threads, memory, an observer and a way to stop are given to it.
 
 mod batch;
+mod campaign;
 mod capture;
 mod catalogue;
 mod contents;
@@ -35,6 +36,13 @@ mod sort;
 mod verify;
 
 pub use batch::{extract_all, extract_all_at};
+pub use campaign::{
+    CampaignEnd, CampaignPlanned, CampaignRequest, CampaignRun, CampaignStage, CampaignState,
+    EstateStore, GateOutcome, GateProgress, Images, Journal, Operator, PlannedStore, RunLimits,
+    SiteRequest, StepAnswer, StoreMerge, StoreProgress, StoredCampaign, Subject, TenantProgress,
+    TenantState, Unfit, UnfitTenant, approve_campaign, audit_journal, campaign_journal,
+    campaign_of, campaign_state, campaigns, gate_names, plan_campaign, refuse, run_campaign,
+};
 pub use capture::{CaptureOptions, capture};
 pub use catalogue::{TenantSummary, find_snapshot, snapshot, snapshots, tenants};
 pub use context::{Context, MEMORY_BYTES_MIN, ResourceOptions, Resources};
@@ -43,7 +51,7 @@ pub use error::Error;
 pub use image::{RestorePoint, TenantImage, extract, extract_at};
 pub use into::{ColumnRule, CopyReference, CopyRequest, CopyRules, Remap, TableCopyRules};
 pub use isolation::{IsolationReport, StoreDigests, store_digests};
-pub use job::{job_of, jobs, plan_of, plan_undo_of, receipt_of};
+pub use job::{job_of, jobs, merge_receipt_of, plan_of, plan_undo_of, receipt_of};
 pub use layers::{ChangedRows, ImageRows};
 pub use log::{
     FollowOptions, FollowStep, Follower, Log, LogRun, Moment, Surroundings, TenantHistory,
@@ -60,8 +68,10 @@ pub use verify::{
     Damage, Finding, Proof, SnapshotReport, Verdict, verify, verify_log, verify_snapshot,
 };
 
-/// What a plan, a job and a receipt say.
+/// What a plan, a job, a receipt and a campaign say.
 pub use reinstate_format::{
-    Conflict, JobDescription, NoteKind, PlanDescription, PlanNote, ReceiptDescription, TablePlan,
-    TenantPlanDescription,
+    BatchPlan, CampaignAction, CampaignBatch, CampaignCheck, CampaignDescription, CampaignEntry,
+    CampaignGate, CampaignLink, CampaignMode, CampaignPart, CampaignStep, CampaignStore,
+    CampaignTenant, Conflict, EntryKind, JobDescription, NoteKind, PlanDescription, PlanNote,
+    ReceiptDescription, TablePlan, TenantPlanDescription,
 };

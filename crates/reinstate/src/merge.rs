@@ -199,7 +199,8 @@ fn check_unchanged(part: &TenantPlanDescription, live: &dyn LiveStore) -> Result
     Err(Error::new(ErrorKind::Stale, message))
 }
 
-fn planned_counts(
+/// How many rows a plan changes for a tenant, by table.
+pub(crate) fn planned_counts(
     description: &PlanDescription,
     part: &TenantPlanDescription,
 ) -> Vec<(TableIndex, TableName, ChangeCounts)> {

@@ -3,6 +3,7 @@
 //! Verifying reads and never writes. What it finds is data, not an error.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use reinstate_core::{
@@ -78,6 +79,39 @@ pub enum Finding {
     /// The commit gave no answer, so that its rows' mark is not known and the rows of others
     /// could not be counted.
     MarkUnknown,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Differs {
+                table,
+                expected,
+                found,
+            } => write!(
+                formatter,
+                "table {table} holds {} rows that are not the expected {}",
+                found.row_count(),
+                expected.row_count()
+            ),
+            Self::LeftOut { table, rows } => {
+                write!(
+                    formatter,
+                    "table {table}: {rows} rows left out, their places are taken"
+                )
+            }
+            Self::ForeignRows { rows } => {
+                write!(
+                    formatter,
+                    "{rows} rows of other tenants carry the mark of this merge"
+                )
+            }
+            Self::MarkUnknown => formatter.write_str(
+                "the commit gave no answer, so that rows of other tenants could not be counted by \
+                 its mark",
+            ),
+        }
+    }
 }
 
 impl Verdict {

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use reinstate::{
-    CommitReceipt, Context, Finding, IsolationReport, MergeReceipt, PlanDescription, Restored,
-    StoreDigests, StoredPlan, TenantOutcome, apply, apply_one, is_blocked, receipt_of,
-    store_digests, store_plan, verify,
+    Context, Finding, IsolationReport, PlanDescription, Restored, StoreDigests, StoredPlan,
+    TenantOutcome, apply, apply_one, is_blocked, merge_receipt_of, store_digests, store_plan,
+    verify,
 };
 use reinstate_core::{ErrorKind, JournalEntry, LiveStore, Phase, TenantId};
 use reinstate_repository::LocalRepository;
@@ -171,7 +171,7 @@ fn outcomes(
         let result = match entry {
             None => apply_one(context, plan, &tenant, live, repository, now()),
             Some(entry) => {
-                let receipt = receipt_again(plan, live, repository, &entry)?;
+                let receipt = merge_receipt_of(plan, live, repository, &entry)?;
                 let verdict = verify(context, plan.plan(), &receipt, live);
                 verdict.map(|verdict| Restored { receipt, verdict })
             }
@@ -184,47 +184,6 @@ fn outcomes(
         return Err(Failure::new(ErrorKind::Stale, message).into());
     }
     Ok(outcomes)
-}
-
-/// The receipt of a merge that was committed before.
-///
-/// # Errors
-/// If the repository or the store cannot be read.
-pub fn receipt_again(
-    plan: &StoredPlan,
-    live: &dyn LiveStore,
-    repository: &LocalRepository,
-    entry: &JournalEntry,
-) -> anyhow::Result<MergeReceipt> {
-    let description = plan.plan().description();
-    let kept = receipt_of(repository, entry.job, &entry.tenant)?;
-    let (applied, committed) = match kept {
-        Some(kept) => {
-            let committed = CommitReceipt {
-                position: kept.position,
-                mark: kept.commit_mark,
-                sequences_raised: kept.sequences_raised,
-            };
-            (kept.counts, committed)
-        }
-        // The process died between the commit and the receipt: the mark is not known.
-        None => {
-            let committed = CommitReceipt {
-                position: live.read_view()?.position(),
-                mark: Vec::new(),
-                sequences_raised: Vec::new(),
-            };
-            (Vec::new(), committed)
-        }
-    };
-    Ok(MergeReceipt {
-        job: entry.job,
-        tenant: entry.tenant.clone(),
-        plan: entry.plan,
-        snapshot: description.snapshot,
-        applied,
-        committed: Some(committed),
-    })
 }
 
 /// Whether a tenant is not what its merge left. That rows of others could not be counted, because

@@ -1,14 +1,13 @@
 //! `verify`: reading snapshots back, or what a job left in the live store.
 
 use reinstate::{
-    JobDescription, Log, Restored, SnapshotReport, jobs, log_of, logs, plan_of, snapshots, verify,
-    verify_log, verify_snapshot,
+    JobDescription, Log, Restored, SnapshotReport, jobs, log_of, logs, merge_receipt_of, plan_of,
+    snapshots, verify, verify_log, verify_snapshot,
 };
 use reinstate_core::{ErrorKind, JobId, ObjectId, Owner, Phase, SnapshotDescription};
 use reinstate_repository::LocalRepository;
 use serde::Serialize;
 
-use super::run::receipt_again;
 use crate::arguments::Verify;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -238,7 +237,7 @@ fn verify_job(
             continue;
         };
         applied += 1;
-        let receipt = receipt_again(&plan, store.as_ref(), repository, &entry)?;
+        let receipt = merge_receipt_of(&plan, store.as_ref(), repository, &entry)?;
         let verdict = verify(context, plan.plan(), &receipt, store.as_ref())?;
         proven += usize::from(verdict.is_restored());
         let restored = Restored { receipt, verdict };

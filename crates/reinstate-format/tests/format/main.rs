@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod campaign;
 mod dictionaries;
 mod forge;
 mod fuzz;
