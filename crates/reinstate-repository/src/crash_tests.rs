@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use reinstate_core::{
 };
 use tempfile::TempDir;
 
-use crate::fault::{Fault, Step, inject};
-use crate::{LocalRepository, create_file, open_file};
+use crate::file::create_file_on;
+use crate::stopping::{Fault, Step, StoppingFileSystem};
+use crate::{FileSystem, LocalRepository, create_file, open_file};
 
 /// In the process that is to be killed: the directory, the work, the number of the step.
 const ORDERS: [&str; 3] = ["CRASH_DIRECTORY", "CRASH_WORK", "CRASH_STEP"];
@@ -53,20 +55,21 @@ impl Work {
     /// What has to be there before.
     fn prepare(self, directory: &Path) {
         if self != Self::Init {
-            Self::Init.run(directory).unwrap();
+            Self::Init.run(&unstopped(), directory).unwrap();
         }
     }
 
-    fn run(self, directory: &Path) -> Result<(), RepositoryError> {
+    fn run(self, files: &StoppingFileSystem, directory: &Path) -> Result<(), RepositoryError> {
+        let files: Arc<dyn FileSystem> = Arc::new(files.clone());
         let root = directory.join("r");
         if self == Self::Init {
             let id = RepositoryId::from_bytes(NAME);
-            return LocalRepository::init(root, id, Timestamp::from_micros(0)).map(drop);
+            return LocalRepository::init_on(files, root, id, Timestamp::from_micros(0)).map(drop);
         }
-        let repository = LocalRepository::open(root)?;
+        let repository = LocalRepository::open_on(Arc::clone(&files), root)?;
         match self {
             Self::Record => repository.publish("snapshot", NAME, RECORD),
-            Self::File => write_parts(Box::new(create_file(&directory.join("p"))?)),
+            Self::File => write_parts(Box::new(create_file_on(&files, &directory.join("p"))?)),
             _ => write_parts(repository.create_object()?),
         }
     }
@@ -117,7 +120,7 @@ fn write_parts(mut writer: Box<dyn ObjectWriter + '_>) -> Result<(), RepositoryE
 }
 
 /// What is done instead of the step of this number.
-fn at_step(number: usize, mut act: impl FnMut(Step) -> io::Result<()> + 'static) -> Fault {
+fn at_step(number: usize, mut act: impl FnMut(Step) -> io::Result<()> + Send + 'static) -> Fault {
     let mut count = 0;
     Box::new(move |step| {
         count += 1;
@@ -129,6 +132,11 @@ fn at_step(number: usize, mut act: impl FnMut(Step) -> io::Result<()> + 'static)
     })
 }
 
+/// A file system in which nothing goes wrong.
+fn unstopped() -> StoppingFileSystem {
+    StoppingFileSystem::new(Box::new(|_| Ok(())))
+}
+
 /// The part of the process that gets killed; `false` in any other.
 fn is_victim() -> bool {
     let [Some(directory), Some(work), Some(number)] = ORDERS.map(std::env::var_os) else {
@@ -138,13 +146,13 @@ fn is_victim() -> bool {
         .into_iter()
         .find(|known| *format!("{known:?}") == *work);
     let number = number.to_str().and_then(|number| number.parse().ok());
-    inject(Some(at_step(number.unwrap(), |step| {
+    let files = StoppingFileSystem::new(at_step(number.unwrap(), |step| {
         println!("\nreached {step:?}");
         loop {
             thread::sleep(Duration::from_secs(1));
         }
-    })));
-    work.unwrap().run(Path::new(&directory)).unwrap();
+    }));
+    work.unwrap().run(&files, Path::new(&directory)).unwrap();
     println!("\nreached the end");
     true
 }
@@ -195,7 +203,7 @@ fn a_process_killed_before_any_step_leaves_all_or_nothing() {
 
 /// What a killed process left can be swept and is in nobody's way.
 fn check_recovery(work: Work, directory: &Path, is_done: bool) {
-    match work.run(directory) {
+    match work.run(&unstopped(), directory) {
         Ok(()) => {}
         Err(error) => {
             // Only what replaces nothing refuses to be done again.
@@ -228,13 +236,12 @@ fn a_step_that_fails_is_reported_and_leaves_all_or_nothing() {
             let directory = TempDir::new().unwrap();
             work.prepare(directory.path());
             let (sender, receiver) = std::sync::mpsc::channel();
-            inject(Some(at_step(number, move |step| {
+            let files = StoppingFileSystem::new(at_step(number, move |step| {
                 sender.send(step).unwrap();
                 Err(io::ErrorKind::StorageFull.into())
-            })));
-            let result = work.run(directory.path());
-            inject(None);
-            let Ok(step) = receiver.recv() else {
+            }));
+            let result = work.run(&files, directory.path());
+            let Ok(step) = receiver.try_recv() else {
                 result.unwrap();
                 break;
             };
@@ -267,11 +274,13 @@ fn a_step_that_fails_is_reported_and_leaves_all_or_nothing() {
 fn after_a_failed_write_an_object_cannot_be_sealed() {
     let directory = TempDir::new().unwrap();
     Work::Object.prepare(directory.path());
-    let repository = LocalRepository::open(directory.path().join("r")).unwrap();
+    let files = unstopped();
+    let root = directory.path().join("r");
+    let repository = LocalRepository::open_on(Arc::new(files.clone()), root).unwrap();
     let mut writer = repository.create_object().unwrap();
-    inject(Some(at_step(0, |_| Err(io::ErrorKind::StorageFull.into()))));
+    files.inject(at_step(0, |_| Err(io::ErrorKind::StorageFull.into())));
     assert_eq!(writer.write(&PART).unwrap_err().kind(), ErrorKind::Full);
-    inject(None);
+    files.inject(Box::new(|_| Ok(())));
     assert_eq!(writer.write(&PART).unwrap_err().kind(), ErrorKind::Other);
     assert_eq!(writer.seal().unwrap_err().kind(), ErrorKind::Other);
     assert_eq!(repository.list_objects().unwrap(), []);

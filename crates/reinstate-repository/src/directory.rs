@@ -1,32 +1,21 @@
 //! Directories: made private, brought to the disk, listed without guessing.
 
-use std::fs::{self, DirBuilder, File, FileType};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use reinstate_core::RepositoryError;
 
 use crate::failure::{corrupt, failure};
-use crate::fault::{Step, reach};
+use crate::file_system::{FileKind, FileSystem};
 use crate::layout::parse_digits;
 
-/// Nobody but the owner may list, read or write.
-const DIRECTORY_MODE: u32 = 0o700;
-
 /// Makes a directory unless it is there.
-pub(crate) fn ensure_directory(path: &Path) -> Result<(), RepositoryError> {
-    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+pub(crate) fn ensure_directory(files: &dyn FileSystem, path: &Path) -> Result<(), RepositoryError> {
+    match files.create_directory(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(failure("make directory", path, error)),
     }
-}
-
-/// Brings the names in a directory to the disk.
-pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
-    reach(Step::SyncDirectory)?;
-    File::open(path)?.sync_all()
 }
 
 /// The directory that a file is in.
@@ -50,31 +39,32 @@ pub(crate) fn is_absence(error: &io::Error) -> bool {
 pub(crate) struct Entry {
     pub(crate) path: PathBuf,
     pub(crate) name: String,
-    pub(crate) file_type: FileType,
+    pub(crate) kind: FileKind,
 }
 
 /// Every name in a directory, in any order; `None` if there is no such directory.
 ///
 /// # Errors
 /// `Corrupt` if a name is not text.
-pub(crate) fn entries(path: &Path) -> Result<Option<Vec<Entry>>, RepositoryError> {
-    let failed = |error| failure("list", path, error);
-    let listing = match fs::read_dir(path) {
+pub(crate) fn entries(
+    files: &dyn FileSystem,
+    path: &Path,
+) -> Result<Option<Vec<Entry>>, RepositoryError> {
+    let listing = match files.list(path) {
         Ok(listing) => listing,
         Err(error) if is_absence(&error) => return Ok(None),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(failure("list", path, error)),
     };
-    let mut entries = Vec::new();
+    let mut entries = Vec::with_capacity(listing.len());
     for entry in listing {
-        let entry = entry.map_err(failed)?;
-        let path = entry.path();
-        let Ok(name) = entry.file_name().into_string() else {
+        let path = path.join(&entry.name);
+        let Ok(name) = entry.name.into_string() else {
             return Err(corrupt("list", &path, "this program writes no such name"));
         };
         entries.push(Entry {
             path,
             name,
-            file_type: entry.file_type().map_err(failed)?,
+            kind: entry.kind,
         });
     }
     Ok(Some(entries))
@@ -85,8 +75,11 @@ pub(crate) fn entries(path: &Path) -> Result<Option<Vec<Entry>>, RepositoryError
 ///
 /// # Errors
 /// `Corrupt` if anything else is in it.
-pub(crate) fn named_files(path: &Path) -> Result<Option<Vec<[u8; 16]>>, RepositoryError> {
-    let Some(entries) = entries(path)? else {
+pub(crate) fn named_files(
+    files: &dyn FileSystem,
+    path: &Path,
+) -> Result<Option<Vec<[u8; 16]>>, RepositoryError> {
+    let Some(entries) = entries(files, path)? else {
         return Ok(None);
     };
     let mut names = Vec::with_capacity(entries.len());
@@ -98,7 +91,7 @@ pub(crate) fn named_files(path: &Path) -> Result<Option<Vec<[u8; 16]>>, Reposito
                 "this program writes no such name",
             ));
         };
-        if !entry.file_type.is_file() {
+        if entry.kind != FileKind::File {
             return Err(corrupt("list", &entry.path, "it is not a file"));
         }
         names.push(name);

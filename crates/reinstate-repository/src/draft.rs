@@ -5,17 +5,13 @@
 //! the temporary name away. A crash before the link leaves a temporary file; a crash after it
 //! leaves the whole file under its name, and perhaps the temporary name too.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::directory::{parent, sync_directory};
-use crate::fault::{Step, reach};
+use crate::directory::parent;
+use crate::file_system::{FileSystem, OpenMode, StoredFile};
 use crate::layout::digits;
-
-/// Nobody but the owner may read or write.
-pub(crate) const FILE_MODE: u32 = 0o600;
 
 /// How much is gathered before it goes to the operating system.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -26,7 +22,8 @@ const CREATE_ATTEMPTS_MAX: u32 = 16;
 /// A locked temporary file. Dropping it takes the temporary name away.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    writer: BufWriter<File>,
+    files: Arc<dyn FileSystem>,
+    writer: BufWriter<Appender>,
     path: PathBuf,
     name: [u8; 16],
     byte_count: u64,
@@ -36,31 +33,31 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Makes a file at the place that `path_of` gives to 32 random digits.
-    pub(crate) fn create(path_of: impl Fn(&str) -> PathBuf) -> io::Result<Self> {
-        reach(Step::Create)?;
+    pub(crate) fn create(
+        files: &Arc<dyn FileSystem>,
+        path_of: impl Fn(&str) -> PathBuf,
+    ) -> io::Result<Self> {
         for _ in 0..CREATE_ATTEMPTS_MAX {
-            let name = random_name()?;
+            let mut name = [0; 16];
+            files.draw_name(&mut name)?;
             let path = path_of(&digits(name));
-            let file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(FILE_MODE)
-                .open(&path)?;
+            let file = files.open(&path, OpenMode::CreateNew)?;
             match file.try_lock() {
                 // A sweep may have come first and gone with the file.
-                Ok(()) if file.metadata()?.nlink() == 0 => {}
-                Ok(()) => {
+                Ok(true) if file.status()?.link_count == 0 => {}
+                Ok(true) => {
                     return Ok(Self {
-                        writer: BufWriter::with_capacity(BUFFER_BYTES, file),
+                        files: Arc::clone(files),
+                        writer: BufWriter::with_capacity(BUFFER_BYTES, Appender(file)),
                         path,
                         name,
                         byte_count: 0,
                         is_failed: false,
                     });
                 }
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => {
-                    let _ = fs::remove_file(&path);
+                Ok(false) => {}
+                Err(error) => {
+                    let _ = files.remove(&path);
                     return Err(error);
                 }
             }
@@ -81,7 +78,6 @@ impl Draft {
     /// Appends bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.unless_failed(|draft| {
-            reach(Step::Write)?;
             draft.writer.write_all(bytes)?;
             draft.byte_count += bytes.len() as u64;
             Ok(())
@@ -91,11 +87,10 @@ impl Draft {
     /// Brings every byte to the disk.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         self.unless_failed(|draft| {
-            reach(Step::SyncFile)?;
             draft.writer.flush()?;
-            let file = draft.writer.get_ref();
-            file.sync_all()?;
-            if file.metadata()?.len() == draft.byte_count {
+            let file = &draft.writer.get_ref().0;
+            file.sync()?;
+            if file.status()?.byte_count == draft.byte_count {
                 Ok(())
             } else {
                 Err(io::Error::other(
@@ -108,10 +103,7 @@ impl Draft {
     /// Gives the file its name; the caller syncs the directory. It must have been synced itself.
     /// `AlreadyExists` if the name is taken; whoever has it is left alone.
     pub(crate) fn link(&mut self, destination: &Path) -> io::Result<()> {
-        self.unless_failed(|draft| {
-            reach(Step::Link)?;
-            fs::hard_link(&draft.path, destination)
-        })
+        self.unless_failed(|draft| draft.files.link(&draft.path, destination))
     }
 
     /// Makes the file durable under a name that nobody knows of before this returns: if the last
@@ -119,9 +111,11 @@ impl Draft {
     pub(crate) fn publish(mut self, destination: &Path) -> io::Result<()> {
         self.sync()?;
         self.link(destination)?;
-        sync_directory(parent(destination)).inspect_err(|_| {
-            let _ = fs::remove_file(destination);
-        })
+        self.files
+            .sync_directory(parent(destination))
+            .inspect_err(|_| {
+                let _ = self.files.remove(destination);
+            })
     }
 
     fn unless_failed<T>(
@@ -142,15 +136,21 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         // What stays behind is found by a sweep.
-        if reach(Step::Unlink).is_ok() {
-            let _ = fs::remove_file(&self.path);
-        }
+        let _ = self.files.remove(&self.path);
     }
 }
 
-/// Sixteen bytes that nobody has drawn before.
-fn random_name() -> io::Result<[u8; 16]> {
-    let mut name = [0; 16];
-    getrandom::fill(&mut name).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(name)
+/// A file as the standard library writes to one.
+#[derive(Debug)]
+struct Appender(Box<dyn StoredFile>);
+
+impl Write for Appender {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.append(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -1,6 +1,5 @@
 //! One file of the user's own, written as durably as an object: a plan.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +10,8 @@ use crate::FileObjectReader;
 use crate::directory::parent;
 use crate::draft::Draft;
 use crate::failure::failure;
+use crate::file_system::FileSystem;
+use crate::local::LocalFileSystem;
 
 /// Starts a file that is not there yet. It appears, whole and on the disk, when it is sealed.
 ///
@@ -20,16 +21,24 @@ use crate::failure::failure;
 /// # Errors
 /// `Usage` if there is something of that name; `Full` or `Refused` as the file system has it.
 pub fn create_file(path: &Path) -> Result<FileObjectWriter, RepositoryError> {
+    let files: Arc<dyn FileSystem> = Arc::new(LocalFileSystem);
+    create_file_on(&files, path)
+}
+
+pub(crate) fn create_file_on(
+    files: &Arc<dyn FileSystem>,
+    path: &Path,
+) -> Result<FileObjectWriter, RepositoryError> {
     let Some(file_name) = path.file_name() else {
         let message = format!("create {}: it names no file", path.display());
         return Err(RepositoryError::new(ErrorKind::Usage, message));
     };
-    match fs::symlink_metadata(path) {
+    match files.status(path) {
         Ok(_) => return Err(taken(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failure("create", path, error)),
     }
-    let draft = Draft::create(|digits| {
+    let draft = Draft::create(files, |digits| {
         let mut name = std::ffi::OsString::from(".");
         name.push(file_name);
         name.push(format!(".{digits}.partial"));

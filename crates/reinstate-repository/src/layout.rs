@@ -1,9 +1,12 @@
 //! What is where in a repository's directory. `docs/format/repository.md` describes it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use reinstate_core::{ErrorKind, ObjectId, RepositoryError};
 use reinstate_format::{FRAME_DIGEST_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
+
+use crate::file_system::FileSystem;
 
 /// The longest record, in bytes: the longest frame.
 pub const RECORD_BYTES_MAX: usize =
@@ -29,15 +32,21 @@ pub(crate) const LOCKS: &str = "locks";
 /// The directories right below a repository's own.
 pub(crate) const DIRECTORIES: [&str; 4] = [OBJECTS, RECORDS, TEMPORARY, LOCKS];
 
-/// Where everything is.
+/// Where everything is, and what it is reached through.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
+    files: Arc<dyn FileSystem>,
     root: PathBuf,
 }
 
 impl Layout {
-    pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+    pub(crate) fn new(files: Arc<dyn FileSystem>, root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        Self { files, root }
+    }
+
+    pub(crate) fn files(&self) -> &Arc<dyn FileSystem> {
+        &self.files
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -108,10 +117,15 @@ pub(crate) fn parse_digits(text: &str) -> Option<[u8; 16]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::LocalFileSystem;
+
+    fn layout(root: &str) -> Layout {
+        Layout::new(Arc::new(LocalFileSystem), root)
+    }
 
     #[test]
     fn a_word_that_leads_elsewhere_is_refused() {
-        let layout = Layout::new("/r");
+        let layout = layout("/r");
         for bad in ["", ".", "..", "a/b", "A", "a\0", "a b", &"a".repeat(33)] {
             let error = layout.kind(bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage, "{bad:?}");
@@ -124,7 +138,7 @@ mod tests {
     #[test]
     fn the_page_on_the_layout_names_what_is_there() {
         let page = include_str!("../../../docs/format/repository.md");
-        let layout = Layout::new("");
+        let layout = layout("");
         let object = ObjectId::from_bytes([0xab; 16]);
         let paths = [
             layout.header(),

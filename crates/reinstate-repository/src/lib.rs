@@ -20,9 +20,10 @@
 mod directory;
 mod draft;
 mod failure;
-mod fault;
 mod file;
+mod file_system;
 mod layout;
+mod local;
 mod lock;
 mod object;
 mod record;
@@ -31,9 +32,13 @@ mod sweep;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod stopping;
 
 pub use file::{FileObjectWriter, create_file, open_file};
+pub use file_system::{DirectoryEntry, FileKind, FileStatus, FileSystem, OpenMode, StoredFile};
 pub use layout::RECORD_BYTES_MAX;
+pub use local::LocalFileSystem;
 pub use lock::RepositoryLock;
 pub use object::{FileObjectReader, LocalObjectWriter};
 pub use repository::LocalRepository;

@@ -1,8 +1,7 @@
 //! Objects: written once, read in parts.
 
-use std::fs::{self, File, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use reinstate_core::{ErrorKind, ObjectId, ObjectReader, ObjectWriter, RepositoryError};
@@ -10,7 +9,9 @@ use reinstate_core::{ErrorKind, ObjectId, ObjectReader, ObjectWriter, Repository
 use crate::directory::is_absence;
 use crate::draft::Draft;
 use crate::failure::{corrupt, failure};
+use crate::file_system::{FileKind, FileStatus, FileSystem, OpenMode, StoredFile};
 use crate::layout::Layout;
+use crate::local::LocalFileSystem;
 
 /// An object of a repository that is being written. Dropping it leaves nothing.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub struct LocalObjectWriter<'a> {
 impl<'a> LocalObjectWriter<'a> {
     pub(crate) fn create(layout: &'a Layout) -> Result<Self, RepositoryError> {
         let temporary = layout.temporary();
-        let draft = Draft::create(|digits| temporary.join(digits))
+        let draft = Draft::create(layout.files(), |digits| temporary.join(digits))
             .map_err(|error| failure("start an object", &temporary, error))?;
         Ok(Self { layout, draft })
     }
@@ -48,15 +49,20 @@ impl ObjectWriter for LocalObjectWriter<'_> {
 /// A sealed object, or a file of the user's own, open for reading.
 #[derive(Debug)]
 pub struct FileObjectReader {
-    file: File,
+    file: Box<dyn StoredFile>,
     path: PathBuf,
     byte_count: u64,
 }
 
 impl FileObjectReader {
     /// Opens an object of a repository. What is not a plain file was not put there by us.
-    pub(crate) fn open_object(path: &Path, object: ObjectId) -> Result<Self, RepositoryError> {
+    pub(crate) fn open_object(
+        files: &dyn FileSystem,
+        path: &Path,
+        object: ObjectId,
+    ) -> Result<Self, RepositoryError> {
         open_plain(
+            files,
             path,
             &format!("open object {object}"),
             &format!("object {object}"),
@@ -78,8 +84,8 @@ impl FileObjectReader {
             let message = format!("open {}: it is not a file", path.display());
             return Err(RepositoryError::new(ErrorKind::Usage, message));
         }
-        let file = File::open(path).map_err(failed)?;
-        let byte_count = file.metadata().map_err(failed)?.len();
+        let file = LocalFileSystem.open(path, OpenMode::Read).map_err(failed)?;
+        let byte_count = file.status().map_err(failed)?.byte_count;
         Ok(Self {
             file,
             path: path.to_path_buf(),
@@ -87,8 +93,8 @@ impl FileObjectReader {
         })
     }
 
-    pub(crate) fn file(&self) -> &File {
-        &self.file
+    pub(crate) fn file(&self) -> &dyn StoredFile {
+        &*self.file
     }
 }
 
@@ -98,7 +104,7 @@ impl ObjectReader for FileObjectReader {
     }
 
     fn read_exact_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), RepositoryError> {
-        self.file.read_exact_at(bytes, offset).map_err(|error| {
+        read_exact_at(&*self.file, offset, bytes).map_err(|error| {
             let operation = format!("read {} bytes at byte {offset}", bytes.len());
             match error.kind() {
                 io::ErrorKind::UnexpectedEof => {
@@ -113,6 +119,7 @@ impl ObjectReader for FileObjectReader {
 
 /// Opens a file that must be there and must be a plain file, not a link to one.
 pub(crate) fn open_plain(
+    files: &dyn FileSystem,
     path: &Path,
     operation: &str,
     noun: &str,
@@ -124,15 +131,15 @@ pub(crate) fn open_plain(
             failure(operation, path, error)
         }
     };
-    let is_same = |left: &Metadata, right: &Metadata| {
-        left.is_file() && (left.dev(), left.ino()) == (right.dev(), right.ino())
+    let is_same = |left: &FileStatus, right: &FileStatus| {
+        left.kind == FileKind::File && left.identity == right.identity
     };
-    let named = fs::symlink_metadata(path).map_err(failed)?;
-    if !named.is_file() {
+    let named = files.status(path).map_err(failed)?;
+    if named.kind != FileKind::File {
         return Err(corrupt(operation, path, "it is not a file"));
     }
-    let file = File::open(path).map_err(failed)?;
-    let opened = file.metadata().map_err(failed)?;
+    let file = files.open(path, OpenMode::Read).map_err(failed)?;
+    let opened = file.status().map_err(failed)?;
     if !is_same(&opened, &named) {
         return Err(corrupt(
             operation,
@@ -143,8 +150,24 @@ pub(crate) fn open_plain(
     Ok(FileObjectReader {
         file,
         path: path.to_path_buf(),
-        byte_count: opened.len(),
+        byte_count: opened.byte_count,
     })
+}
+
+/// Reads all of these bytes from a place on.
+fn read_exact_at(file: &dyn StoredFile, mut offset: u64, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.read_at(offset, bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                offset = offset.saturating_add(count as u64);
+                bytes = &mut bytes[count..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn not_found(operation: &str, path: &Path, fact: &str) -> RepositoryError {

@@ -1,13 +1,14 @@
 //! Records: small, put if absent, read whole.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use reinstate_core::{ErrorKind, ObjectReader, RepositoryError};
 
-use crate::directory::{ensure_directory, named_files, parent, sync_directory};
+use crate::directory::{ensure_directory, is_absence, named_files, parent};
 use crate::draft::Draft;
 use crate::failure::{corrupt, failure};
+use crate::file_system::{FileKind, FileSystem};
 use crate::layout::{Layout, RECORD_BYTES_MAX, digits};
 use crate::object::open_plain;
 
@@ -22,9 +23,11 @@ pub(crate) fn publish(
     check_length(kind, bytes.len() as u64).map_err(|fact| {
         RepositoryError::new(ErrorKind::Usage, format!("publish {kind}: {fact}"))
     })?;
-    ensure_directory(&directory)?;
+    let files = layout.files().as_ref();
+    ensure_directory(files, &directory)?;
     // Whoever made the directory, its name is on the disk before anything in it is promised.
-    sync_directory(parent(&directory))
+    files
+        .sync_directory(parent(&directory))
         .map_err(|error| failure("publish", parent(&directory), error))?;
     publish_at(layout, &directory.join(digits(name)), bytes)
 }
@@ -38,14 +41,14 @@ pub(crate) fn publish_at(
     bytes: &[u8],
 ) -> Result<(), RepositoryError> {
     let failed = |error| failure("publish", path, error);
-    let temporary = layout.temporary();
-    let mut draft = Draft::create(|digits| temporary.join(digits)).map_err(failed)?;
+    let (files, temporary) = (layout.files(), layout.temporary());
+    let mut draft = Draft::create(files, |digits| temporary.join(digits)).map_err(failed)?;
     draft.write(bytes).map_err(failed)?;
     draft.sync().map_err(failed)?;
     match draft.link(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if read_at(path, bytes.len())? != bytes {
+            if read_at(files.as_ref(), path, bytes.len())? != bytes {
                 let message = format!(
                     "publish {}: something else has been published there",
                     path.display()
@@ -56,7 +59,7 @@ pub(crate) fn publish_at(
         Err(error) => return Err(failed(error)),
     }
     // Also when somebody else published the same: their sync may be yet to come.
-    sync_directory(parent(path)).map_err(failed)
+    files.sync_directory(parent(path)).map_err(failed)
 }
 
 /// Reads a record of a kind; see `Repository::read`.
@@ -67,20 +70,22 @@ pub(crate) fn read(
 ) -> Result<Vec<u8>, RepositoryError> {
     let path = layout.kind(kind)?.join(digits(name));
     let operation = format!("read {kind} {}", digits(name));
-    let reader = open_plain(&path, &operation, kind)?;
+    let reader = open_plain(layout.files().as_ref(), &path, &operation, kind)?;
     check_length(kind, reader.byte_count()).map_err(|fact| corrupt(&operation, &path, &fact))?;
     read_all(&reader, RECORD_BYTES_MAX).map_err(|error| failure(&operation, &path, error))
 }
 
 /// The names of all records of a kind; see `Repository::list`.
 pub(crate) fn list(layout: &Layout, kind: &str) -> Result<Vec<[u8; 16]>, RepositoryError> {
-    if let Some(names) = named_files(&layout.kind(kind)?)? {
+    if let Some(names) = named_files(layout.files().as_ref(), &layout.kind(kind)?)? {
         return Ok(names);
     }
     // A kind of which nothing was ever published has no directory; all kinds together have one.
     let records = layout.records();
-    if records.is_dir() {
-        return Ok(Vec::new());
+    match layout.files().status(&records) {
+        Ok(status) if status.kind != FileKind::File => return Ok(Vec::new()),
+        Err(error) if !is_absence(&error) => return Err(failure("look for", &records, error)),
+        _ => {}
     }
     Err(corrupt(
         format!("list {kind}"),
@@ -90,15 +95,31 @@ pub(crate) fn list(layout: &Layout, kind: &str) -> Result<Vec<[u8; 16]>, Reposit
 }
 
 /// Up to `limit` bytes of a file and one more, so that a longer file is not taken for it.
-pub(crate) fn read_at(path: &Path, limit: usize) -> Result<Vec<u8>, RepositoryError> {
-    let reader = open_plain(path, "read", "such file")?;
+pub(crate) fn read_at(
+    files: &dyn FileSystem,
+    path: &Path,
+    limit: usize,
+) -> Result<Vec<u8>, RepositoryError> {
+    let reader = open_plain(files, path, "read", "such file")?;
     read_all(&reader, limit.saturating_add(1)).map_err(|error| failure("read", path, error))
 }
 
 fn read_all(reader: &crate::FileObjectReader, limit: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reader.file().take(limit as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    // One more than there should be, so that the end is seen; it may have grown.
+    let expected = usize::try_from(reader.byte_count()).unwrap_or(limit);
+    let mut bytes = vec![0; expected.saturating_add(1).min(limit)];
+    let mut length = 0;
+    loop {
+        let count = reader.file().read_at(length as u64, &mut bytes[length..])?;
+        length += count;
+        if count == 0 || length == limit {
+            bytes.truncate(length);
+            return Ok(bytes);
+        }
+        if length == bytes.len() {
+            bytes.resize(bytes.len().saturating_mul(2).min(limit), 0);
+        }
+    }
 }
 
 fn check_length(kind: &str, length: u64) -> Result<(), String> {

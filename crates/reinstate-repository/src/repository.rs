@@ -1,6 +1,7 @@
 //! A repository in a local directory.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use reinstate_core::{
     ErrorKind, ObjectId, ObjectReader, ObjectWriter, Repository, RepositoryError, RepositoryId,
@@ -8,9 +9,11 @@ use reinstate_core::{
 };
 use reinstate_format::{RepositoryHeader, decode_repository_header, encode_repository_header};
 
-use crate::directory::{ensure_directory, entries, named_files, parent, sync_directory};
+use crate::directory::{ensure_directory, entries, named_files, parent};
 use crate::failure::{corrupt, failure};
+use crate::file_system::{FileKind, FileSystem};
 use crate::layout::{DIRECTORIES, HEADER_BYTES_MAX, Layout};
+use crate::local::LocalFileSystem;
 use crate::object::{FileObjectReader, LocalObjectWriter};
 use crate::{RepositoryLock, Swept, record, sweep};
 
@@ -39,23 +42,38 @@ impl LocalRepository {
         id: RepositoryId,
         created_at: Timestamp,
     ) -> Result<Self, RepositoryError> {
-        let layout = Layout::new(path);
-        let root = layout.root();
-        ensure_directory(root)?;
+        Self::init_on(Arc::new(LocalFileSystem), path, id, created_at)
+    }
+
+    /// Makes a repository on a file system of the caller's own, to test what happens when it fails.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    pub fn init_on(
+        files: Arc<dyn FileSystem>,
+        path: impl Into<PathBuf>,
+        id: RepositoryId,
+        created_at: Timestamp,
+    ) -> Result<Self, RepositoryError> {
+        let layout = Layout::new(files, path);
+        let (files, root) = (layout.files().as_ref(), layout.root());
+        ensure_directory(files, root)?;
         check_vacant(&layout)?;
         for name in DIRECTORIES {
-            ensure_directory(&root.join(name))?;
+            ensure_directory(files, &root.join(name))?;
         }
         layout
             .shards()
-            .try_for_each(|shard| ensure_directory(&shard))?;
+            .try_for_each(|shard| ensure_directory(files, &shard))?;
         let synced = [
             layout.objects(),
             root.to_path_buf(),
             parent(root).to_path_buf(),
         ];
         for directory in synced {
-            sync_directory(&directory).map_err(|error| failure("sync", &directory, error))?;
+            files
+                .sync_directory(&directory)
+                .map_err(|error| failure("sync", &directory, error))?;
         }
         let header = RepositoryHeader { id, created_at };
         let bytes = encode_repository_header(&header);
@@ -74,10 +92,21 @@ impl LocalRepository {
     /// `NotFound` if there is none; `Corrupt` if its header is damaged, or missing although
     /// there are objects; `Refused` if a newer version of this program made it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, RepositoryError> {
-        let layout = Layout::new(path);
+        Self::open_on(Arc::new(LocalFileSystem), path)
+    }
+
+    /// Opens a repository on a file system of the caller's own.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on(
+        files: Arc<dyn FileSystem>,
+        path: impl Into<PathBuf>,
+    ) -> Result<Self, RepositoryError> {
+        let layout = Layout::new(files, path);
         let operation = format!("open repository {}", layout.root().display());
         let path = layout.header();
-        let bytes = match record::read_at(&path, HEADER_BYTES_MAX) {
+        let bytes = match record::read_at(layout.files().as_ref(), &path, HEADER_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(missing(&layout, &operation));
@@ -132,7 +161,7 @@ impl LocalRepository {
     /// `Locked` if somebody holds it; `Usage` if the name is not 1 to 32 of a to z, digits and
     /// hyphens.
     pub fn lock(&self, name: &str) -> Result<RepositoryLock, RepositoryError> {
-        RepositoryLock::take(&self.layout.lock(name)?, name)
+        RepositoryLock::take(self.layout.files().as_ref(), &self.layout.lock(name)?, name)
     }
 
     /// Removes what writers left that are gone. Those at work are not disturbed.
@@ -155,7 +184,11 @@ impl Repository for LocalRepository {
 
     fn open_object(&self, object: ObjectId) -> Result<Box<dyn ObjectReader>, RepositoryError> {
         let path = self.layout.object(object);
-        Ok(Box::new(FileObjectReader::open_object(&path, object)?))
+        Ok(Box::new(FileObjectReader::open_object(
+            self.layout.files().as_ref(),
+            &path,
+            object,
+        )?))
     }
 
     /// Sorted.
@@ -180,10 +213,10 @@ impl Repository for LocalRepository {
 }
 
 fn list_objects(layout: &Layout) -> Result<Vec<ObjectId>, RepositoryError> {
-    let operation = "list objects";
+    let (files, operation) = (layout.files().as_ref(), "list objects");
     let mut objects = Vec::new();
     for shard in layout.shards() {
-        let Some(names) = named_files(&shard)? else {
+        let Some(names) = named_files(files, &shard)? else {
             return Err(corrupt(operation, &shard, "the directory is missing"));
         };
         for name in names {
@@ -196,7 +229,7 @@ fn list_objects(layout: &Layout) -> Result<Vec<ObjectId>, RepositoryError> {
         }
     }
     // Whatever lies beside the 256 was not counted above.
-    for entry in entries(&layout.objects())?.unwrap_or_default() {
+    for entry in entries(files, &layout.objects())?.unwrap_or_default() {
         if !layout.shards().any(|shard| shard == entry.path) {
             return Err(corrupt(
                 operation,
@@ -211,11 +244,12 @@ fn list_objects(layout: &Layout) -> Result<Vec<ObjectId>, RepositoryError> {
 /// Checks that nothing is in the way of a new repository: an attempt that was cut short is not.
 fn check_vacant(layout: &Layout) -> Result<(), RepositoryError> {
     let root = layout.root();
-    if layout.header().symlink_metadata().is_ok() {
+    let files = layout.files().as_ref();
+    if files.status(&layout.header()).is_ok() {
         return Err(occupied(root, "there is a repository already"));
     }
-    for entry in entries(root)?.unwrap_or_default() {
-        if !DIRECTORIES.contains(&entry.name.as_str()) || !entry.file_type.is_dir() {
+    for entry in entries(files, root)?.unwrap_or_default() {
+        if !DIRECTORIES.contains(&entry.name.as_str()) || entry.kind != FileKind::Directory {
             let fact = format!(
                 "the directory is not empty, there is {:?} in it",
                 entry.name
@@ -234,12 +268,13 @@ fn check_vacant(layout: &Layout) -> Result<(), RepositoryError> {
 
 /// Whether there are objects or records.
 fn holds_anything(layout: &Layout) -> Result<bool, RepositoryError> {
+    let files = layout.files().as_ref();
     for shard in layout.shards() {
-        if entries(&shard)?.is_some_and(|entries| !entries.is_empty()) {
+        if entries(files, &shard)?.is_some_and(|entries| !entries.is_empty()) {
             return Ok(true);
         }
     }
-    Ok(entries(&layout.records())?.is_some_and(|kinds| !kinds.is_empty()))
+    Ok(entries(files, &layout.records())?.is_some_and(|kinds| !kinds.is_empty()))
 }
 
 fn missing(layout: &Layout, operation: &str) -> RepositoryError {
