@@ -22,6 +22,11 @@ const GRAPH_PAGE: &str = "docs/architecture.md";
 const GRAPH_START: &str = "<!-- crate graph: tests/tidy.rs compares it with the manifests -->";
 const GRAPH_END: &str = "<!-- end of crate graph -->";
 
+/// The page that names the tests of every guarantee, in a table between two comments.
+const GUARANTEES_PAGE: &str = "docs/guarantees.md";
+const THREATS_START: &str = "<!-- threats: tests/tidy.rs looks for every test -->";
+const THREATS_END: &str = "<!-- end of threats -->";
+
 type Graph = BTreeMap<String, Edges>;
 
 /// What a crate depends on.
@@ -106,6 +111,39 @@ fn source_is_ascii() {
         let line = text.lines().position(|line| !line.is_ascii())?;
         Some(format!("line {} is not ASCII", line + 1))
     });
+}
+
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let page = fs::read_to_string(root().join(GUARANTEES_PAGE)).unwrap();
+    let (_, table) = page.split_once(THREATS_START).unwrap();
+    let (table, _) = table.split_once(THREATS_END).unwrap();
+    let tests: BTreeSet<String> = SOURCE_DIRECTORIES
+        .iter()
+        .flat_map(|directory| files(&root().join(directory), "rs"))
+        .flat_map(|path| functions(&fs::read_to_string(path).unwrap()))
+        .collect();
+    let rows: Vec<&str> = table
+        .lines()
+        .skip(4)
+        .filter(|row| !row.is_empty())
+        .collect();
+    assert!(rows.len() > 20, "found only {} rows", rows.len());
+    for row in rows {
+        let named = row.rsplit('|').nth(1).unwrap();
+        let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "no test covers this: {row}");
+        for test in named {
+            assert!(tests.contains(test), "there is no test {test}: {row}");
+        }
+    }
+}
+
+/// The names of all functions of a source file without arguments or in a macro: its tests among them.
+fn functions(text: &str) -> Vec<String> {
+    let named = text.split("fn ").skip(1);
+    let names = named.filter_map(|rest| rest.split(['(', '<']).next());
+    names.map(str::to_owned).collect()
 }
 
 #[test]

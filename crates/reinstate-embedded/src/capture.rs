@@ -1,6 +1,6 @@
 //! Capture: every row of the store at one commit.
 
-use redb::{Range, ReadableDatabase};
+use redb::Range;
 use reinstate_core::{
     CaptureView, OwnedRowBatch, OwnedRowStream, Position, RowBatch, SequenceValue, SnapshotSource,
     StoreError, StoreSchema, TableIndex, Timestamp,
@@ -46,10 +46,7 @@ impl<'s> EmbeddedCapture<'s> {
         store: &'s EmbeddedStore,
         taken_at: Option<Timestamp>,
     ) -> Result<Self, StoreError> {
-        let transaction = store
-            .database
-            .begin_read()
-            .during("open the store for capture")?;
+        let transaction = store.begin_read("open the store for capture")?;
         let position = position(&transaction)?;
         Ok(Self {
             store,

@@ -1,6 +1,5 @@
 //! How an application reads its own store.
 
-use redb::ReadableDatabase;
 use reinstate_core::{Owner, RowBatch, StoreError, TableIndex};
 
 use crate::EmbeddedStore;
@@ -14,7 +13,7 @@ impl EmbeddedStore {
     /// # Errors
     /// As the file's storage reports it.
     pub fn read(&self) -> Result<ReadTransaction<'_>, StoreError> {
-        let transaction = self.database.begin_read().during("begin to read")?;
+        let transaction = self.begin_read("begin to read")?;
         Ok(ReadTransaction {
             transaction,
             store: self,

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::backends::FileBackend;
@@ -77,6 +78,8 @@ pub struct EmbeddedStore {
     pub(crate) in_place_rows_max: u64,
     pub(crate) clock: fn() -> Timestamp,
     decisions: Decisions,
+    /// A commit may have reached the disk or not: what is in memory is no longer what counts.
+    is_in_doubt: AtomicBool,
     pub(crate) identity: StoreIdentity,
     pub(crate) tenant_kind: TenantKind,
     pub(crate) schema: StoreSchema,
@@ -104,7 +107,8 @@ impl EmbeddedStore {
             .during(&operation)
             .and_then(|file| Opened::new(file, options, &operation))
             .map(|opened| Self::new(opened, identity, tenant_kind, schema))
-            .and_then(|store| store.write_facts(&records).map(|()| store));
+            .and_then(|store| store.write_facts(&records).map(|()| store))
+            .and_then(|store| sync_name(path, &operation).map(|()| store));
         if created.is_err() {
             // A file that is not a store yet is of no use, and would be in the way of the next try.
             let _ = std::fs::remove_file(path);
@@ -189,12 +193,29 @@ impl EmbeddedStore {
             if self.decisions.count() == decisions {
                 return store_error(operation, error);
             }
+            self.is_in_doubt.store(true, Ordering::SeqCst);
             let message = format!(
                 "{operation}: the storage failed in the middle; open the store again to see \
                  whether it was written"
             );
             StoreError::new(ErrorKind::OutcomeUnknown, message).because(error)
         })
+    }
+
+    /// Opens the file for reading as it is now.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` after a commit of which nobody knows whether it reached the disk: what is in
+    /// memory would say that it did not.
+    pub(crate) fn begin_read(&self, operation: &str) -> Result<redb::ReadTransaction, StoreError> {
+        if self.is_in_doubt.load(Ordering::SeqCst) {
+            let message = format!(
+                "{operation}: an earlier commit failed in the middle; open the store again to see \
+                 whether it was written"
+            );
+            return Err(StoreError::new(ErrorKind::OutcomeUnknown, message));
+        }
+        self.database.begin_read().during(operation)
     }
 
     /// The store's tables.
@@ -233,6 +254,7 @@ impl EmbeddedStore {
             in_place_rows_max: opened.in_place_rows_max,
             clock: opened.clock,
             decisions: opened.decisions,
+            is_in_doubt: AtomicBool::new(false),
             identity,
             tenant_kind,
             schema,
@@ -375,6 +397,16 @@ fn table_records(schema: &StoreSchema) -> Result<Vec<Vec<u8>>, StoreError> {
             })
         })
         .collect()
+}
+
+/// Brings a new file's name to the disk: what is committed to it would be lost with its name.
+fn sync_name(path: &Path, operation: &str) -> Result<(), StoreError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| store_error(operation, redb::Error::Io(error)))
 }
 
 /// An error of the file itself; of this kind it is the caller's mistake.

@@ -1,6 +1,6 @@
 //! The live store as the engine reads it, and as it writes to one tenant.
 
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableTable;
 use reinstate_core::{
     Digest, ErrorKind, Fingerprint, HeldKey, JobId, JournalEntry, LiveStore, LiveView, Position,
     PositionNotation, RowBatch, RowOrder, RowRole, RowStream, StoreError, StoreIdentity,
@@ -61,7 +61,7 @@ impl LiveStore for EmbeddedStore {
         tenant: &TenantId,
     ) -> Result<Option<JournalEntry>, StoreError> {
         let operation = "read the journal";
-        let transaction = self.database.begin_read().during(operation)?;
+        let transaction = self.begin_read(operation)?;
         let journal = transaction.open_table(JOURNAL).during(operation)?;
         let key = journal_key(job.as_bytes(), tenant);
         let Some(value) = journal.get(key.as_slice()).during(operation)? else {
@@ -94,7 +94,7 @@ impl LiveStore for EmbeddedStore {
                     format!("{operation}: not a mark of this store"),
                 )
             })?;
-        let transaction = self.database.begin_read().during(operation)?;
+        let transaction = self.begin_read(operation)?;
         let commits = transaction.open_table(COMMITS).during(operation)?;
         let first = commit_key(mark, &[]);
         let mut count = 0;

@@ -1,5 +1,6 @@
 //! A repository in a local directory.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -229,8 +230,9 @@ fn list_objects(layout: &Layout) -> Result<Vec<ObjectId>, RepositoryError> {
         }
     }
     // Whatever lies beside the 256 was not counted above.
+    let shards: HashSet<PathBuf> = layout.shards().collect();
     for entry in entries(files, &layout.objects())?.unwrap_or_default() {
-        if !layout.shards().any(|shard| shard == entry.path) {
+        if !shards.contains(&entry.path) {
             return Err(corrupt(
                 operation,
                 &entry.path,

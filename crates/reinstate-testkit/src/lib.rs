@@ -3,7 +3,7 @@
 //! [`MemoryStore`] is the reference of what a live store must do, [`MemoryRepository`] of a
 //! repository. [`certify_live_store`] makes the tests that an adapter has to pass, and
 //! [`certify_engine`] those that the engine has to pass on it.
-//! [`cluster`] runs a PostgreSQL server for a test.
+//! [`figures`] keeps what tests counted. [`cluster`] runs a PostgreSQL server for a test.
 
 mod application;
 pub mod certification;
@@ -11,6 +11,7 @@ mod changes;
 pub mod cluster;
 pub mod engine;
 pub mod faults;
+pub mod figures;
 mod memory;
 pub mod mutants;
 mod repository;

@@ -408,7 +408,9 @@ fn ask_journal(
                 );
                 return Err(Error::new(ErrorKind::Unavailable, message));
             }
-            Err(_) => {}
+            Err(error) if may_pass(error.kind()) => {}
+            // Waiting does not help: the store has to be opened again, or somebody has to look at it.
+            Err(_) => break,
         }
     }
     Err(Error::store(format!(
@@ -416,6 +418,14 @@ fn ask_journal(
          again when the store is back: it reads the journal first",
         entry.tenant
     ))(unknown))
+}
+
+/// Whether what went wrong may be over when it is tried again a little later.
+fn may_pass(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unavailable | ErrorKind::Contended | ErrorKind::Locked
+    )
 }
 
 /// Keeps a receipt in the repository, for people who ask later what was done. Nothing depends on

@@ -1,0 +1,133 @@
+//! The table of figures of docs/guarantees.md: what tests counted in their last run.
+//!
+//! `guarantees` prints it and fails where a row is missing or a count of violations is not zero; with
+//! `--write` it goes into the page.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use reinstate_testkit::figures;
+
+const PAGE: &str = "docs/guarantees.md";
+const START: &str = "<!-- figures: cargo run -p reinstate-tests --bin guarantees -- --write -->\n";
+const END: &str = "<!-- end of figures -->";
+
+/// Every run of the tests leaves these. What a test adds here it has to record.
+const ROWS: [(&str, &str); 5] = [
+    (
+        "crash-images-in-place",
+        "Power fails at every step of a life; merges in place",
+    ),
+    (
+        "crash-images-aside",
+        "Power fails at every step of a life; merges aside",
+    ),
+    (
+        "making-a-repository",
+        "Power fails while a repository is made",
+    ),
+    (
+        "failing-steps-in-place",
+        "Every step fails, once or for ever; merges in place",
+    ),
+    (
+        "failing-steps-aside",
+        "Every step fails, once or for ever; merges aside",
+    ),
+];
+
+/// Counts that have to be zero.
+const VIOLATIONS: [&str; 6] = [
+    "violations",
+    "promises lost",
+    "unreadable",
+    "tenants neither before nor after",
+    "repositories lost",
+    "panics",
+];
+
+fn main() -> ExitCode {
+    let write = match std::env::args().nth(1).as_deref() {
+        None => false,
+        Some("--write") => true,
+        Some(other) => return fail(&format!("unknown option {other}; the only one is --write")),
+    };
+    match table(&figures::directory()) {
+        Ok(table) => {
+            print!("{table}");
+            if write {
+                put_into_page(&table)
+            } else {
+                ExitCode::SUCCESS
+            }
+        }
+        Err(message) => fail(&message),
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("guarantees: {message}");
+    ExitCode::FAILURE
+}
+
+/// The rows that the last run of the tests left.
+fn table(directory: &Path) -> Result<String, String> {
+    let mut found = BTreeMap::new();
+    for (name, title) in ROWS {
+        let path = directory.join(name);
+        let text = fs::read_to_string(&path).map_err(|error| {
+            format!(
+                "{name} left no figures: {}: {error}. Run the tests first: tests/run",
+                path.display()
+            )
+        })?;
+        for line in text.lines() {
+            let (count, what) = line.split_once(' ').unwrap_or((line, ""));
+            if VIOLATIONS.contains(&what) && count != "0" {
+                return Err(format!("{name}: {count} {what}"));
+            }
+        }
+        let figures: Vec<String> = text.lines().map(grouped).collect();
+        found.insert(title, figures.join(", "));
+    }
+    let mut table = "| what is tried | figures |\n| --- | --- |\n".to_owned();
+    for (_, title) in ROWS {
+        table.push_str(&format!("| {title} | {} |\n", found[title]));
+    }
+    Ok(table)
+}
+
+/// A line with its number in groups of three digits.
+fn grouped(line: &str) -> String {
+    let (count, what) = line.split_once(' ').unwrap_or((line, ""));
+    let mut digits = String::new();
+    for (index, digit) in count.chars().enumerate() {
+        if index > 0 && (count.len() - index).is_multiple_of(3) {
+            digits.push(',');
+        }
+        digits.push(digit);
+    }
+    format!("{digits} {what}")
+}
+
+fn put_into_page(table: &str) -> ExitCode {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(PAGE);
+    let Ok(page) = fs::read_to_string(&path) else {
+        return fail(&format!("read {}", path.display()));
+    };
+    let parts = page
+        .split_once(START)
+        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let Some((before, after)) = parts else {
+        return fail(&format!("{PAGE} has no place for the figures"));
+    };
+    let page = format!("{before}{START}\n{table}\n{END}{after}");
+    match fs::write(&path, page) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("write {PAGE}: {error}")),
+    }
+}
