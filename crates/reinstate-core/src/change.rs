@@ -19,17 +19,20 @@ pub enum RowRole {
     /// Rows of everybody that are gone and that a tenant's plan creates, because its rows refer to
     /// them.
     SharedCreated = 5,
+    /// Of each row that a plan creates, puts back or deletes, what is known about what changed it last.
+    LastChange = 6,
 }
 
 impl RowRole {
     /// Every role, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Image,
         Self::Created,
         Self::PutBackBefore,
         Self::PutBackAfter,
         Self::Deleted,
         Self::SharedCreated,
+        Self::LastChange,
     ];
 
     /// The role with this number.
@@ -38,8 +41,8 @@ impl RowRole {
         Self::ALL.into_iter().find(|&role| role as u8 == number)
     }
 
-    /// The role of the same rows in the plan that undoes this one. What was created for everybody is
-    /// in none.
+    /// The role of the same rows in the plan that undoes this one. What was created for everybody, and
+    /// what changed rows before, is in none.
     #[must_use]
     pub const fn reversed(self) -> Self {
         match self {
@@ -49,6 +52,7 @@ impl RowRole {
             Self::PutBackAfter => Self::PutBackBefore,
             Self::Deleted => Self::Created,
             Self::SharedCreated => Self::SharedCreated,
+            Self::LastChange => Self::LastChange,
         }
     }
 }
@@ -151,6 +155,6 @@ mod tests {
             assert_eq!(RowRole::from_number(role as u8), Some(role));
             assert_eq!(role.reversed().reversed(), role);
         }
-        assert_eq!(RowRole::from_number(6), None);
+        assert_eq!(RowRole::from_number(7), None);
     }
 }

@@ -97,6 +97,7 @@ fn numbers() -> BTreeMap<&'static str, String> {
         ("CHANGE_PLACE_BYTES", log::CHANGE_PLACE_BYTES.to_string()),
         ("LOG_COMMITS_MAX", log::LOG_COMMITS_MAX.to_string()),
         ("CONFLICTS_MAX", plan::CONFLICTS_MAX.to_string()),
+        ("LAST_CHANGE_BYTES", plan::LAST_CHANGE_BYTES.to_string()),
     ])
 }
 
@@ -187,8 +188,8 @@ fn the_offsets_on_the_pages_follow_from_the_lengths() {
         next = offset.zip(bytes).map(|(offset, bytes)| offset + bytes);
     }
     assert_eq!(
-        tables, 6,
-        "frame, header, block, trailer, tail of a plan, place of a change"
+        tables, 7,
+        "frame, header, block, trailer, tail of a plan, a last change, place of a change"
     );
 }
 

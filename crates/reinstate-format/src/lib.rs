@@ -44,8 +44,9 @@ pub use log::{
 };
 pub use manifest::{decode_snapshot, encode_snapshot, segments_digest};
 pub use plan::{
-    CONFLICTS_MAX, Conflict, NoteKind, PLAN_TAIL_BYTES, PlanDescription, PlanNote, PlanSegment,
-    TablePlan, TenantPlanDescription, encode_plan_end, read_plan,
+    CONFLICTS_MAX, Conflict, LAST_CHANGE_BYTES, LastChange, NoteKind, PLAN_TAIL_BYTES,
+    PlanDescription, PlanNote, PlanSegment, TablePlan, TenantPlanDescription, encode_plan_end,
+    push_last_change, read_plan,
 };
 pub use receipt::{ReceiptDescription, decode_receipt, encode_receipt};
 pub use repository::{RepositoryHeader, decode_repository_header, encode_repository_header};

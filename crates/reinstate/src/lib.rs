@@ -59,8 +59,8 @@ pub use log::{
 };
 pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
 pub use plan::{
-    OwnerCheck, PlanRequest, RestorePlan, StoredPlan, TenantChanges, WrittenPlan, is_blocked,
-    obstacles, plan, plan_copy, plan_undo, store_plan,
+    LastChanges, OwnerCheck, PlanRequest, RestorePlan, Since, StoredPlan, TenantChanges,
+    WrittenPlan, is_blocked, obstacles, plan, plan_copy, plan_since, plan_undo, store_plan,
 };
 pub use restore::{RestoreRequest, Restored, TenantOutcome, apply, apply_one, restore};
 pub use run_stream::RunStream;

@@ -22,7 +22,7 @@ impl<'c> PlanRows<'c> {
             RowRole::Created => counts.created,
             RowRole::PutBackBefore | RowRole::PutBackAfter => counts.put_back,
             RowRole::Deleted => counts.deleted,
-            RowRole::Image | RowRole::SharedCreated => 0,
+            RowRole::Image | RowRole::SharedCreated | RowRole::LastChange => 0,
         };
         if count == 0 {
             // Not worth looking for.

@@ -318,7 +318,10 @@ impl Plan {
             RowRole::Created => counts.created += copies,
             RowRole::PutBackAfter => counts.put_back += copies,
             RowRole::Deleted => counts.deleted += copies,
-            RowRole::PutBackBefore | RowRole::Image | RowRole::SharedCreated => {}
+            RowRole::PutBackBefore
+            | RowRole::Image
+            | RowRole::SharedCreated
+            | RowRole::LastChange => {}
         }
         let batches = self.rows.entry((table, role as u8)).or_default();
         for _ in 0..copies {

@@ -8,6 +8,7 @@
 //! frame stands for the whole plan: it is what a reviewer approves.
 
 mod file;
+mod last_change;
 mod note;
 mod wire;
 
@@ -18,6 +19,7 @@ use reinstate_core::{
 };
 
 pub use file::{PLAN_TAIL_BYTES, encode_plan_end, read_plan};
+pub use last_change::{LAST_CHANGE_BYTES, LastChange, push_last_change};
 pub use note::{NoteKind, PlanNote};
 
 #[cfg(test)]

@@ -45,11 +45,17 @@ pub enum NoteKind {
     OtherRelations = 19,
     /// Rows of everybody that are gone are created because rows to be written refer to them.
     ParentCreated = 20,
+    /// A transaction after the restore point that was the last to change rows of the plan.
+    ChangedBy = 21,
+    /// Rows of the plan that changed after what the change log has, or without its saying so.
+    ChangedLater = 22,
+    /// Only rows that this transaction changed last go back.
+    OnlyChangedBy = 23,
 }
 
 impl NoteKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::TableAdded,
         Self::TableGone,
         Self::TableRenamed,
@@ -70,6 +76,9 @@ impl NoteKind {
         Self::ParentChanged,
         Self::OtherRelations,
         Self::ParentCreated,
+        Self::ChangedBy,
+        Self::ChangedLater,
+        Self::OnlyChangedBy,
     ];
 
     /// The kind with this number.
@@ -102,6 +111,9 @@ impl NoteKind {
             Self::ParentChanged => "parent_changed",
             Self::OtherRelations => "other_relations",
             Self::ParentCreated => "parent_created",
+            Self::ChangedBy => "changed_by",
+            Self::ChangedLater => "changed_later",
+            Self::OnlyChangedBy => "only_changed_by",
         }
     }
 
@@ -127,7 +139,10 @@ impl NoteKind {
             | Self::KeyUncounted
             | Self::ParentChanged
             | Self::OtherRelations
-            | Self::ParentCreated => false,
+            | Self::ParentCreated
+            | Self::ChangedBy
+            | Self::ChangedLater
+            | Self::OnlyChangedBy => false,
         }
     }
 }
@@ -155,6 +170,6 @@ mod tests {
             assert_eq!(NoteKind::from_number(number), Some(kind));
         }
         assert_eq!(NoteKind::from_number(0), None);
-        assert_eq!(NoteKind::from_number(21), None);
+        assert_eq!(NoteKind::from_number(24), None);
     }
 }

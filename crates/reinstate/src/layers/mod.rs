@@ -73,8 +73,20 @@ impl Layers {
         through: Place,
         owner: &Owner,
     ) -> Result<Self, Error> {
+        let after = log.snapshot().position.commit;
+        Self::between(context, repository, log, (after, through), owner)
+    }
+
+    /// The same, of what was committed after a commit only.
+    pub(crate) fn between(
+        context: Context<'_>,
+        repository: &dyn Repository,
+        log: &Log,
+        (after, through): (u64, Place),
+        owner: &Owner,
+    ) -> Result<Self, Error> {
         let mut layers = Self {
-            after: log.snapshot().position.commit,
+            after,
             through,
             widths: widths(&log.snapshot().schema),
             ..Self::default()
@@ -85,14 +97,18 @@ impl Layers {
             if description.after.commit >= through.0 {
                 break;
             }
+            if description.through.commit <= after {
+                continue;
+            }
             for truncation in &description.truncations {
                 let place = (truncation.commit, truncation.ordinal);
-                if place <= through {
+                if after < place.0 && place <= through {
                     layers.truncations.push((truncation.table, place));
                 }
             }
             moves.extend(description.moves.iter().filter_map(|moved| {
-                let counts = (moved.commit, moved.ordinal) <= through
+                let counts = after < moved.commit
+                    && (moved.commit, moved.ordinal) <= through
                     && (moved.from == *owner || moved.to == *owner);
                 counts.then_some((run, moved))
             }));
@@ -147,6 +163,11 @@ impl Layers {
             }
         }
         Ok(parts)
+    }
+
+    /// Changes of this table that follow from those of other rows.
+    pub(crate) fn followed(&self, table: TableIndex) -> Option<&RowBatch> {
+        self.followed.get(&table)
     }
 
     /// Bytes read so far.

@@ -3,18 +3,21 @@
 use std::collections::HashSet;
 
 use reinstate_core::{
-    ChangeCounts, ContentDigest, ErrorKind, LiveView, Owner, RowBatch, RowRef, RowRole, TableIndex,
-    TenantId,
+    ChangeCounts, ContentDigest, ErrorKind, LiveView, Owner, RowBatch, RowBuilder, RowRef, RowRole,
+    TableIndex, TenantId,
 };
 use reinstate_format::{
-    CONFLICTS_MAX, Conflict, NoteKind, PlanNote, RunKey, TablePlan, TenantPlanDescription,
+    CONFLICTS_MAX, Conflict, LastChange, NoteKind, PlanNote, RunKey, TablePlan,
+    TenantPlanDescription, push_last_change,
 };
 
+use super::decide::Decision;
 use super::holds::Holds;
 use super::leaving::Leaving;
 use super::left_behind::{LeftBehind, Returning};
 use super::notes::{FixedValues, Strays};
 use super::parents::References;
+use super::since::By;
 use crate::drift::RowChecks;
 use crate::segment_writer::{OpenRun, SegmentWriter};
 use crate::{Context, Error};
@@ -40,10 +43,19 @@ pub(super) struct TableChanges<'w, 'a> {
     before: ContentDigest,
     expected: ContentDigest,
     runs: [Option<OpenRun>; RowRole::ALL.len()],
+    /// What changed the row last that is handled next.
+    pub(super) by: By,
+    /// Who wants to know what changed the rows last that are written; nobody if nothing is known.
+    pub(super) on_change: Option<&'w mut (dyn FnMut(By) -> Result<(), Error> + 'w)>,
+    /// A row that says so.
+    last_change: RowBuilder,
     /// Rows to create of which it is not known yet whether their places are free.
     to_create: RowBatch,
+    /// What changed them last.
+    to_create_by: Vec<By>,
     /// Rows to put back of which the same is not known yet, before and after.
     to_put_back: (RowBatch, RowBatch),
+    to_put_back_by: Vec<By>,
     strays: Strays,
     fixed: FixedValues,
     /// Rows that the tenant will have without their being written.
@@ -90,8 +102,13 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             before: ContentDigest::EMPTY,
             expected: ContentDigest::EMPTY,
             runs: [const { None }; RowRole::ALL.len()],
+            by: By::Unknown,
+            on_change: None,
+            last_change: RowBuilder::new(),
             to_create: RowBatch::new(),
+            to_create_by: Vec::new(),
             to_put_back: (RowBatch::new(), RowBatch::new()),
+            to_put_back_by: Vec::new(),
             strays: Strays::default(),
             fixed: FixedValues::of(context, view, table),
             returning: Returning::default(),
@@ -116,6 +133,20 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             })
         });
         self.writer.append(run, row)
+    }
+
+    /// Notes what changed a row last that is written.
+    fn changed_by(&mut self, role: RowRole, by: By) -> Result<(), Error> {
+        let Some(on_change) = &mut self.on_change else {
+            return Ok(());
+        };
+        on_change(by)?;
+        let mut row = std::mem::take(&mut self.last_change);
+        let commit = by.commit();
+        push_last_change(LastChange { role, commit }, &mut row);
+        self.append(RowRole::LastChange, row.row())?;
+        self.last_change = row;
+        Ok(())
     }
 
     /// Notes a row that the live tenant has, or will have without its being written: returns
@@ -158,8 +189,13 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         })
     }
 
-    pub(super) fn same(&mut self) {
-        self.same += 1;
+    /// Notes that a row is not written, and why.
+    pub(super) fn leave(&mut self, key: &[u8], decision: Decision) {
+        match decision {
+            Decision::Same => self.same += 1,
+            Decision::Conflict(reason) => self.conflict(key, &reason),
+            Decision::Keep | Decision::Write => self.keep(),
+        }
     }
 
     /// Notes a difference that stays as it is.
@@ -188,6 +224,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             }
         }
         self.counts.deleted += 1;
+        self.changed_by(RowRole::Deleted, self.by)?;
         self.append(RowRole::Deleted, row)
     }
 
@@ -241,6 +278,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         }
         self.to_put_back.0.push_row(before);
         self.to_put_back.1.push_row(after);
+        self.to_put_back_by.push(self.by);
         if self.to_put_back.1.as_bytes().len() >= RowBatch::TARGET_BYTES {
             self.put_back_gathered()?;
         }
@@ -258,6 +296,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             return Ok(());
         }
         self.to_create.push_row(row);
+        self.to_create_by.push(self.by);
         if self.to_create.as_bytes().len() >= RowBatch::TARGET_BYTES {
             self.create_gathered()?;
         }
@@ -316,8 +355,11 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         let mut rows = std::mem::take(&mut self.to_create);
         let held = self.look_around(RowRole::Created, &rows)?;
         let mut created = RowBatch::new();
-        for row in rows.iter().filter(|row| !held.contains(row.key())) {
+        let by = std::mem::take(&mut self.to_create_by);
+        let free = rows.iter().zip(by);
+        for (row, by) in free.filter(|(row, _)| !held.contains(row.key())) {
             self.counts.created += 1;
+            self.changed_by(RowRole::Created, by)?;
             self.append(RowRole::Created, row)?;
             self.came(row)?;
             created.push_row(row);
@@ -347,9 +389,11 @@ impl<'w, 'a> TableChanges<'w, 'a> {
                 .map_err(Error::store("look for values that move from row to row"))?;
             self.fixed.add(&after, own);
         }
-        for (before, after) in before.iter().zip(after.iter()) {
+        let by = std::mem::take(&mut self.to_put_back_by);
+        for ((before, after), by) in before.iter().zip(after.iter()).zip(by) {
             if !held.contains(after.key()) {
                 self.counts.put_back += 1;
+                self.changed_by(RowRole::PutBackBefore, by)?;
                 self.append(RowRole::PutBackBefore, before)?;
                 self.append(RowRole::PutBackAfter, after)?;
                 self.became(before, after)?;
@@ -436,6 +480,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             match role {
                 RowRole::Created | RowRole::PutBackAfter => self.expected.merge(content),
                 RowRole::Deleted | RowRole::PutBackBefore => self.expected.subtract(content),
+                RowRole::LastChange => {}
                 RowRole::Image | RowRole::SharedCreated => {
                     unreachable!("BUG: a plan holds no image")
                 }

@@ -1,10 +1,11 @@
 //! Comparing one tenant's image with the live tenant, table by table.
 
-use reinstate_core::{Event, LiveView, Phase, Policy, RowBatch, Switch, TableIndex};
+use reinstate_core::{Event, LiveView, Phase, Policy, Position, RowBatch, Switch, TableIndex};
 use reinstate_format::TenantPlanDescription;
 
 use super::changes::TableChanges;
 use super::cursor::{RowCursor, Side, StreamCursor, Walk, live_rows, sorted_rows};
+use super::decide::{Deciding, Decision};
 use super::describe_tenant;
 use super::holds::{self, Holds};
 use super::leaving::Leaving;
@@ -12,34 +13,57 @@ use super::left_behind::LeftBehind;
 use super::newer::{Newer, Turn};
 use super::owners::Owners;
 use super::parents::Parents;
+use super::since::{By, Since, TenantSince};
+use super::tally::Tally;
 use crate::drift::{DriftRules, MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
 use crate::into::Rekeying;
 use crate::segment_writer::SegmentWriter;
 use crate::{Context, Error};
 
+/// By what the plans of several tenants are made.
+#[derive(Clone, Copy)]
+pub(super) struct Rules<'r> {
+    pub(super) mapping: &'r SchemaMapping,
+    pub(super) drift: &'r DriftRules,
+    pub(super) owners: &'r Owners<'r>,
+    /// What changed the rows since, if it is to be looked up.
+    pub(super) since: Option<Since<'r>>,
+    pub(super) policy: Policy,
+}
+
 pub(super) fn plan_tenant(
     context: Context<'_>,
     (image, later): (&TenantImage, &[TenantImage]),
     view: &dyn LiveView,
-    (mapping, drift, owners): (&SchemaMapping, &DriftRules, &Owners<'_>),
+    rules: Rules<'_>,
     rekeying: Option<&Rekeying<'_>>,
-    policy: Policy,
     writer: &mut SegmentWriter<'_>,
 ) -> Result<TenantPlanDescription, Error> {
+    let Rules {
+        mapping,
+        drift,
+        owners,
+        policy,
+        since,
+    } = rules;
     let tenant = &image.tenant().id;
     let mut description = describe_tenant(view, tenant)?;
     description.image_digest = image.digest();
     let mut left_behind = LeftBehind::default();
     let mut parents = Parents::new(context, view, image, drift, policy.create == Switch::On);
     let mut leaving = Leaving::new(context, view.schema());
+    let known = since.map(|since| TenantSince::open(context, since, image));
+    let known = known.transpose()?;
+    let mut tally = Tally::new(context);
     for table in view.schema().write_order() {
         let mapping = mapping.table(table);
         let mut returning = left_behind.take(table);
         let batches = std::mem::take(&mut returning.batches);
         let mut changes = TableChanges::new(context, view, table, tenant, writer);
         // What is not as in the snapshot gives way; otherwise it may stay.
-        if policy.put_back == Switch::On && policy.delete == Switch::On {
+        let is_selective = since.is_some_and(|since| !since.only.is_empty());
+        if policy.put_back == Switch::On && policy.delete == Switch::On && !is_selective {
             batches
                 .iter()
                 .flat_map(RowBatch::iter)
@@ -50,6 +74,10 @@ pub(super) fn plan_tenant(
         changes.parents = Some(&mut parents);
         changes.leaving = Some(&mut leaving);
         changes.checks = Some(RowChecks::new(&mapping.checks, view.schema().table(table)));
+        let mut count = |by: By| tally.add(by);
+        if since.is_some() {
+            changes.on_change = Some(&mut count);
+        }
         let sides = Sides {
             context,
             image,
@@ -60,6 +88,9 @@ pub(super) fn plan_tenant(
             owners,
             rekeying,
             returning: &batches,
+            since: known.as_ref(),
+            is_selective,
+            end: since.map_or(image.position(), |since| since.log.through()),
         };
         sides.compare(policy, &mut changes)?;
         let finished = changes.finish()?;
@@ -69,6 +100,11 @@ pub(super) fn plan_tenant(
     let created = parents.create_missing(writer, tenant)?;
     description.notes.extend(created);
     description.notes.extend(parents.into_notes()?);
+    if let (Some(since), Some(known)) = (&since, &known) {
+        let notation = image.snapshot().notation;
+        description.notes.extend(tally.into_notes(since, notation)?);
+        owners.count_bytes(known.bytes_read());
+    }
     Ok(description)
 }
 
@@ -86,6 +122,12 @@ struct Sides<'a> {
     rekeying: Option<&'a Rekeying<'a>>,
     /// Rows that will be the tenant's without being written.
     returning: &'a [RowBatch],
+    /// What changed the tenant's rows since, if that was looked up.
+    since: Option<&'a TenantSince<'a>>,
+    /// Whether only what certain transactions changed goes back.
+    is_selective: bool,
+    /// How far the change log goes.
+    end: Position,
 }
 
 impl<'a> Sides<'a> {
@@ -100,9 +142,11 @@ impl<'a> Sides<'a> {
             }
             return Ok(());
         };
-        let holds = if holds::may_stay(policy) && self.view.has_unique_values(self.table) {
+        let may_stay = holds::may_stay(policy) || self.is_selective;
+        let holds = if may_stay && self.view.has_unique_values(self.table) {
+            let start = || Ok((self.walk()?, self.deciding(policy, source)?));
             let tenant = &self.image.tenant().id;
-            holds::find(self.view, (tenant, self.table), policy, || self.walk())?
+            holds::find(self.view, (tenant, self.table), policy, start)?
         } else {
             Holds::default()
         };
@@ -116,41 +160,38 @@ impl<'a> Sides<'a> {
             image: self.image,
             // Where few rows are deleted, there is little to look up together.
             later: match policy.delete {
-                Switch::On => self.later,
-                Switch::Off => &[],
+                Switch::On if !self.is_selective => self.later,
+                Switch::On | Switch::Off => &[],
             },
         });
+        let mut deciding = self.deciding(policy, source)?;
         let mut passed = Passed::new(self.context);
         while let Some(side) = walk.side() {
-            match side {
-                Side::Left => match policy.create {
-                    Switch::On => changes.create(walk.then(), &holds)?,
-                    Switch::Off => changes.keep(),
-                },
-                Side::Right => {
-                    let live = walk.now();
-                    let returns = changes.live(live)?;
-                    let is_deleted = policy.delete == Switch::On || holds.gives_way(live);
-                    if is_deleted {
-                        newer.delete(live, returns, changes)?;
-                    } else {
-                        changes.keep();
-                        changes.stays(returns, live);
-                    }
+            let (decision, by) = deciding.decide(side, &walk)?;
+            changes.by = by;
+            if side == Side::Left {
+                match decision {
+                    Decision::Write => changes.create(walk.then(), &holds)?,
+                    decision => changes.leave(walk.then().key(), decision),
                 }
-                Side::Both => {
-                    let (then, live) = (walk.then(), walk.now());
-                    let returns = changes.live(live)?;
-                    if then.columns() == live.columns() {
-                        changes.same();
-                        changes.stays(returns, live);
-                    } else if policy.put_back == Switch::On || holds.gives_way(live) {
-                        changes.put_back(live, then, &holds)?;
-                        changes.stays(returns, then);
-                    } else {
-                        changes.keep();
-                        changes.stays(returns, live);
-                    }
+                passed.row()?;
+                walk.pass(side)?;
+                continue;
+            }
+            let live = walk.now();
+            let returns = changes.live(live)?;
+            let gives_way = decision != Decision::Same && holds.gives_way(live);
+            match (side, decision) {
+                (Side::Both, decision) if gives_way || decision == Decision::Write => {
+                    changes.put_back(live, walk.then(), &holds)?;
+                    changes.stays(returns, walk.then());
+                }
+                (_, decision) if gives_way || decision == Decision::Write => {
+                    newer.delete(live, returns, changes)?;
+                }
+                (_, decision) => {
+                    changes.leave(live.key(), decision);
+                    changes.stays(returns, live);
                 }
             }
             passed.row()?;
@@ -160,6 +201,19 @@ impl<'a> Sides<'a> {
         // The view may be asked for other rows only when these are read.
         drop(walk);
         newer.finish(changes)
+    }
+
+    /// How it is decided about the table's rows, which the snapshot has under the number `source`.
+    fn deciding(&self, policy: Policy, source: TableIndex) -> Result<Deciding<'a>, Error> {
+        // The log knows the rows of another table, if this one is not what it was.
+        let known = self.since.filter(|_| self.mapping.shape.is_none());
+        let since = known.map(|since| since.table(source)).transpose()?;
+        Ok(Deciding {
+            policy,
+            since,
+            is_selective: self.is_selective,
+            end: (self.end, self.image.snapshot().notation),
+        })
     }
 
     fn walk(&self) -> Result<Walk<'a>, Error> {

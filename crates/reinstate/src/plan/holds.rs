@@ -13,6 +13,7 @@ use reinstate_core::{
 };
 
 use super::cursor::{Side, Walk};
+use super::decide::{Deciding, Decision};
 use crate::Error;
 
 /// Which rows of one table are in each other's way, and which of them give way.
@@ -61,12 +62,12 @@ pub(super) fn may_stay(policy: Policy) -> bool {
 }
 
 /// Finds the rows that are in each other's way, by walking through the table as often as it takes.
-/// `start` begins a walk.
+/// `start` begins a walk, and to decide about its rows.
 pub(super) fn find<'a>(
     view: &dyn LiveView,
     (tenant, table): (&TenantId, TableIndex),
     policy: Policy,
-    start: impl Fn() -> Result<Walk<'a>, Error>,
+    start: impl Fn() -> Result<(Walk<'a>, Deciding<'a>), Error>,
 ) -> Result<Holds, Error> {
     let mut written = Written {
         view,
@@ -75,17 +76,10 @@ pub(super) fn find<'a>(
         rows: RowBatch::new(),
         held: Vec::new(),
     };
-    let mut walk = start()?;
+    let (mut walk, mut deciding) = start()?;
     while let Some(side) = walk.side() {
-        let is_written = match side {
-            Side::Left => policy.create == Switch::On,
-            Side::Both => {
-                let differs = walk.then().columns() != walk.now().columns();
-                policy.put_back == Switch::On && differs
-            }
-            Side::Right => false,
-        };
-        if is_written {
+        let (decision, _) = deciding.decide(side, &walk)?;
+        if side != Side::Right && decision == Decision::Write {
             written.push(walk.then())?;
         }
         walk.pass(side)?;
@@ -95,7 +89,7 @@ pub(super) fn find<'a>(
     if held.is_empty() {
         return Ok(Holds::default());
     }
-    let staying = staying(&held, policy, start()?)?;
+    let staying = staying(&held, start()?)?;
     let mut holds = Holds::default();
     for hold in held
         .into_iter()
@@ -120,22 +114,23 @@ pub(super) fn find<'a>(
 /// The keys of those holders that the plan leaves as they are.
 fn staying(
     held: &[OwnHold],
-    policy: Policy,
-    mut walk: Walk<'_>,
+    (mut walk, mut deciding): (Walk<'_>, Deciding<'_>),
 ) -> Result<BTreeSet<Vec<u8>>, Error> {
     let holders: BTreeSet<&[u8]> = held.iter().map(|hold| hold.holder.as_slice()).collect();
     let mut staying = BTreeSet::new();
-    if holders.contains(&[][..]) && policy.delete == Switch::Off {
+    let may_stay = deciding.policy.delete == Switch::Off || deciding.is_selective;
+    if holders.contains(&[][..]) && may_stay {
         // A row without a key that has the value and is not the row to be written is newer.
         staying.insert(Vec::new());
     }
     while let Some(side) = walk.side() {
-        let stays = match side {
-            Side::Left => false,
-            Side::Right => policy.delete == Switch::Off,
-            Side::Both => policy.put_back == Switch::Off,
+        let (decision, _) = deciding.decide(side, &walk)?;
+        let stays = match decision {
+            Decision::Keep | Decision::Conflict(_) => true,
+            Decision::Same => deciding.policy.put_back == Switch::Off || deciding.is_selective,
+            Decision::Write => false,
         };
-        if stays {
+        if stays && side != Side::Left {
             let key = walk.now().key();
             if holders.contains(key) {
                 staying.insert(key.to_vec());

@@ -194,7 +194,7 @@ impl Again<'_> {
             match role {
                 RowRole::Created | RowRole::PutBackAfter => found.subtract(content),
                 RowRole::Deleted | RowRole::PutBackBefore => found.merge(content),
-                RowRole::Image | RowRole::SharedCreated => {}
+                RowRole::Image | RowRole::SharedCreated | RowRole::LastChange => {}
             }
         }
         Ok(found)

@@ -7,6 +7,7 @@
 mod changes;
 mod compare;
 mod cursor;
+mod decide;
 mod holds;
 mod leaving;
 mod left_behind;
@@ -16,6 +17,8 @@ mod notes;
 mod owners;
 mod parents;
 mod saved;
+mod since;
+mod tally;
 mod undo;
 
 use std::collections::BTreeSet;
@@ -36,9 +39,11 @@ use crate::segment_writer::SegmentWriter;
 use crate::{Context, Error};
 
 pub use owners::OwnerCheck;
-pub use saved::{RestorePlan, StoredPlan, TenantChanges, store_plan};
+pub use saved::{LastChanges, RestorePlan, StoredPlan, TenantChanges, store_plan};
+pub use since::Since;
 pub use undo::plan_undo;
 
+use compare::Rules;
 use owners::Owners;
 
 pub(crate) use compare::mapped_rows;
@@ -97,7 +102,29 @@ pub fn plan(
     request: &PlanRequest<'_>,
     output: Box<dyn ObjectWriter + '_>,
 ) -> Result<WrittenPlan, Error> {
-    make(context, images, live, request, None, output)
+    make(context, images, live, request, Made::default(), output)
+}
+
+/// As [`plan`](plan()), with what a change log knows of the transactions that changed the rows after
+/// the images' position: each row that is written says which one changed it last, and the
+/// tenant's notes which ones changed most.
+///
+/// # Errors
+/// As [`plan`](plan()); besides, `Usage` if the log is not of the images' snapshot; `NotRecoverable`
+/// if it lacks a commit that is to be taken back.
+pub fn plan_since(
+    context: Context<'_>,
+    images: &[TenantImage],
+    live: &dyn LiveStore,
+    request: &PlanRequest<'_>,
+    since: Since<'_>,
+    output: Box<dyn ObjectWriter + '_>,
+) -> Result<WrittenPlan, Error> {
+    let made = Made {
+        since: Some(since),
+        ..Made::default()
+    };
+    make(context, images, live, request, made, output)
 }
 
 /// Plans a copy of one tenant's image under another id, in the same store: nothing but rows to create.
@@ -118,7 +145,18 @@ pub fn plan_copy<'r>(
     output: Box<dyn ObjectWriter + '_>,
 ) -> Result<WrittenPlan, Error> {
     let images = std::slice::from_ref(image);
-    make(context, images, live, request, Some((copy, remap)), output)
+    let made = Made {
+        copy: Some((copy, remap)),
+        ..Made::default()
+    };
+    make(context, images, live, request, made, output)
+}
+
+/// What a plan is besides a restore.
+#[derive(Clone, Copy, Default)]
+struct Made<'r> {
+    copy: Option<(&'r CopyRequest, &'r Remap<'r>)>,
+    since: Option<Since<'r>>,
 }
 
 fn make<'r>(
@@ -126,10 +164,13 @@ fn make<'r>(
     images: &[TenantImage],
     live: &dyn LiveStore,
     request: &PlanRequest<'_>,
-    copy: Option<(&'r CopyRequest, &'r Remap<'r>)>,
+    Made { copy, since }: Made<'r>,
     output: Box<dyn ObjectWriter + '_>,
 ) -> Result<WrittenPlan, Error> {
     let snapshot = check_images(images, live)?;
+    if let Some(since) = &since {
+        since.check(&images[0])?;
+    }
     let view = live
         .read_view()
         .map_err(Error::store("read the live store"))?;
@@ -147,6 +188,15 @@ fn make<'r>(
     let mut writer = start(context, request, output)?;
     let mut tenants = Vec::with_capacity(images.len());
     let mut notes = mapping.notes.clone();
+    notes.extend(since.iter().flat_map(Since::notes));
+    let rules = Rules {
+        mapping: &mapping,
+        drift: &request.drift,
+        owners: &owners,
+        // Of what was committed up to the point the images have everything.
+        since: since.filter(|since| since.log.through() > images[0].position()),
+        policy,
+    };
     for (number, image) in images.iter().enumerate() {
         let rekeying = match copy {
             None => None,
@@ -166,9 +216,8 @@ fn make<'r>(
             context,
             (image, &images[number + 1..]),
             view.as_ref(),
-            (&mapping, &request.drift, &owners),
+            rules,
             rekeying.as_ref(),
-            policy,
             &mut writer,
         )?;
         if copy.is_some() {

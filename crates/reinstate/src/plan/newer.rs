@@ -10,6 +10,7 @@ use super::changes::TableChanges;
 use super::compare::mapped_rows;
 use super::cursor::{Ahead, RowCursor, Side, StreamCursor, Walk, live_rows};
 use super::owners::{Claims, Known, Owners};
+use super::since::By;
 use crate::drift::TableMapping;
 use crate::image::TenantImage;
 use crate::layers::ImageRows;
@@ -21,7 +22,7 @@ const WAS_EVERYBODYS: &str = "everybody's in the snapshot, and no restore would 
 const WAS_ANOTHERS: &str =
     "belonged to another tenant in the snapshot, and is not this one's to delete";
 /// What a key takes besides its bytes until it is looked up.
-const KEY_BYTES: usize = 96;
+const KEY_BYTES: usize = 128;
 
 /// One table of a tenant, and of those after it in the plan.
 #[derive(Clone, Copy)]
@@ -46,6 +47,8 @@ pub(super) struct Newer<'s> {
     /// Rows that others may have had, and whether each returns by itself.
     rows: RowBatch,
     return_by_themselves: Vec<bool>,
+    /// What changed them last.
+    by: Vec<By>,
 }
 
 impl<'s> Newer<'s> {
@@ -57,6 +60,7 @@ impl<'s> Newer<'s> {
             are_looked_for: turn.owners.are_looked_for(table),
             rows: RowBatch::new(),
             return_by_themselves: Vec::new(),
+            by: Vec::new(),
         }
     }
 
@@ -77,6 +81,7 @@ impl<'s> Newer<'s> {
         }
         self.rows.push_row(live);
         self.return_by_themselves.push(returns);
+        self.by.push(changes.by);
         let held_bytes = self.rows.as_bytes().len() + KEY_BYTES * self.return_by_themselves.len();
         if held_bytes >= self.turn.bytes_max() {
             // Rows of the table are still being read: nobody else's are asked for.
@@ -96,17 +101,19 @@ impl<'s> Newer<'s> {
     }
 
     fn settle(&mut self, had: &[bool], changes: &mut TableChanges<'_, '_>) -> Result<(), Error> {
-        let rows = self.rows.iter().zip(had).zip(&self.return_by_themselves);
-        for ((row, had), returns) in rows {
+        let known = self.return_by_themselves.iter().zip(&self.by);
+        for ((row, had), (returns, by)) in self.rows.iter().zip(had).zip(known) {
             if *had {
                 changes.conflict(row.key(), WAS_ANOTHERS);
                 changes.stays(*returns, row);
             } else {
+                changes.by = *by;
                 changes.delete(row)?;
             }
         }
         self.rows.clear();
         self.return_by_themselves.clear();
+        self.by.clear();
         Ok(())
     }
 }

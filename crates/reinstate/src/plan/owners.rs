@@ -120,6 +120,11 @@ impl<'r> Owners<'r> {
         self.bytes_read.get()
     }
 
+    /// Counts what was read besides.
+    pub(super) fn count_bytes(&self, bytes: u64) {
+        self.bytes_read.set(self.bytes_read.get() + bytes);
+    }
+
     /// Whether rows of a table are looked for among those that other tenants had.
     pub(super) fn are_looked_for(&self, table: &TableSchema) -> bool {
         let is_in_key = |column: &ColumnIndex| table.key.contains(column);

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use reinstate_core::{
-    ChangeCounts, ChangeSource, Digest, ErrorKind, ObjectId, ObjectReader, Owner, Repository,
-    RowRole, RowStream, StoreError, TableIndex, Tenancy, TenantId,
+    ChangeCounts, ChangeSource, Commit, Digest, ErrorKind, ObjectId, ObjectReader, Owner,
+    Repository, RowBatch, RowRole, RowStream, StoreError, TableIndex, Tenancy, TenantId,
 };
 use reinstate_format::{
-    PlanDescription, RunKey, SegmentReader, TenantPlanDescription, read_plan, verify_segment,
+    LastChange, PlanDescription, RunKey, SegmentReader, TenantPlanDescription, read_plan,
+    verify_segment,
 };
 
 use crate::run_stream::{RunPart, RunStream};
@@ -210,6 +211,59 @@ impl ChangeSource for TenantChanges<'_> {
     }
 }
 
+impl TenantChanges<'_> {
+    /// What changed the rows of one role last, row by row in their order: of those created, put back
+    /// or deleted.
+    ///
+    /// # Errors
+    /// `Altered` if the plan is damaged.
+    pub fn last_changes(&self, table: TableIndex, role: RowRole) -> Result<LastChanges, Error> {
+        let tenant = &self.part.tenant;
+        let rows = self
+            .plan
+            .run(self.context, tenant, table, RowRole::LastChange)?;
+        Ok(LastChanges {
+            rows,
+            role,
+            batch: RowBatch::new(),
+            next: 0,
+        })
+    }
+}
+
+/// What changed rows last.
+#[derive(Debug)]
+pub struct LastChanges {
+    rows: RunStream,
+    role: RowRole,
+    batch: RowBatch,
+    next: usize,
+}
+
+impl LastChanges {
+    /// The transaction that changed the next row last; none if nobody knows.
+    ///
+    /// # Errors
+    /// `Altered` if the plan is damaged.
+    pub fn advance(&mut self) -> Result<Option<Commit>, Error> {
+        loop {
+            let Some((row, next)) = self.batch.row_at(self.next) else {
+                self.next = 0;
+                if !self.rows.next(&mut self.batch)? {
+                    self.batch.clear();
+                    return Ok(None);
+                }
+                continue;
+            };
+            self.next = next;
+            let change = LastChange::read(row).map_err(altered)?;
+            if change.role == self.role {
+                return Ok(change.commit);
+            }
+        }
+    }
+}
+
 /// A stream that ends with an error when the caller asked to stop.
 struct Cancellable<'p> {
     context: Context<'p>,
@@ -217,7 +271,7 @@ struct Cancellable<'p> {
 }
 
 impl RowStream for Cancellable<'_> {
-    fn next_batch(&mut self, batch: &mut reinstate_core::RowBatch) -> Result<bool, StoreError> {
+    fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
         self.context.cancellation.check()?;
         let more = self.stream.next_batch(batch)?;
         self.context
