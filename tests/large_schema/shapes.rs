@@ -288,7 +288,7 @@ fn rows_whose_only_way_the_server_set_to_null_are_in_the_way() {
     let forced = format!("{RESTORE} --on-conflict take-snapshot");
     case.refuses(&forced, 5, conflicts);
     let kept = format!("{RESTORE} --on-conflict keep-live");
-    let says = "table feedback: 3 rows left out, their places are taken";
+    let says = "table feedback: 3 rows left out as conflicts";
     case.refuses(&kept, 4, says);
 }
 

@@ -17,5 +17,7 @@ mod histories;
 mod model;
 #[path = "log/owners.rs"]
 mod owners;
+#[path = "log/since.rs"]
+mod since;
 #[path = "log/times.rs"]
 mod times;

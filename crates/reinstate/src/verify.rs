@@ -64,7 +64,7 @@ pub enum Finding {
         /// What it holds.
         found: ContentDigest,
     },
-    /// Rows of the snapshot were left out because their places are taken.
+    /// Rows were left out as conflicts.
     LeftOut {
         /// The table.
         table: TableName,

@@ -49,6 +49,10 @@ pub struct Changes {
     /// reads other tenants' blocks of these tables [default: restore.check_owners, or on].
     #[arg(long, value_enum, value_name = "on|off", hide_possible_values = true)]
     pub check_owners: Option<OnOff>,
+    /// Take back only what this transaction changed, and leave every other difference alone: a row
+    /// that another one changed after it is a conflict. Needs a change log. Can be given several times.
+    #[arg(long, value_name = "POSITION")]
+    pub only_changed_by: Vec<String>,
 }
 
 /// Arguments of `plan`.

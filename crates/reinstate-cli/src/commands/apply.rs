@@ -57,6 +57,7 @@ pub fn restore(arguments: &Restore, session: &Session<'_>) -> anyhow::Result<Exi
         at: &arguments.at,
         policy: arguments.changes.policy(),
         check_owners: arguments.changes.check_owners,
+        only_changed_by: &arguments.changes.only_changed_by,
         target: Target::parse(&arguments.copying, None)?,
         phases: &[Phase::Plan, Phase::Merge, Phase::Verify],
     };

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use reinstate::{
-    Context, CopyRequest, OwnerCheck, PlanRequest, TenantImage, WrittenPlan, plan, plan_copy,
+    Context, CopyRequest, OwnerCheck, PlanRequest, Since, TenantImage, WrittenPlan, plan_copy,
+    plan_since,
 };
 use reinstate_core::{
-    ErrorKind, LiveStore, Phase, Policy, Repository, RowRef, Silent, TableSchema,
+    ErrorKind, LiveStore, Phase, Policy, Position, PositionNotation, Repository, RowRef, Silent,
+    TableSchema,
 };
 use serde::Serialize;
 
@@ -32,6 +34,7 @@ pub fn run(arguments: &Plan, session: &Session<'_>) -> anyhow::Result<Exit> {
         at: &arguments.at,
         policy: arguments.changes.policy(),
         check_owners: arguments.changes.check_owners,
+        only_changed_by: &arguments.changes.only_changed_by,
         target: Target::parse(&arguments.copying, Some(&arguments.out))?,
         phases: &[Phase::Plan],
     };
@@ -73,6 +76,8 @@ pub struct Request<'a> {
     pub policy: Policy,
     /// Whether rows to delete are looked for among other tenants'; as configured, if none.
     pub check_owners: Option<OnOff>,
+    /// The transactions that are taken back; everything is, if none.
+    pub only_changed_by: &'a [String],
     /// Where it is copied to, if it is.
     pub target: Option<Target>,
     /// The phases of the whole run, for the progress.
@@ -82,7 +87,7 @@ pub struct Request<'a> {
 /// Makes a plan, saves it to the file and shows it.
 ///
 /// # Errors
-/// See [`plan`] and [`extract_all`].
+/// See [`plan_since`] and [`extract_all`].
 pub fn make(
     session: &Session<'_>,
     repository: &dyn Repository,
@@ -94,6 +99,7 @@ pub fn make(
     let point = PointInTime::parse(&request.at.at)?;
     let wanted = Match::of(request.at.nearest_before).exclusive(request.at.exclusive);
     let resolved = session.resolve(repository, Some(store), &point, wanted)?;
+    let only = transactions(request, resolved.snapshot.notation)?;
     resolved.announce(session.console, &point);
     let context = session.context(&Silent);
     let images = extract_all(context, repository, &resolved, &tenants)?;
@@ -115,7 +121,12 @@ pub fn make(
     let written = match &request.target {
         None => {
             let output = adapters::create_plan_file(out)?;
-            plan(context, &images, store, &plan_request, output)?
+            let since = Since {
+                repository,
+                log: &resolved.log,
+                only: &only,
+            };
+            plan_since(context, &images, store, &plan_request, since, output)?
         }
         Some(target) => make_copy(
             session,
@@ -135,6 +146,37 @@ pub fn make(
     head.for_each(|line| console.line(line));
     show_cost(console, &images, written.owner_bytes_read);
     Ok(written)
+}
+
+/// The commits that `--only-changed-by` names.
+fn transactions(request: &Request<'_>, notation: PositionNotation) -> Result<Vec<u64>, Failure> {
+    let mut commits = Vec::with_capacity(request.only_changed_by.len());
+    for text in request.only_changed_by {
+        match PointInTime::parse(text)? {
+            PointInTime::Commit {
+                commit,
+                notation: found,
+            } if found == notation => commits.push(commit),
+            _ => {
+                let shown = Position {
+                    commit: 1,
+                    ordinal: 0,
+                }
+                .display(notation);
+                let message = format!(
+                    "--only-changed-by {text:?}: expected the position of a transaction, as in \
+                     {shown}"
+                );
+                let next = "see which ones changed the tenant: reinstate diff TENANT@TIME live";
+                return Err(Failure::usage(message).next(next));
+            }
+        }
+    }
+    if !commits.is_empty() && request.target.is_some() {
+        let message = "--into creates rows and nothing else: --only-changed-by does not go with it";
+        return Err(Failure::usage(message).next("reinstate plan --help"));
+    }
+    Ok(commits)
 }
 
 /// Plans a copy, and writes down which key became which.

@@ -2,7 +2,7 @@
 
 use reinstate::{Context, PlanDescription, RestorePlan, TenantHistory, TenantPlanDescription};
 use reinstate_core::{
-    ChangeSource, PositionNotation, RowRef, RowRole, Silent, TableIndex, TableSchema,
+    ChangeSource, Commit, PositionNotation, RowRef, RowRole, Silent, TableIndex, TableSchema,
 };
 
 use super::stream::{Rows, for_each_row};
@@ -101,26 +101,31 @@ pub fn show_rows(
             values,
             past: None,
         };
-        for_each_row(changes.rows(index, RowRole::Created)?, |row| {
-            shower.show("create", None, Some(row));
-            !console.is_closed()
-        })?;
-        for_each_row(changes.rows(index, RowRole::Deleted)?, |row| {
-            shower.show("delete", Some(row), None);
-            !console.is_closed()
-        })?;
-        let mut after = Rows::new(changes.rows(index, RowRole::PutBackAfter)?);
-        let mut failed = None;
-        for_each_row(changes.rows(index, RowRole::PutBackBefore)?, |row| {
-            match after.advance() {
-                Ok(true) => shower.show("put_back", Some(row), after.current()),
-                Ok(false) => shower.show("put_back", Some(row), None),
-                Err(error) => failed = Some(error),
+        for (role, change) in [
+            (RowRole::Created, "create"),
+            (RowRole::Deleted, "delete"),
+            (RowRole::PutBackBefore, "put_back"),
+        ] {
+            let mut rows = Rows::new(changes.rows(index, role)?);
+            let mut after = match role {
+                RowRole::PutBackBefore => {
+                    Some(Rows::new(changes.rows(index, RowRole::PutBackAfter)?))
+                }
+                _ => None,
+            };
+            let mut last_changes = changes.last_changes(index, role)?;
+            while !console.is_closed() && rows.advance()? {
+                if let Some(after) = &mut after {
+                    after.advance()?;
+                }
+                let by = last_changes.advance()?;
+                let by = by.map(|commit| written(commit, description.notation));
+                let row = rows.current();
+                match role {
+                    RowRole::Created => shower.show_by(change, None, row, by),
+                    _ => shower.show_by(change, row, after.as_ref().and_then(Rows::current), by),
+                }
             }
-            failed.is_none() && !console.is_closed()
-        })?;
-        if let Some(error) = failed {
-            return Err(error.into());
         }
     }
     if part.conflicts.len() > LISTED_CONFLICTS_MAX {
@@ -179,14 +184,32 @@ impl Past<'_> {
         let commit = self
             .history
             .last_change(self.table, row.key(), row.columns())?;
-        let position = commit.position.display(self.notation);
-        Some((position, commit.time.to_string()))
+        Some(written(commit, self.notation))
     }
+}
+
+/// A commit's position and time.
+fn written(commit: Commit, notation: PositionNotation) -> (String, String) {
+    let position = commit.position.display(notation);
+    (position, commit.time.to_string())
 }
 
 impl Shower<'_> {
     /// Shows one row that is created, put back or deleted.
     pub fn show(&self, change: &str, before: Option<RowRef<'_>>, after: Option<RowRef<'_>>) {
+        let by = after.or(before).zip(self.past);
+        let by = by.and_then(|(row, past)| past.of(row));
+        self.show_by(change, before, after, by);
+    }
+
+    /// The same, with the position and the time of the transaction that changed it last.
+    fn show_by(
+        &self,
+        change: &str,
+        before: Option<RowRef<'_>>,
+        after: Option<RowRef<'_>>,
+        by: Option<(String, String)>,
+    ) {
         let Some(row) = after.or(before) else {
             return;
         };
@@ -195,7 +218,7 @@ impl Shower<'_> {
             row.filter(|_| is_shown)
                 .map(|row| row_value(self.table, row))
         };
-        let (position, time) = self.past.and_then(|past| past.of(row)).unzip();
+        let (position, time) = by.unzip();
         if self.console.is_json() {
             self.console.record(&ChangeRecord {
                 record: "change",

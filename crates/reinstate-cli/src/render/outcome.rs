@@ -81,7 +81,7 @@ fn finding_text(finding: &Finding) -> String {
             count(expected.row_count())
         ),
         Finding::LeftOut { table, rows } => format!(
-            "table {table}: {} left out, their places are taken",
+            "table {table}: {} left out as conflicts",
             counted(*rows, "row", "rows")
         ),
         Finding::ForeignRows { rows } => format!(

@@ -35,3 +35,86 @@ fn a_tenant_goes_back_to_a_commit_that_no_snapshot_has() {
     sandbox.run(&["window", "account:3"]).done(&["snapshot"]);
     sandbox.run(&["verify"]).done(&["of its log"]);
 }
+
+/// A store of which tenant 3 was destroyed by one transaction, followed; then the tenant went on
+/// working: it wrote an issue again. Returns the position of the incident.
+fn destroyed_and_used() -> (Sandbox, String) {
+    let sandbox = Sandbox::captured();
+    let follow = || sandbox.run(&["capture", "follow", "--once"]).done(&[]);
+    follow();
+    sandbox.destroy(3);
+    follow();
+    let diff = sandbox.json(&["diff", "account:3@latest", "live"]);
+    let position = diff.record("transaction")["position"]
+        .as_str()
+        .map(str::to_owned);
+    sandbox.edit_issue_of(3);
+    follow();
+    (sandbox, position.unwrap())
+}
+
+#[test]
+fn a_plan_names_the_transactions_that_made_the_differences() {
+    let (sandbox, position) = destroyed_and_used();
+    let plan = sandbox.json(&["plan", "account:3", "--at", "latest", "--out", "p"]);
+    let records = plan.records();
+    let notes: Vec<_> = records
+        .iter()
+        .filter(|record| record["kind"] == "changed_by")
+        .collect();
+    assert_eq!(notes.len(), 2, "{plan:#?}");
+    assert_eq!(notes[0]["object"], position.as_str());
+    let plan = plan.record("plan");
+    assert_eq!(notes[0]["rows"], plan["create"]);
+    // Row by row, from the file alone.
+    let rows = sandbox.json(&["show", "p", "--rows"]).records();
+    let rows: Vec<_> = rows
+        .iter()
+        .filter(|record| record["type"] == "change")
+        .collect();
+    for row in &rows {
+        let is_created = row["change"] == "create";
+        assert_eq!(row["position"] == position.as_str(), is_created, "{row}");
+        assert!(row["time"].is_string(), "{row}");
+    }
+    assert!(rows.iter().any(|row| row["change"] == "put_back"));
+    let shown = sandbox.run(&["show", "p", "--rows"]);
+    shown.done(&[
+        &format!("{position} of "),
+        "was the last to change rows that go back",
+    ]);
+}
+
+#[test]
+fn one_transaction_is_taken_back_and_the_work_of_others_since_stays() {
+    let (sandbox, position) = destroyed_and_used();
+    let restore = |more: &[&str]| {
+        let mut arguments = vec!["restore", "account:3", "--at", "latest", "--yes"];
+        arguments.extend(["--confirm", "account:3", "--only-changed-by"]);
+        arguments.extend(more);
+        sandbox.run(&arguments)
+    };
+    let before = sandbox.contents();
+    restore(&[&position]).refused(5, &["1 conflict"]);
+    restore(&["commit:9999"]).refused(7, &["commit:9999", "its end, commit:"]);
+    restore(&["latest"]).refused(2, &["expected the position of a transaction"]);
+    restore(&["lsn:0/1"]).refused(2, &["commit:1"]);
+    restore(&[&position, "--into", "side:77"]).refused(2, &["--only-changed-by"]);
+    assert_eq!(sandbox.contents().1, before.1);
+    let restored = restore(&[&position, "--on-conflict", "keep-live"]);
+    // What is left out makes it less than a full success.
+    assert_eq!(restored.code, 4, "{restored:#?}");
+    let taken_back = format!("{position} is taken back");
+    for text in [
+        "changed since by commit:",
+        &taken_back,
+        "1 row left out as conflicts",
+    ] {
+        assert!(restored.stdout.contains(text), "{restored:#?}");
+    }
+    // As if the incident had never been.
+    let other = Sandbox::captured();
+    other.edit_issue_of(3);
+    assert_eq!(sandbox.contents_of(3), other.contents_of(3));
+    assert_eq!(sandbox.contents_but(3), other.contents_but(3));
+}

@@ -12,13 +12,13 @@ use crate::model::{
     values,
 };
 
-const TENANTS: [&str; 3] = ["a", "b", "ab"];
+pub const TENANTS: [&str; 3] = ["a", "b", "ab"];
 const TEXTS: [&str; 4] = ["-", "", "x", "a longer text"];
 
 /// What to do; which rows it means depends on what is there.
-type Draw = (u8, u8, u8, u8);
+pub type Draw = (u8, u8, u8, u8);
 
-fn draws() -> impl Strategy<Value = Vec<Vec<Draw>>> {
+pub fn draws() -> impl Strategy<Value = Vec<Vec<Draw>>> {
     let draw = (0_u8..25, 0_u8..6, any::<u8>(), any::<u8>());
     let transaction = proptest::collection::vec(draw, 0..6);
     proptest::collection::vec(transaction, 1..14)
@@ -206,7 +206,7 @@ impl Writer {
     }
 }
 
-fn history(base: &[Vec<Draw>], after: &[Vec<Draw>]) -> (Model, Vec<Vec<Step>>) {
+pub fn history(base: &[Vec<Draw>], after: &[Vec<Draw>]) -> (Model, Vec<Vec<Step>>) {
     let mut writer = Writer {
         model: Model::new(&schema()),
         steps: Vec::new(),

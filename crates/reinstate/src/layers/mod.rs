@@ -74,13 +74,13 @@ impl Layers {
         owner: &Owner,
     ) -> Result<Self, Error> {
         let after = log.snapshot().position.commit;
-        Self::between(context, repository, log, (after, through), owner)
+        Self::between(context, opened, log, (after, through), owner)
     }
 
     /// The same, of what was committed after a commit only.
     pub(crate) fn between(
         context: Context<'_>,
-        repository: &dyn Repository,
+        opened: &Opened<'_>,
         log: &Log,
         (after, through): (u64, Place),
         owner: &Owner,

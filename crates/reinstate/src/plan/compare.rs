@@ -13,7 +13,7 @@ use super::left_behind::LeftBehind;
 use super::newer::{Newer, Turn};
 use super::owners::Owners;
 use super::parents::Parents;
-use super::since::{By, Since, TenantSince};
+use super::since::{By, Lookup, TenantSince};
 use super::tally::Tally;
 use crate::drift::{DriftRules, MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
@@ -28,7 +28,7 @@ pub(super) struct Rules<'r> {
     pub(super) drift: &'r DriftRules,
     pub(super) owners: &'r Owners<'r>,
     /// What changed the rows since, if it is to be looked up.
-    pub(super) since: Option<Since<'r>>,
+    pub(super) since: Option<&'r Lookup<'r>>,
     pub(super) policy: Policy,
 }
 
@@ -45,15 +45,16 @@ pub(super) fn plan_tenant(
         drift,
         owners,
         policy,
-        since,
+        since: lookup,
     } = rules;
+    let since = lookup.map(|lookup| lookup.since);
     let tenant = &image.tenant().id;
     let mut description = describe_tenant(view, tenant)?;
     description.image_digest = image.digest();
     let mut left_behind = LeftBehind::default();
     let mut parents = Parents::new(context, view, image, drift, policy.create == Switch::On);
     let mut leaving = Leaving::new(context, view.schema());
-    let known = since.map(|since| TenantSince::open(context, since, image));
+    let known = lookup.map(|lookup| TenantSince::open(context, lookup, image));
     let known = known.transpose()?;
     let mut tally = Tally::new(context);
     for table in view.schema().write_order() {

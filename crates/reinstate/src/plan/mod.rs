@@ -45,6 +45,7 @@ pub use undo::plan_undo;
 
 use compare::Rules;
 use owners::Owners;
+use since::Lookup;
 
 pub(crate) use compare::mapped_rows;
 pub(crate) use cursor::{RowCursor, finish_sort, sorted_rows, start_sort};
@@ -189,12 +190,14 @@ fn make<'r>(
     let mut tenants = Vec::with_capacity(images.len());
     let mut notes = mapping.notes.clone();
     notes.extend(since.iter().flat_map(Since::notes));
+    // Of what was committed up to the point the images have everything.
+    let has_later = |since: &Since<'_>| since.log.through() > images[0].position();
+    let lookup = since.filter(has_later).map(Lookup::of);
     let rules = Rules {
         mapping: &mapping,
         drift: &request.drift,
         owners: &owners,
-        // Of what was committed up to the point the images have everything.
-        since: since.filter(|since| since.log.through() > images[0].position()),
+        since: lookup.as_ref(),
         policy,
     };
     for (number, image) in images.iter().enumerate() {

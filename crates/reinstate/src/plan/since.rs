@@ -6,8 +6,9 @@
 //!
 //! *Cost*: one reading of the tenant's changes after the point, sorted by row, on disk if need be.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,12 +16,15 @@ use reinstate_core::{
     Commit, ContentDigest, ErrorKind, Owner, Position, Repository, RowBatch, RowRef, TableIndex,
     Timestamp,
 };
-use reinstate_format::{ChangeKind, LoggedChange, LoggedCommit, NoteKind, PlanNote};
+use reinstate_format::{
+    ChangeKind, LOG_COMMITS_MAX, LoggedChange, LoggedCommit, NoteKind, PlanNote,
+};
 
 use super::cursor::RowCursor;
 use crate::image::TenantImage;
 use crate::layers::{Layers, Place, last_place};
 use crate::log::{Log, LogRun};
+use crate::opened::Opened;
 use crate::run_stream::{RunPart, RunStream};
 use crate::sort::{SortBudget, Sorted, SortedRows, Sorter};
 use crate::{Context, Error};
@@ -130,10 +134,27 @@ impl Since<'_> {
     }
 }
 
+/// What is read of a log for the tenants of a plan, each part once.
+pub(super) struct Lookup<'r> {
+    pub(super) since: Since<'r>,
+    opened: Opened<'r>,
+    times: RefCell<Times>,
+}
+
+impl<'r> Lookup<'r> {
+    pub(super) fn of(since: Since<'r>) -> Self {
+        Self {
+            since,
+            opened: Opened::of(since.repository),
+            times: RefCell::default(),
+        }
+    }
+}
+
 /// What a log says about one tenant.
 pub(super) struct TenantSince<'a> {
     context: Context<'a>,
-    since: Since<'a>,
+    lookup: &'a Lookup<'a>,
     after: u64,
     layers: Layers,
     parts: BTreeMap<TableIndex, Vec<RunPart>>,
@@ -142,17 +163,18 @@ pub(super) struct TenantSince<'a> {
 impl<'a> TenantSince<'a> {
     pub(super) fn open(
         context: Context<'a>,
-        since: Since<'a>,
+        lookup: &'a Lookup<'a>,
         image: &TenantImage,
     ) -> Result<Self, Error> {
+        let log = lookup.since.log;
         let owner = Owner::Tenant(image.tenant().id.clone());
         let after = image.position().commit;
-        let range = (after, last_place(since.log.through()));
-        let layers = Layers::between(context, since.repository, since.log, range, &owner)?;
+        let range = (after, last_place(log.through()));
+        let layers = Layers::between(context, &lookup.opened, log, range, &owner)?;
         let parts = layers.parts(&owner)?;
         Ok(Self {
             context,
-            since,
+            lookup,
             after,
             layers,
             parts,
@@ -171,16 +193,17 @@ impl<'a> TenantSince<'a> {
             memory_bytes_max: resources.memory_bytes_max() / 8,
             directory: resources.spill_directory().to_owned(),
         };
-        let mut times = Times::new(&self.since);
+        let since = &self.lookup.since;
+        let time_of = |commit| self.lookup.times.borrow_mut().of(since, commit);
         let mut sorter = Sorter::new(resources.pool(), budget);
         let mut noted = RowBatch::new();
         let mut note = |row: RowRef<'_>| -> Result<(), Error> {
             let change = LoggedChange::read(row).map_err(Error::format("read a change"))?;
             let place = (change.commit, change.ordinal);
-            if change.commit <= self.after || place > last_place(self.since.log.through()) {
+            if change.commit <= self.after || place > last_place(since.log.through()) {
                 return Ok(());
             }
-            let time = times.of(change.commit)?.time;
+            let time = time_of(change.commit)?.time;
             noted.clear();
             Entry::push(&change, time, &mut noted);
             noted
@@ -199,44 +222,38 @@ impl<'a> TenantSince<'a> {
         let rows = Sorted::merge(vec![sorter.finish()?], resources.memory_bytes_max() / 32)?;
         let truncated = match self.layers.truncated(table) {
             None => None,
-            Some(place) => Some((place, times.of(place.0)?)),
+            Some(place) => Some((place, time_of(place.0)?)),
         };
-        TableSince::start(rows, truncated, self.since.only)
+        TableSince::start(rows, truncated, since.only)
     }
 }
 
-/// When commits were committed.
-struct Times<'a> {
-    repository: &'a dyn Repository,
-    runs: &'a [Arc<LogRun>],
-    /// The commits of the run that was asked last.
-    read: Option<(usize, Vec<LoggedCommit>)>,
+/// When commits were committed: the commits of some runs, at most `LOG_COMMITS_MAX` in all.
+#[derive(Default)]
+struct Times {
+    read: HashMap<usize, Vec<LoggedCommit>>,
+    read_count: usize,
 }
 
-impl<'a> Times<'a> {
-    fn new(since: &Since<'a>) -> Self {
-        Self {
-            repository: since.repository,
-            runs: since.log.runs(),
-            read: None,
-        }
-    }
-
-    fn of(&mut self, commit: u64) -> Result<Commit, Error> {
+impl Times {
+    fn of(&mut self, since: &Since<'_>, commit: u64) -> Result<Commit, Error> {
         let end = |run: &Arc<LogRun>| run.description.through.commit;
-        let index = self.runs.partition_point(|run| end(run) < commit);
+        let index = since.log.runs().partition_point(|run| end(run) < commit);
         let missing = || {
             let message = format!("commit {commit}: the log has its changes and does not list it");
             Error::new(ErrorKind::Corrupt, message)
         };
-        let run = self.runs.get(index).ok_or_else(missing)?;
-        let commits = match &self.read {
-            Some((read, commits)) if *read == index => commits,
-            _ => {
-                let commits = run.commits(self.repository)?;
-                &self.read.insert((index, commits)).1
+        let run = since.log.runs().get(index).ok_or_else(missing)?;
+        if !self.read.contains_key(&index) {
+            let commits = run.commits(since.repository)?;
+            if self.read_count + commits.len() > LOG_COMMITS_MAX {
+                self.read.clear();
+                self.read_count = 0;
             }
-        };
+            self.read_count += commits.len();
+            self.read.insert(index, commits);
+        }
+        let commits = &self.read[&index];
         let place = commits.binary_search_by_key(&commit, |logged| logged.commit.position.commit);
         place
             .map(|place| commits[place].commit)

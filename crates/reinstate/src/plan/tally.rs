@@ -99,7 +99,7 @@ impl<'a> Tally<'a> {
                 kind: NoteKind::ChangedBy,
                 object: position(commit).display(notation),
                 detail: format!(
-                    "of {} was the last to change rows of this plan",
+                    "of {} was the last to change rows that go back",
                     Timestamp::from_micros(time)
                 ),
                 count,
@@ -109,14 +109,14 @@ impl<'a> Tally<'a> {
             (
                 NoteKind::ChangedBy,
                 format!("{other_count} other transactions"),
-                "were the last to change rows of this plan: show --rows names each".to_owned(),
+                "were the last to change rows that go back: show --rows names each".to_owned(),
                 other_rows,
             ),
             (
                 NoteKind::ChangedLater,
                 "something".to_owned(),
                 format!(
-                    "that is not in the change log, which ends at {}, changed rows of this plan last",
+                    "that is not in the change log, which ends at {}, changed rows that go back last",
                     since.log.through().display(notation)
                 ),
                 self.later,
