@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use reinstate_core::{
-    ErrorKind, Owner, Repository, SegmentDescription, SnapshotDescription, SnapshotId, TenantId,
+    ErrorKind, Owner, Position, Repository, SegmentDescription, SnapshotDescription, SnapshotId,
+    TenantId,
 };
 use reinstate_format::{SegmentReader, decode_snapshot};
 
-use crate::Error;
 use crate::capture::{SNAPSHOT_RECORD, segment_identity};
+use crate::layers::AllRows;
+use crate::log::Log;
+use crate::{Context, Error};
 
 /// What a snapshot holds of one tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +105,38 @@ pub fn tenants(
         }
     }
     current.map_or(Ok(()), each)
+}
+
+/// Every tenant that had rows at a position of a log, by id, with how many: handed to `each` one after
+/// the other.
+///
+/// *Cost*: reads the indexes of the snapshot and of the runs up to there, and their changes.
+///
+/// # Errors
+/// `Corrupt` if what is read is damaged or does not fit together; or the error that `each` returns.
+pub fn tenants_at(
+    context: Context<'_>,
+    repository: &dyn Repository,
+    log: &Log,
+    position: Position,
+    mut each: impl FnMut(&TenantId, u64) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut rows = AllRows::open(context, repository, log, position)?;
+    let mut current: Option<(TenantId, u64)> = None;
+    while let Some((owner, count)) = rows.next_count()? {
+        let Owner::Tenant(tenant) = owner else {
+            continue;
+        };
+        match &mut current {
+            Some((last, total)) if last == tenant => *total += count,
+            last => {
+                if let Some((last, total)) = last.replace((tenant.clone(), count)) {
+                    each(&last, total)?;
+                }
+            }
+        }
+    }
+    current.map_or(Ok(()), |(tenant, total)| each(&tenant, total))
 }
 
 /// Chooses a snapshot by the first digits of its id.

@@ -44,7 +44,7 @@ pub use campaign::{
     campaign_of, campaign_state, campaigns, gate_names, plan_campaign, refuse, run_campaign,
 };
 pub use capture::{CaptureOptions, capture};
-pub use catalogue::{TenantSummary, find_snapshot, snapshot, snapshots, tenants};
+pub use catalogue::{TenantSummary, find_snapshot, snapshot, snapshots, tenants, tenants_at};
 pub use context::{Context, MEMORY_BYTES_MIN, ResourceOptions, Resources};
 pub use drift::{DriftRules, TableDriftRules};
 pub use error::Error;

@@ -44,6 +44,9 @@ pub struct Tenants {
     /// Take the latest snapshot before, where the time itself cannot be had.
     #[arg(long)]
     pub nearest_before: bool,
+    /// Leave out what was committed at that very time or position.
+    #[arg(long)]
+    pub exclusive: bool,
 }
 
 /// Arguments of `export`.

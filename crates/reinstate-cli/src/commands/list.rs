@@ -1,9 +1,10 @@
 //! `snapshots` and `tenants`: what can be restored.
 
-use reinstate::{find_snapshot, snapshots as all_snapshots, tenants as all_tenants};
-use reinstate_core::{Owner, SnapshotDescription};
+use reinstate::{find_snapshot, snapshots as all_snapshots, tenants as all_tenants, tenants_at};
+use reinstate_core::{Owner, Silent, SnapshotDescription, TenantId, TenantKind};
 
 use crate::arguments;
+use crate::console::Console;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::point::PointInTime;
@@ -112,46 +113,80 @@ fn owner(owner: &Owner) -> String {
 /// `tenants [--at T]`.
 pub fn tenants(arguments: &arguments::Tenants, session: &Session<'_>) -> anyhow::Result<Exit> {
     let point = PointInTime::parse(&arguments.at)?;
-    let wanted = Match::of(arguments.nearest_before);
+    let wanted = Match::of(arguments.nearest_before).exclusive(arguments.exclusive);
     let repository = session.repository()?;
     let resolved = session.resolve(&repository, None, &point, wanted)?;
     resolved.announce(session.console, &point);
     let snapshot = &resolved.snapshot;
-    let console = session.console;
-    if resolved.around.is_some() {
-        console.warn(format_args!(
-            "these are the tenants of snapshot {}: those that came later are not listed, and those \
-             that went still are",
-            snapshot.id.short()
-        ));
+    let mut listed = Listed {
+        console: session.console,
+        kind: &snapshot.tenant_kind,
+        count: 0,
+        lines: Vec::new(),
+    };
+    if resolved.point.position == snapshot.position {
+        all_tenants(&repository, snapshot, |summary| {
+            let bytes = Some((summary.plain_bytes, summary.stored_bytes));
+            listed.add(&summary.tenant, summary.row_count, bytes);
+            Ok(())
+        })?;
+    } else {
+        let context = session.context(&Silent);
+        let position = resolved.point.position;
+        tenants_at(
+            context,
+            &repository,
+            &resolved.log,
+            position,
+            |tenant, rows| {
+                listed.add(tenant, rows, None);
+                Ok(())
+            },
+        )?;
     }
-    let mut lines = Vec::new();
-    all_tenants(&repository, snapshot, |summary| {
-        let name = tenant(&snapshot.tenant_kind, &summary.tenant).to_string();
-        if console.is_json() {
-            console.record(&TenantRecord {
+    listed.end();
+    Ok(Exit::Done)
+}
+
+/// Tenants that are listed.
+struct Listed<'a> {
+    console: &'a Console,
+    kind: &'a TenantKind,
+    count: u64,
+    lines: Vec<Vec<String>>,
+}
+
+impl Listed<'_> {
+    /// Adds a tenant; what its rows take is known of snapshots.
+    fn add(&mut self, id: &TenantId, rows: u64, taken: Option<(u64, u64)>) {
+        let name = tenant(self.kind, id).to_string();
+        self.count += 1;
+        if self.console.is_json() {
+            self.console.record(&TenantRecord {
                 record: "tenant",
                 tenant: name,
-                rows: summary.row_count,
-                plain_bytes: summary.plain_bytes,
-                stored_bytes: summary.stored_bytes,
+                rows,
+                plain_bytes: taken.map(|(plain, _)| plain),
+                stored_bytes: taken.map(|(_, stored)| stored),
             });
-        } else {
-            lines.push(vec![
-                name,
-                count(summary.row_count),
-                bytes(summary.plain_bytes),
-                bytes(summary.stored_bytes),
-            ]);
+            return;
         }
-        Ok(())
-    })?;
-    let tenant_count = lines.len() as u64;
-    let lines = grid(&["tenant", ">rows", ">plain", ">stored"], lines);
-    lines.iter().for_each(|line| console.line(line));
-    console.line(format_args!(
-        " {}",
-        counted(tenant_count, "tenant", "tenants")
-    ));
-    Ok(Exit::Done)
+        let mut cells = vec![name, count(rows)];
+        cells.extend(
+            taken
+                .iter()
+                .flat_map(|(plain, stored)| [bytes(*plain), bytes(*stored)]),
+        );
+        self.lines.push(cells);
+    }
+
+    fn end(self) {
+        let has_bytes = self.lines.iter().any(|cells| cells.len() > 2);
+        let header = ["tenant", ">rows", ">plain", ">stored"];
+        let header = if has_bytes { &header[..] } else { &header[..2] };
+        let lines = grid(header, self.lines);
+        lines.iter().for_each(|line| self.console.line(line));
+        let tenants = counted(self.count, "tenant", "tenants");
+        self.console.line(format_args!(" {tenants}"));
+    }
 }

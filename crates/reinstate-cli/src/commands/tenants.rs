@@ -98,6 +98,6 @@ pub fn extract_all(
         format!("at {point} there is")
     };
     let message = format!("{what} no row of {}{more}", named.join(", "));
-    let next = format!("see who is in the snapshot: reinstate tenants --at snap:{id}");
+    let next = format!("see who was there: reinstate tenants --at {point}");
     Err(Failure::new(ErrorKind::NotFound, message).next(next).into())
 }

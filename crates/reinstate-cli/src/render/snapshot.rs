@@ -42,10 +42,12 @@ pub struct TenantRecord {
     pub tenant: String,
     /// Its rows.
     pub rows: u64,
-    /// Bytes of its encoded rows.
-    pub plain_bytes: u64,
-    /// Bytes of its stored blocks.
-    pub stored_bytes: u64,
+    /// Bytes of its encoded rows, in a snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain_bytes: Option<u64>,
+    /// Bytes of its stored blocks, in a snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
 }
 
 /// The record of a snapshot.

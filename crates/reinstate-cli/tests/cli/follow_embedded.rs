@@ -36,6 +36,55 @@ fn a_tenant_goes_back_to_a_commit_that_no_snapshot_has() {
     sandbox.run(&["verify"]).done(&["of its log"]);
 }
 
+#[test]
+fn who_was_there_at_a_commit_is_listed_and_shown_as_of_that_commit() {
+    let sandbox = Sandbox::captured();
+    let follow = || {
+        let sealed = sandbox.json(&["capture", "follow", "--once"]).records();
+        let run = sealed.iter().rfind(|record| record["type"] == "log_run");
+        run.map(|run| run["through"].as_str().unwrap().to_owned())
+    };
+    let tenants = |at: &[&str]| {
+        let listed = sandbox.json(&[&["tenants", "--at"], at].concat()).records();
+        let rows = listed.iter().filter(|record| record["type"] == "tenant");
+        rows.map(|record| {
+            (
+                record["tenant"].to_string(),
+                record["rows"].as_u64().unwrap(),
+            )
+        })
+        .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let export = |at: &str| sandbox.run(&["export", &format!("account:3@{at}")]).stdout;
+    follow();
+    let (base, snapshot) = (tenants(&["latest"]), export("latest"));
+    sandbox.write_to(3);
+    let written = follow().unwrap();
+    sandbox.destroy(3);
+    let destroyed = follow().unwrap();
+    let three = "\"account:3\"";
+    let mut expected = base.clone();
+    *expected.get_mut(three).unwrap() += 1;
+    assert_eq!(tenants(&[&written]), expected);
+    assert_eq!(
+        export(&written).lines().count(),
+        snapshot.lines().count() + 1
+    );
+    expected.remove(three);
+    assert_eq!(tenants(&[&destroyed]), expected);
+    expected.clone_from(&base);
+    *expected.get_mut(three).unwrap() += 1;
+    let diff = sandbox.json(&["diff", &format!("account:3@{written}"), "live"]);
+    let position = diff.record("transaction")["position"].clone();
+    let position = position.as_str().unwrap();
+    assert_eq!(tenants(&[position, "--exclusive"]), expected);
+    let export = sandbox.run(&["export", &format!("account:3@{destroyed}")]);
+    export.refused(8, &["no row of account:3"]);
+    sandbox
+        .run(&["tenants", "--at", &destroyed])
+        .done(&["account:4", "tenants"]);
+}
+
 /// A store of which tenant 3 was destroyed by one transaction, followed; then the tenant went on
 /// working: it wrote an issue again. Returns the position of the incident.
 fn destroyed_and_used() -> (Sandbox, String) {

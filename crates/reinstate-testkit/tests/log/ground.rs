@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use reinstate::{
     CaptureOptions, Context, FollowOptions, Follower, Log, ResourceOptions, Resources,
-    RestorePoint, capture, compact, extract_at, log_of,
+    RestorePoint, capture, compact, extract_at, log_of, tenants_at,
 };
 use reinstate_core::{
     Cancellation, Commit, Digest, ErrorKind, Owner, Position, Repository, RepositoryId, RowBatch,
@@ -217,6 +217,48 @@ impl Ground {
                 }
             }
         }
+    }
+
+    /// Compares which tenants there are at every commit, and how many rows they have, with the naive
+    /// replay.
+    pub fn check_tenants(&self, tenants: &[&str]) {
+        let log = self.log();
+        for (number, model) in (0_u64..).zip(&self.models) {
+            let commit = self.base.commit + 10 * number;
+            let mut expected: Vec<(String, u64)> = tenants
+                .iter()
+                .map(|tenant| ((*tenant).to_owned(), self.row_count(model, tenant)))
+                .collect();
+            expected.retain(|(_, count)| *count > 0);
+            expected.sort();
+            for position in [commit, commit + 9] {
+                if position > log.through().commit {
+                    continue;
+                }
+                let mut found = Vec::new();
+                let position = at(position);
+                tenants_at(
+                    self.context(),
+                    &self.repository,
+                    &log,
+                    position,
+                    |tenant, rows| {
+                        found.push((tenant.to_string(), rows));
+                        Ok(())
+                    },
+                )
+                .unwrap();
+                assert_eq!(found, expected, "after transaction {number}");
+            }
+        }
+    }
+
+    fn row_count(&self, model: &Model, tenant: &str) -> u64 {
+        let owner = Owner::from_bytes(tenant.as_bytes()).unwrap();
+        let tables = 0..u32::try_from(self.schema.tables().len()).unwrap();
+        let rows = tables.map(|table| model.rows_of(&self.schema, table, &owner));
+        let counts = rows.map(|rows| RowBatch::try_from_bytes(rows).unwrap().len() as u64);
+        counts.sum()
     }
 
     /// Compares a tenant at every commit, just before and just after it, with the naive replay.

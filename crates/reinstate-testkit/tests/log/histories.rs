@@ -245,6 +245,7 @@ proptest! {
         let ground = Ground::new(&schema(), base, transactions);
         ground.follow(&followers);
         ground.check(&TENANTS);
+        ground.check_tenants(&TENANTS);
         ground.check_compacted(compacted, &TENANTS);
     }
 

@@ -100,8 +100,29 @@ impl<'a> AllRows<'a> {
         })
     }
 
+    /// The next owner that has rows in some table, and how many it has there; none at the end. Reads no
+    /// row but those that changed. Not to be mixed with [`advance`](Cursor::advance).
+    pub(crate) fn next_count(&mut self) -> Result<Option<(&Owner, u64)>, Error> {
+        loop {
+            self.context.check()?;
+            let Some(rows) = self.next_rows()? else {
+                return Ok(None);
+            };
+            if rows.content.row_count() > 0 {
+                return Ok(Some((&self.place.0, rows.content.row_count())));
+            }
+        }
+    }
+
     /// Opens the rows of the next owner and table that has any; `false` at the end.
     fn next_table(&mut self) -> Result<bool, Error> {
+        let rows = self.next_rows()?;
+        self.rows = rows.map(|rows| rows.rows(self.context));
+        Ok(self.rows.is_some())
+    }
+
+    /// Finds the rows of the next owner and table that has any.
+    fn next_rows(&mut self) -> Result<Option<ImageTable>, Error> {
         let lowest = self.sources.iter_mut().filter_map(|source| {
             let run = source.runs.peek()?;
             Some((run.key.owner.clone(), run.key.table))
@@ -109,7 +130,7 @@ impl<'a> AllRows<'a> {
         let followed = self.followed.first_key_value();
         let followed = followed.map(|(place, _)| place.clone());
         let Some(place) = lowest.chain(followed).min() else {
-            return Ok(false);
+            return Ok(None);
         };
         let (owner, table) = place.clone();
         if table.get() >= self.layers.widths.len() {
@@ -142,10 +163,11 @@ impl<'a> AllRows<'a> {
         }
         if is_changed {
             rows.resolve(self.context, &self.layers, table, changes)?;
+        } else {
+            rows.content = rows.stored_content;
         }
         self.place = place;
-        self.rows = Some(rows.rows(self.context));
-        Ok(true)
+        Ok(Some(rows))
     }
 }
 

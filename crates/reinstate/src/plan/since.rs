@@ -304,10 +304,11 @@ impl Entry {
             .columns()
             .split_last_chunk::<NOTE_BYTES>()
             .expect("BUG: noted in another form");
-        let number = |from: usize, to: usize| {
-            let bytes = note[from..to].iter();
-            bytes.fold(0_u128, |number, byte| number << 8 | u128::from(*byte))
-        };
+        let (commit, rest) = take(note);
+        let (ordinal, rest) = take(rest);
+        let (time, rest) = take(rest);
+        let ([is_there], rest) = take(rest);
+        let (sum, _) = take(rest);
         let identity = if row.key().is_empty() {
             columns
         } else {
@@ -315,13 +316,20 @@ impl Entry {
         };
         Self {
             identity: identity.to_vec(),
-            place: (number(0, 8) as u64, number(8, 12) as u32),
-            time: number(12, 20) as u64 as i64,
-            is_there: number(20, 21) == 1,
-            sum: number(21, NOTE_BYTES),
+            place: (u64::from_be_bytes(commit), u32::from_be_bytes(ordinal)),
+            time: i64::from_be_bytes(time),
+            is_there: is_there == 1,
+            sum: u128::from_be_bytes(sum),
             is_touched: false,
         }
     }
+}
+
+fn take<const LENGTH: usize>(note: &[u8]) -> ([u8; LENGTH], &[u8]) {
+    let (taken, rest) = note
+        .split_first_chunk()
+        .expect("BUG: noted in another form");
+    (*taken, rest)
 }
 
 fn content_of(row: RowRef<'_>) -> u128 {
