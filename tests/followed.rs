@@ -198,11 +198,7 @@ fn a_tenant_of_a_followed_store_is_brought_back_to_the_commit_before_it_was_wipe
     let repository = repository.expect("a repository");
     let resources = Resources::try_new(ResourceOptions::default()).expect("resources");
     let cancellation = Cancellation::new();
-    let context = Context {
-        resources: &resources,
-        observer: &Silent,
-        cancellation: &cancellation,
-    };
+    let context = Context::new(&resources, &Silent, &cancellation);
     let capture = CaptureOptions::new(SNAPSHOT, clock());
     begin_log(context, &store, &repository, &capture).expect("a snapshot");
     // The largest tenant, restored aside, and the smallest, restored in place.

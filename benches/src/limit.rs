@@ -100,9 +100,11 @@ pub struct RawStore {
     tables: Vec<RawTable>,
 }
 
-/// The tenant's entries in one table.
+/// One tenant's entries in one table.
 #[derive(Debug)]
 struct RawTable {
+    /// Which of the tenants.
+    tenant: usize,
     name: String,
     entries: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -114,32 +116,46 @@ impl RawStore {
     /// # Errors
     /// As redb or the system reports it.
     pub fn create(site: &Site, tenant: &Tenant, path: &Path) -> Result<Self> {
+        Self::of_all(site, std::slice::from_ref(tenant), path)
+    }
+
+    /// The same, of many tenants.
+    ///
+    /// # Errors
+    /// As redb or the system reports it.
+    pub fn of_all(site: &Site, tenants: &[Tenant], path: &Path) -> Result<Self> {
         std::fs::copy(site.copy_path(), path).context("copy the live store")?;
         let mut builder = Database::builder();
         builder.set_cache_size(EmbeddedOptions::default().cache_bytes);
         let database = builder.open(path).context("open the plain store")?;
-        let mut prefix = u16::try_from(tenant.id.as_bytes().len())?
-            .to_be_bytes()
-            .to_vec();
-        prefix.extend_from_slice(tenant.id.as_bytes());
         let transaction = database.begin_read()?;
         let mut tables = Vec::new();
-        for handle in transaction.list_tables()? {
-            let name = handle.name().to_owned();
-            if !name.starts_with("data/") {
-                continue;
-            }
-            let table = transaction.open_table(definition(&name))?;
-            let mut entries = Vec::new();
-            for entry in table.range(prefix.as_slice()..)? {
-                let (key, value) = entry?;
-                if !key.value().starts_with(&prefix) {
-                    break;
+        for (number, tenant) in tenants.iter().enumerate() {
+            let mut prefix = u16::try_from(tenant.id.as_bytes().len())?
+                .to_be_bytes()
+                .to_vec();
+            prefix.extend_from_slice(tenant.id.as_bytes());
+            for handle in transaction.list_tables()? {
+                let name = handle.name().to_owned();
+                if !name.starts_with("data/") {
+                    continue;
                 }
-                entries.push((key.value().to_vec(), value.value().to_vec()));
-            }
-            if !entries.is_empty() {
-                tables.push(RawTable { name, entries });
+                let table = transaction.open_table(definition(&name))?;
+                let mut entries = Vec::new();
+                for entry in table.range(prefix.as_slice()..)? {
+                    let (key, value) = entry?;
+                    if !key.value().starts_with(&prefix) {
+                        break;
+                    }
+                    entries.push((key.value().to_vec(), value.value().to_vec()));
+                }
+                if !entries.is_empty() {
+                    tables.push(RawTable {
+                        tenant: number,
+                        name,
+                        entries,
+                    });
+                }
             }
         }
         drop(transaction);
@@ -158,7 +174,7 @@ impl RawStore {
     /// As redb reports it.
     pub fn delete(&self) -> Result<()> {
         let transaction = self.database.begin_write()?;
-        for RawTable { name, entries } in &self.tables {
+        for RawTable { name, entries, .. } in &self.tables {
             let mut table = transaction.open_table(definition(name))?;
             if let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) {
                 table.retain_in(first.as_slice()..=last.as_slice(), |_, _| false)?;
@@ -168,13 +184,27 @@ impl RawStore {
         Ok(())
     }
 
-    /// Inserts the tenant's entries, sorted, in one durable transaction.
+    /// Inserts the entries, sorted, in one durable transaction.
     ///
     /// # Errors
     /// As redb reports it.
     pub fn insert(&self) -> Result<()> {
+        self.insert_tables(&self.tables)
+    }
+
+    /// Inserts the entries, sorted, in one durable transaction for each tenant.
+    ///
+    /// # Errors
+    /// As redb reports it.
+    pub fn insert_one_by_one(&self) -> Result<()> {
+        let of_one = |left: &RawTable, right: &RawTable| left.tenant == right.tenant;
+        let mut tenants = self.tables.chunk_by(of_one);
+        tenants.try_for_each(|tables| self.insert_tables(tables))
+    }
+
+    fn insert_tables(&self, tables: &[RawTable]) -> Result<()> {
         let transaction = self.database.begin_write()?;
-        for RawTable { name, entries } in &self.tables {
+        for RawTable { name, entries, .. } in tables {
             let mut table = transaction.open_table(definition(name))?;
             let Some((first, _)) = entries.first() else {
                 continue;

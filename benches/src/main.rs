@@ -1,8 +1,8 @@
 //! Measures reinstate beside its limits and prints a table; `--write` puts it into
 //! `docs/benchmarks.md`.
 //!
-//! `cargo run --release -p reinstate-benches -- [--write] [--full]`, `-- --postgres`, `-- --log` or
-//! `-- --schema` for one chapter alone, which is printed and not written.
+//! `cargo run --release -p reinstate-benches -- [--write] [--full]`, `-- --postgres`, `-- --log`,
+//! `-- --batch` or `-- --schema` for one chapter alone, which is printed and not written.
 
 mod chapters;
 mod page;
@@ -15,6 +15,7 @@ fn main() -> Result<()> {
     let mut postgres_only = false;
     let mut log_only = false;
     let mut schema_only = false;
+    let mut batch_only = false;
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--write" => write = true,
@@ -22,18 +23,19 @@ fn main() -> Result<()> {
             "--postgres" => postgres_only = true,
             "--log" => log_only = true,
             "--schema" => schema_only = true,
+            "--batch" => batch_only = true,
             "--large" => {
                 // Run by this program itself, in a process of its own, to see its peak memory.
                 return chapters::memory::child(full);
             }
             _ => bail!(
-                "unknown argument {argument}: there are --write, --full, --postgres, --log, --schema"
+                "unknown argument {argument}: there are --write, --full, --postgres, --log, --batch, --schema"
             ),
         }
     }
     ensure!(
-        !(write && (postgres_only || log_only || schema_only)),
-        "--write puts down every chapter: leave --postgres, --log and --schema out"
+        !(write && (postgres_only || log_only || schema_only || batch_only)),
+        "--write puts down every chapter: leave --postgres, --log, --batch and --schema out"
     );
     let rows = if postgres_only {
         chapters::postgres::measure()?
@@ -41,6 +43,8 @@ fn main() -> Result<()> {
         chapters::schema::measure()?
     } else if log_only {
         chapters::log::measure()?
+    } else if batch_only {
+        chapters::batch::measure()?
     } else {
         chapters::all(full)?
     };

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context as _, Result};
-use reinstate::{CaptureOptions, Context, ResourceOptions, Resources, TenantImage};
+use anyhow::{Context as _, Result, ensure};
+use reinstate::{
+    CaptureOptions, Context, DriftRules, ResourceOptions, Resources, RestoreRequest, TenantImage,
+};
 use reinstate_core::{
-    Cancellation, JobId, Owner, RepositoryId, Silent, SnapshotDescription, SnapshotId,
+    Cancellation, JobId, Owner, Policy, RepositoryId, Silent, SnapshotDescription, SnapshotId,
     SnapshotSource, StoreId, StoreIdentity, Tenant, TenantId, Timestamp,
 };
 use reinstate_embedded::{EmbeddedOptions, EmbeddedStore};
@@ -94,11 +96,7 @@ impl Site {
         )?;
         let resources = resources(options, directory.path())?;
         let cancellation = Cancellation::new();
-        let context = Context {
-            resources: &resources,
-            observer: &Silent,
-            cancellation: &cancellation,
-        };
+        let context = Context::new(&resources, &Silent, &cancellation);
         let capture =
             CaptureOptions::new(SnapshotId::from_bytes([3; 16]), Timestamp::from_micros(0));
         let snapshot = Arc::new(reinstate::capture(context, &store, &repository, &capture)?);
@@ -117,11 +115,7 @@ impl Site {
     /// What the engine is given.
     #[must_use]
     pub fn context(&self) -> Context<'_> {
-        Context {
-            resources: &self.resources,
-            observer: &Silent,
-            cancellation: &self.cancellation,
-        }
+        Context::new(&self.resources, &Silent, &self.cancellation)
     }
 
     /// The same site with another number of threads.
@@ -202,6 +196,47 @@ impl Site {
             }
             Ok(())
         })?;
+        Ok(())
+    }
+
+    /// Deletes tenants for good, in one transaction.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    pub fn delete_all(&self, tenants: &[Tenant]) -> Result<()> {
+        self.store.write(|transaction| {
+            for (index, table) in self.store.schema().iter() {
+                for tenant in tenants {
+                    if table.tenancy.is_tenant_owned() {
+                        let owner = Owner::Tenant(tenant.id.clone());
+                        transaction.table(index)?.delete_all(&owner)?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Restores tenants in one request, with all four steps and the proof.
+    ///
+    /// # Errors
+    /// As the engine reports it; or if one of them is not proven to be restored.
+    pub fn restore(&self, tenants: &[Tenant]) -> Result<()> {
+        let request = RestoreRequest {
+            job: self.next_job(),
+            snapshot: Arc::clone(&self.snapshot),
+            tenants: tenants.to_vec(),
+            policy: Policy::EXACT,
+            drift: DriftRules::default(),
+            requested_at: Timestamp::from_micros(0),
+        };
+        let outcomes = reinstate::restore(self.context(), &self.store, &self.repository, &request)?;
+        for outcome in outcomes {
+            let is_restored = outcome.is_restored();
+            outcome.result?;
+            ensure!(is_restored, "{} is not restored", outcome.tenant);
+        }
         Ok(())
     }
 

@@ -83,13 +83,7 @@ pub fn with_context<T>(read: impl FnOnce(Context<'_>) -> T) -> T {
         static RESOURCES: reinstate::Resources = resources();
     }
     let cancellation = Cancellation::new();
-    RESOURCES.with(|resources| {
-        read(Context {
-            resources,
-            observer: &Silent,
-            cancellation: &cancellation,
-        })
-    })
+    RESOURCES.with(|resources| read(Context::new(resources, &Silent, &cancellation)))
 }
 
 impl Facts {

@@ -149,11 +149,7 @@ impl Life {
     }
 
     pub fn context(&self) -> Context<'_> {
-        Context {
-            resources: &self.resources,
-            observer: &Silent,
-            cancellation: &self.cancellation,
-        }
+        Context::new(&self.resources, &Silent, &self.cancellation)
     }
 
     /// Does what the user asks for. `Ok` is the promise.

@@ -47,11 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         LocalRepository::init(directory.path().join("repository"), repository_id(), now()?)?;
     let resources = Resources::try_new(reinstate::ResourceOptions::default())?;
     let cancellation = Cancellation::new();
-    let context = Context {
-        resources: &resources,
-        observer: &Progress,
-        cancellation: &cancellation,
-    };
+    let context = Context::new(&resources, &Progress, &cancellation);
     let options = CaptureOptions::new(SnapshotId::from_bytes(unique(1)), now()?);
     let snapshot = Arc::new(reinstate::capture(context, &store, &repository, &options)?);
 

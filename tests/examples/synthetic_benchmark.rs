@@ -45,11 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     let resources = Resources::try_new(reinstate::ResourceOptions::default())?;
     let cancellation = Cancellation::new();
-    let context = Context {
-        resources: &resources,
-        observer: &Silent,
-        cancellation: &cancellation,
-    };
+    let context = Context::new(&resources, &Silent, &cancellation);
     let options = CaptureOptions::new(SnapshotId::from_bytes([3; 16]), start);
     let snapshot = Arc::new(reinstate::capture(context, &store, &repository, &options)?);
 

@@ -1,5 +1,6 @@
 //! What is measured, one chapter a file.
 
+pub mod batch;
 pub mod extract;
 pub mod log;
 pub mod memory;
@@ -35,6 +36,7 @@ pub fn all(full: bool) -> Result<Vec<Row>> {
     rows.extend(log::measure()?);
     rows.extend(merge::measure()?);
     rows.extend(restore::measure()?);
+    rows.extend(batch::measure()?);
     rows.extend(memory::measure(full)?);
     rows.extend(postgres::measure()?);
     Ok(rows)

@@ -106,11 +106,7 @@ impl PostgresSite {
             spill_directory: directory.path().to_owned(),
         })?;
         let cancellation = Cancellation::new();
-        let context = Context {
-            resources: &resources,
-            observer: &Silent,
-            cancellation: &cancellation,
-        };
+        let context = Context::new(&resources, &Silent, &cancellation);
         let capture = CaptureOptions::new(SnapshotId::from_bytes([3; 16]), NOW);
         let snapshot = Arc::new(reinstate::capture(context, &store, &repository, &capture)?);
         Ok(Self {
@@ -247,11 +243,7 @@ impl PostgresSite {
     /// What the engine is given.
     #[must_use]
     pub fn context(&self) -> Context<'_> {
-        Context {
-            resources: &self.resources,
-            observer: &Silent,
-            cancellation: &self.cancellation,
-        }
+        Context::new(&self.resources, &Silent, &self.cancellation)
     }
 
     fn next_id(&self) -> [u8; 16] {
@@ -289,6 +281,44 @@ impl PostgresSite {
         let output = self.repository.create_object()?;
         let written = reinstate::plan(self.context(), &images, &self.store, &request, output)?;
         Ok(StoredPlan::open(&self.repository, written.object)?)
+    }
+
+    /// Plans to bring tenants back, and finds out whose the rows were that would be deleted.
+    ///
+    /// # Errors
+    /// As the engine reports it.
+    pub fn plan_checked(&self, tenants: &[Tenant]) -> Result<()> {
+        let request = PlanRequest {
+            job: JobId::from_bytes(self.next_id()),
+            repository: self.repository.id(),
+            policy: Policy::EXACT,
+            drift: DriftRules::default(),
+            check_owners: OwnerCheck::In(&self.repository),
+            planned_at: NOW,
+        };
+        let context = self.context();
+        let images = reinstate::extract_all(context, &self.repository, &self.snapshot, tenants);
+        let images = images.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let output = self.repository.create_object()?;
+        reinstate::plan(context, &images, &self.store, &request, output)?;
+        Ok(())
+    }
+
+    /// Gives each of these tenants another member, younger than the snapshot.
+    ///
+    /// # Errors
+    /// As the server reports it.
+    pub fn add_members(&self, tenants: &[Tenant]) -> Result<()> {
+        for tenant in tenants {
+            self.keeper.run(&format!(
+                "INSERT INTO members
+                 SELECT (SELECT max(id) + 1 FROM members), account_id, plan_id, email || '.new',
+                        full_name, joined_at, last_seen_at, preferences, about
+                 FROM members WHERE account_id = {} LIMIT 1",
+                tenant.id
+            ))?;
+        }
+        Ok(())
     }
 
     /// Merges a plan; returns how many rows changed.

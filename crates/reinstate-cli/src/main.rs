@@ -9,6 +9,7 @@ mod console;
 mod demo;
 mod exit;
 mod failure;
+mod pacing;
 mod point;
 mod postgres;
 mod progress;

@@ -35,6 +35,8 @@ struct State {
     rows: u64,
     rows_expected: Option<u64>,
     tenants_seen: usize,
+    /// Whether a merge goes on. What is verified beside it is not shown.
+    is_merging: bool,
     label: String,
     line_at: Instant,
 }
@@ -49,6 +51,7 @@ impl Progress {
             rows: 0,
             rows_expected: None,
             tenants_seen: 0,
+            is_merging: false,
             label: String::new(),
             line_at: Instant::now() + LINE_EVERY,
         };
@@ -113,6 +116,7 @@ impl Progress {
             state.tenants_seen += 1;
         }
         state.phase = Some(phase);
+        state.is_merging = phase == Phase::Merge;
         state.rows = 0;
         state.rows_expected = rows;
         let which = match tenant {
@@ -162,6 +166,14 @@ impl Observer for Progress {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Started {
+                phase: Phase::Verify,
+                ..
+            }
+            | Event::Advanced {
+                phase: Phase::Verify,
+                ..
+            } if state.is_merging => {}
+            Event::Started {
                 phase,
                 tenant,
                 rows_expected,
@@ -172,6 +184,10 @@ impl Observer for Progress {
                 rows_expected,
             ),
             Event::Advanced { rows, .. } => self.advance(&mut state, rows),
+            Event::Finished {
+                phase: Phase::Merge,
+                ..
+            } => state.is_merging = false,
             _ => {}
         }
     }

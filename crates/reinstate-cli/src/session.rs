@@ -99,11 +99,7 @@ impl Engine {
         observer: &'c dyn Observer,
         cancellation: &'c Cancellation,
     ) -> Context<'c> {
-        Context {
-            resources: &self.resources,
-            observer,
-            cancellation,
-        }
+        Context::new(&self.resources, observer, cancellation)
     }
 
     /// Bytes for the embedded store's cache.

@@ -7,6 +7,7 @@
 //! **Invariant:** nothing here opens a file, reads the time or starts a thread.
 
 mod change;
+mod clock;
 mod copying;
 mod digest;
 mod error;
@@ -26,6 +27,7 @@ mod varint;
 mod writer;
 
 pub use change::{ChangeCounts, ConflictPolicy, Policy, RowRole, Switch};
+pub use clock::Clock;
 pub use copying::{UniqueKey, ValueKind};
 pub use digest::{ContentDigest, Digest};
 pub use error::{ErrorKind, RepositoryError, StoreError};

@@ -186,6 +186,21 @@ pub trait LiveStore: SnapshotSource {
         tenant: &TenantId,
         commit_mark: &[u8],
     ) -> Result<u64, StoreError>;
+
+    /// Does the least that somebody who uses the store does, changes nothing, and returns when it is done:
+    /// how long that takes says how long others have to wait at present.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn probe(&self) -> Result<(), StoreError> {
+        self.read_view().map(drop)
+    }
+
+    /// Whether nobody has to wait while a merge waits for the next rows of its changes: no transaction that
+    /// writes is open then.
+    fn writes_between_batches(&self) -> bool {
+        false
+    }
 }
 
 /// A live store at one position, for reading.

@@ -138,4 +138,11 @@ impl LiveStore for PostgresStore {
     ) -> Result<u64, StoreError> {
         crate::merge::count_foreign_rows(&self.connections, &self.map, tenant, commit_mark)
     }
+
+    /// A commit that changes nothing and still has to reach the disk.
+    fn probe(&self) -> Result<(), StoreError> {
+        let sql = "SELECT pg_logical_emit_message(true, 'reinstate', '')::text";
+        let session = self.connections.reader()?;
+        session.row("probe the database", sql, &[]).map(drop)
+    }
 }

@@ -6,5 +6,7 @@ mod faults;
 mod memory;
 #[path = "testkit/mutants.rs"]
 mod mutants;
+#[path = "testkit/pacing.rs"]
+mod pacing;
 #[path = "testkit/synthetic.rs"]
 mod synthetic;

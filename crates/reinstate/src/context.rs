@@ -1,5 +1,5 @@
-//! What every function of the engine is given: workers, memory, somebody who watches, and a way
-//! to stop.
+//! What every function of the engine is given: workers, memory, somebody who watches, a way to stop,
+//! and a pace.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use reinstate_core::{Cancellation, ErrorKind, Observer};
 
 use crate::Error;
+use crate::pace::Pace;
 use crate::run_stream::Openers;
 
 /// The least memory that a run can be given.
@@ -106,6 +107,8 @@ pub struct Context<'a> {
     pub observer: &'a dyn Observer,
     /// Who can stop the run.
     pub cancellation: &'a Cancellation,
+    /// How fast it may write to the live store; none if as fast as it can.
+    pub pace: Option<&'a Pace<'a>>,
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -117,7 +120,31 @@ impl std::fmt::Debug for Context<'_> {
     }
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// A run that may write as fast as it can.
+    #[must_use]
+    pub fn new(
+        resources: &'a Resources,
+        observer: &'a dyn Observer,
+        cancellation: &'a Cancellation,
+    ) -> Self {
+        Self {
+            resources,
+            observer,
+            cancellation,
+            pace: None,
+        }
+    }
+
+    /// The same run, which writes no faster than this lets it.
+    #[must_use]
+    pub fn paced(self, pace: &'a Pace<'a>) -> Self {
+        Self {
+            pace: Some(pace),
+            ..self
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.cancellation.check().map_err(Error::store("stop"))
     }

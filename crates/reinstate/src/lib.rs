@@ -28,6 +28,7 @@ mod layers;
 mod log;
 mod merge;
 mod opened;
+mod pace;
 mod plan;
 mod restore;
 mod run_stream;
@@ -58,6 +59,7 @@ pub use log::{
     TenantTransaction, Unreachable, begin_log, compact, history_of, log_of, logs,
 };
 pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
+pub use pace::{Pace, PaceLimits, PaceReport, Probe};
 pub use plan::{
     LastChanges, OwnerCheck, PlanRequest, RestorePlan, Since, StoredPlan, TenantChanges,
     WrittenPlan, is_blocked, obstacles, plan, plan_copy, plan_since, plan_undo, store_plan,

@@ -75,7 +75,8 @@ impl MergeReceipt {
 
 /// Applies one tenant's part of a stored plan to the live store.
 ///
-/// Writes nothing at all when the plan has no change for the tenant.
+/// Writes nothing at all when the plan has no change for the tenant. Waits for the context's pace before
+/// the transaction begins; inside of it only where nobody has to wait meanwhile.
 ///
 /// # Errors
 /// `Stale` if the live tenant or the tables changed since the plan was made; `Altered` if the
@@ -243,10 +244,17 @@ fn transact(
     let tenant = &part.tenant;
     let description = plan.plan().description();
     check_left_behind(context, plan, part, live)?;
+    wait_for_turn(context, tenant)?;
     let mut writer = live
         .begin_merge(tenant, &part.fingerprint, &description.schema)
         .map_err(Error::store(format!("open {tenant} for writing")))?;
-    let changes = plan.plan().changes(context, tenant)?;
+    // A transaction that writes does not wait in the middle: what it wrote is paid for afterwards.
+    let in_between = context.pace.filter(|_| live.writes_between_batches());
+    let rows_context = Context {
+        pace: in_between,
+        ..context
+    };
+    let changes = plan.plan().changes(rows_context, tenant)?;
     let shared = if changes.shared_tables().is_empty() {
         Vec::new()
     } else {
@@ -257,6 +265,9 @@ fn transact(
     let counted = writer
         .apply(&changes)
         .map_err(Error::store(format!("write the rows of {tenant}")))?;
+    if let (Some(pace), None) = (context.pace, in_between) {
+        pace.wrote(counted.iter().map(|(_, counts)| counts.total()).sum());
+    }
     check_counts(description, part, &shared, &counted)?;
     for table in &part.tables {
         let found = read_back(context, writer.as_mut(), table.table).map_err(Error::store(
@@ -288,6 +299,16 @@ fn transact(
         Err(error) if error.kind() == ErrorKind::OutcomeUnknown => ask_journal(live, entry, error),
         Err(error) => Err(Error::store(format!("commit the rows of {tenant}"))(error)),
     }
+}
+
+/// Waits until the pace lets another merge begin.
+fn wait_for_turn(context: Context<'_>, tenant: &TenantId) -> Result<(), Error> {
+    let Some(pace) = context.pace else {
+        return Ok(());
+    };
+    let operation = || format!("wait until {tenant} may be written");
+    pace.wait(context.cancellation)
+        .map_err(Error::store(operation()))
 }
 
 /// Refuses a plan that counts rows in which were left behind and are not there as they were.

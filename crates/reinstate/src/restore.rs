@@ -1,6 +1,8 @@
 //! Restore: the four steps in a row, for as many tenants as are asked for.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use reinstate_core::{
     ErrorKind, JobId, LiveStore, Policy, Repository, SnapshotDescription, Tenant, TenantId,
@@ -90,7 +92,8 @@ pub fn restore(
     apply(context, &stored, live, repository, request.requested_at)
 }
 
-/// Merges and verifies every tenant of a stored plan, one after the other.
+/// Merges and verifies every tenant of a stored plan. While one is merged, the one before it is
+/// verified.
 ///
 /// # Errors
 /// If the run cannot be noted in the repository. Nothing was written to the store then.
@@ -102,18 +105,46 @@ pub fn apply(
     merged_at: Timestamp,
 ) -> Result<Vec<TenantOutcome>, Error> {
     store_job(repository, plan, merged_at)?;
-    let tenants = plan
-        .plan()
-        .description()
-        .tenants
-        .iter()
-        .map(|part| part.tenant.clone());
-    Ok(tenants
-        .map(|tenant| {
-            let result = apply_one(context, plan, &tenant, live, repository, merged_at);
-            TenantOutcome { tenant, result }
-        })
-        .collect())
+    let parts = &plan.plan().description().tenants;
+    let prove = |receipt| prove(context, plan, receipt, live, repository, merged_at);
+    // Nothing waits in between: a merge begins when all but the one before it are proven.
+    let (hand_over, merged) = sync_channel(0);
+    Ok(thread::scope(|scope| {
+        let prover = scope.spawn(move || {
+            let proven = merged
+                .iter()
+                .map(|(number, receipt)| (number, prove(receipt)));
+            proven.collect::<Vec<(usize, Result<Restored, Error>)>>()
+        });
+        let mut results = Vec::with_capacity(parts.len());
+        for (number, part) in parts.iter().enumerate() {
+            let merged = context
+                .check()
+                .and_then(|()| merge(context, plan, &part.tenant, live));
+            match merged {
+                Ok(receipt) => {
+                    if hand_over.send((number, receipt)).is_err() {
+                        // The prover panicked, which goes on below.
+                        break;
+                    }
+                }
+                Err(error) => results.push((number, Err(error))),
+            }
+        }
+        drop(hand_over);
+        match prover.join() {
+            Ok(proven) => results.extend(proven),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        results.sort_by_key(|(number, _)| *number);
+        let outcomes = parts.iter().zip(results);
+        outcomes
+            .map(|(part, (_, result))| TenantOutcome {
+                tenant: part.tenant.clone(),
+                result,
+            })
+            .collect()
+    }))
 }
 
 /// Merges and verifies one tenant of a stored plan.
@@ -130,13 +161,28 @@ pub fn apply_one(
 ) -> Result<Restored, Error> {
     context.check()?;
     let receipt = merge(context, plan, tenant, live)?;
+    prove(context, plan, receipt, live, repository, merged_at)
+}
+
+/// Keeps the receipt of a merge and verifies what it left.
+fn prove(
+    context: Context<'_>,
+    plan: &StoredPlan,
+    receipt: MergeReceipt,
+    live: &dyn LiveStore,
+    repository: &dyn Repository,
+    merged_at: Timestamp,
+) -> Result<Restored, Error> {
+    // First, so that a process that dies while it verifies leaves what verifies it again.
+    let kept = keep_receipt(repository, plan, &receipt, merged_at);
     let verdict = verify(context, plan.plan(), &receipt, live).map_err(|error| {
+        let tenant = &receipt.tenant;
         Error::because(
             ErrorKind::Unverified,
             format!("the rows of {tenant} are committed, but could not be verified"),
             error,
         )
     })?;
-    keep_receipt(repository, plan, &receipt, merged_at)?;
+    kept?;
     Ok(Restored { receipt, verdict })
 }

@@ -1,6 +1,8 @@
 //! Arguments of what plans a change, makes it, takes it back and checks it.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use reinstate_core::{ConflictPolicy, Policy, Switch};
@@ -105,6 +107,18 @@ pub struct Approval {
     pub confirm_digest: Option<String>,
 }
 
+/// How fast the live store may be written to.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Pacing {
+    /// Write no more rows in a second, on average [default: as many as can be].
+    #[arg(long, value_name = "N")]
+    pub rows_per_second: Option<NonZeroU64>,
+    /// Write slower, or not at all for a while, when the store takes longer than this to commit
+    /// nothing, as in 20ms: it is tried every 200 ms [default: it is not tried].
+    #[arg(long, value_name = "TIME", value_parser = crate::pacing::parse_latency)]
+    pub latency_max: Option<Duration>,
+}
+
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub struct Apply {
@@ -113,6 +127,9 @@ pub struct Apply {
     /// Approval.
     #[command(flatten)]
     pub approval: Approval,
+    /// How fast.
+    #[command(flatten)]
+    pub pacing: Pacing,
     /// Read the whole store before and after, and compare every other tenant. For times when
     /// nobody else writes.
     #[arg(long)]
@@ -137,6 +154,9 @@ pub struct Restore {
     /// Approval.
     #[command(flatten)]
     pub approval: Approval,
+    /// How fast.
+    #[command(flatten)]
+    pub pacing: Pacing,
     /// Read the whole store before and after, and compare every other tenant. For times when
     /// nobody else writes.
     #[arg(long)]
@@ -157,6 +177,9 @@ pub struct Undo {
     /// Approval.
     #[command(flatten)]
     pub approval: Approval,
+    /// How fast.
+    #[command(flatten)]
+    pub pacing: Pacing,
 }
 
 /// Arguments of `verify`.

@@ -13,7 +13,9 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 
 pub use capturing::{Capture, Follow};
-pub use changing::{Apply, Approval, Copying, OnOff, Plan, Restore, Show, Undo, Verify, Whose};
+pub use changing::{
+    Apply, Approval, Copying, OnOff, Pacing, Plan, Restore, Show, Undo, Verify, Whose,
+};
 pub use looking::{At, Diff, Export, Snapshots, Tenants, Window};
 pub use setting_up::{Completions, Demo, Generate, Guard, Init, Man, Tenancy};
 

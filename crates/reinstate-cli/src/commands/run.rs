@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use reinstate::{
-    Context, Finding, IsolationReport, PlanDescription, Restored, StoreDigests, StoredPlan,
+    Context, Finding, IsolationReport, Pace, PlanDescription, Restored, StoreDigests, StoredPlan,
     TenantOutcome, apply, apply_one, is_blocked, merge_receipt_of, store_digests, store_plan,
     verify,
 };
@@ -15,10 +15,11 @@ use reinstate_repository::LocalRepository;
 
 use super::report::{Report, report};
 use crate::adapters;
-use crate::arguments::Approval;
+use crate::arguments::{Approval, Pacing};
 use crate::confirm::approve;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::pacing::{SteadyClock, show_pace};
 use crate::progress::Progress;
 use crate::render::{counted, notes, totals};
 use crate::session::{Session, now};
@@ -34,6 +35,8 @@ pub struct Run<'a> {
     pub approval: &'a Approval,
     /// Whether every other tenant is compared before and after.
     pub prove_isolation: bool,
+    /// How fast the store may be written to.
+    pub pacing: &'a Pacing,
     /// The phases of the whole command, for the progress.
     pub phases: &'a [Phase],
     /// What success is called.
@@ -71,9 +74,16 @@ impl Run<'_> {
         let context = self.session.context(&progress);
         let started = Instant::now();
         let before = self.digests(context, live)?;
-        let outcomes = outcomes(context, &stored, live, self.repository)?;
+        let (clock, probe) = (SteadyClock::start(), || live.probe());
+        let limits = self.pacing.limits();
+        let pace = limits.map(|limits| Pace::new(&clock, &probe, limits));
+        let paced = pace.as_ref().map_or(context, |pace| context.paced(pace));
+        let outcomes = outcomes(paced, &stored, live, self.repository)?;
         let isolation = before.map(|before| isolation(context, live, &before, description));
         progress.clear();
+        if let Some(pace) = &pace {
+            show_pace(self.session.console, &pace.report());
+        }
         report(&Report {
             console: self.session.console,
             plan: description,

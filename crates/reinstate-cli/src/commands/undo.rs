@@ -58,6 +58,7 @@ pub fn run(arguments: &Undo, session: &Session<'_>) -> anyhow::Result<Exit> {
         session,
         repository: &repository,
         approval: &arguments.approval,
+        pacing: &arguments.pacing,
         prove_isolation: false,
         phases: &PHASES,
         done: "undone",

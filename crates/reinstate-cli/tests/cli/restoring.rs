@@ -216,3 +216,29 @@ fn a_plan_that_was_cut_short_goes_on_where_it_stopped() {
     rest.done(&["restored account:5"]);
     assert_eq!(sandbox.contents().1, before);
 }
+
+#[test]
+fn a_restore_can_be_told_how_fast_it_may_write() {
+    let sandbox = Sandbox::captured();
+    sandbox.destroy(3);
+    let restore = ["restore", "account:3", "--at", "latest", "--yes"];
+    let limits = ["--rows-per-second", "1000000", "--latency-max", "30s"];
+    let run = sandbox.json(&[&restore[..], &limits].concat());
+    assert_eq!(run.code, 0, "{run:?}");
+    let (pace, summary) = (run.record("pace"), run.record("summary"));
+    assert_eq!(pace["rows"], summary["rows_changed"]);
+    assert!(pace["probes"].as_u64().unwrap() > 0, "{pace}");
+    assert!(pace["latency_max_seconds"].as_f64().unwrap() > 0.0);
+    let wrong = [
+        "--latency-max=0ms",
+        "--latency-max=-3ms",
+        "--latency-max=soon",
+        "--latency-max=3",
+        "--rows-per-second=0",
+    ];
+    for limit in wrong {
+        let run = sandbox.run(&[&restore[..], &[limit]].concat());
+        let option = limit.split('=').next().unwrap();
+        assert!(run.code == 2 && run.stderr.contains(option), "{run:?}");
+    }
+}

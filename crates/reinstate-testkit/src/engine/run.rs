@@ -70,11 +70,7 @@ impl<'f> Engine<'f> {
     }
 
     pub(super) fn context(&self) -> Context<'_> {
-        Context {
-            resources: &self.resources,
-            observer: &Silent,
-            cancellation: &self.cancellation,
-        }
+        Context::new(&self.resources, &Silent, &self.cancellation)
     }
 
     pub(super) fn capture(&self, number: u8) -> Result<Arc<SnapshotDescription>, Error> {

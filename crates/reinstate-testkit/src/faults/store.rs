@@ -178,6 +178,15 @@ impl LiveStore for FaultyStore<'_> {
         self.faults.call("count foreign rows")?;
         self.inner.foreign_rows_written(tenant, commit_mark)
     }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.faults.call("probe")?;
+        self.inner.probe()
+    }
+
+    fn writes_between_batches(&self) -> bool {
+        self.inner.writes_between_batches()
+    }
 }
 
 struct FaultyCapture<'a> {

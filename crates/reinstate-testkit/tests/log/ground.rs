@@ -92,11 +92,7 @@ impl Ground {
     }
 
     pub fn context(&self) -> Context<'_> {
-        Context {
-            resources: &self.resources,
-            observer: &Silent,
-            cancellation: &self.cancellation,
-        }
+        Context::new(&self.resources, &Silent, &self.cancellation)
     }
 
     pub fn log(&self) -> Log {

@@ -93,11 +93,7 @@ impl Scene {
     }
 
     fn context(&self) -> Context<'_> {
-        Context {
-            resources: &self.resources,
-            observer: &Silent,
-            cancellation: &self.cancellation,
-        }
+        Context::new(&self.resources, &Silent, &self.cancellation)
     }
 
     fn capture(
@@ -155,11 +151,8 @@ impl Scene {
 fn empty_snapshot(fixture: &MemoryFixture<SQL>) -> SnapshotDescription {
     let scratch = MemoryRepository::default();
     let resources = Resources::try_new(ResourceOptions::default()).expect("threads");
-    let context = Context {
-        resources: &resources,
-        observer: &Silent,
-        cancellation: &Cancellation::new(),
-    };
+    let cancellation = Cancellation::new();
+    let context = Context::new(&resources, &Silent, &cancellation);
     let options = CaptureOptions::new(SnapshotId::from_bytes([2; 16]), NOW);
     reinstate::capture(context, fixture.store(), &scratch, &options).expect("a capture")
 }

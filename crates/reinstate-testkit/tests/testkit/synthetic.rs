@@ -37,11 +37,8 @@ fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_thre
             ..ResourceOptions::default()
         };
         let resources = Resources::try_new(resources).expect("threads");
-        let context = Context {
-            resources: &resources,
-            observer: &Silent,
-            cancellation: &Cancellation::new(),
-        };
+        let cancellation = Cancellation::new();
+        let context = Context::new(&resources, &Silent, &cancellation);
         let repository = MemoryRepository::default();
         let now = Timestamp::from_micros(0);
         let mut options = CaptureOptions::new(SnapshotId::from_bytes([1; 16]), now);

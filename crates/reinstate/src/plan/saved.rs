@@ -76,7 +76,8 @@ impl RestorePlan {
             .find(|part| part.tenant == *tenant)
     }
 
-    /// The rows of one tenant that change.
+    /// The rows of one tenant that change. They come at the context's pace: of a context without one, as
+    /// fast as they are asked for.
     ///
     /// # Errors
     /// `NotFound` if the plan has no such tenant.
@@ -264,7 +265,7 @@ impl LastChanges {
     }
 }
 
-/// A stream that ends with an error when the caller asked to stop.
+/// A stream that ends with an error when the caller asked to stop, and keeps to the context's pace.
 struct Cancellable<'p> {
     context: Context<'p>,
     stream: RunStream,
@@ -273,7 +274,13 @@ struct Cancellable<'p> {
 impl RowStream for Cancellable<'_> {
     fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
         self.context.cancellation.check()?;
+        if let Some(pace) = self.context.pace {
+            pace.wait(self.context.cancellation)?;
+        }
         let more = self.stream.next_batch(batch)?;
+        if let Some(pace) = self.context.pace {
+            pace.wrote(batch.len() as u64);
+        }
         self.context
             .observer
             .observe(reinstate_core::Event::Advanced {
