@@ -98,7 +98,10 @@ pub fn open_embedded(path: &Path, cache_bytes: usize) -> Result<EmbeddedStore, F
 }
 
 /// The configuration and the store must mean the same thing.
-fn check(configuration: &Configuration, store: &dyn LiveStore) -> Result<(), Failure> {
+///
+/// # Errors
+/// Usage if they do not.
+pub fn check(configuration: &Configuration, store: &dyn LiveStore) -> Result<(), Failure> {
     let wrong = |fact: String| {
         Failure::usage(format!(
             "configuration {}: {fact}",

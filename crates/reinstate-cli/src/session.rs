@@ -192,28 +192,7 @@ impl<'a> Session<'a> {
         repository: &dyn Repository,
         live: Option<&dyn LiveStore>,
     ) -> anyhow::Result<Vec<Arc<Log>>> {
-        let (logs, unreachable) = logs(repository)?;
-        for lost in &unreachable {
-            let name = ObjectId::from_bytes(lost.name);
-            let place = match lost.place {
-                Some((snapshot, number)) => {
-                    format!("run {number} of the log of snapshot {}", snapshot.short())
-                }
-                None => "a run that cannot be read".to_owned(),
-            };
-            self.console.warn(format_args!(
-                "log record {name}, {place}, follows nothing that is here: a record before it is \
-                 missing, and what it covers cannot be recovered"
-            ));
-        }
-        for (log, damage) in logs.iter().filter_map(|log| Some((log, log.damage()?))) {
-            self.console.warn(format_args!(
-                "the log of snapshot {} ends at {}, because the record behind it is damaged: {damage}",
-                log.snapshot().id.short(),
-                log.through().display(log.snapshot().notation)
-            ));
-        }
-        let mut found: Vec<Arc<Log>> = logs.into_iter().map(Arc::new).collect();
+        let mut found = all_logs(self.console, repository)?;
         if let Some(live) = live {
             let id = live.identity().id;
             found.retain(|log| log.snapshot().store.id == id);
@@ -247,6 +226,35 @@ impl<'a> Session<'a> {
         let logs = self.logs_of(repository, live)?;
         resolve(repository, &logs, point, wanted, now())
     }
+}
+
+/// The snapshots of every store of a repository with their logs, oldest first.
+///
+/// # Errors
+/// `Corrupt` if a manifest or a log is damaged.
+pub fn all_logs(console: &Console, repository: &dyn Repository) -> anyhow::Result<Vec<Arc<Log>>> {
+    let (logs, unreachable) = logs(repository)?;
+    for lost in &unreachable {
+        let name = ObjectId::from_bytes(lost.name);
+        let place = match lost.place {
+            Some((snapshot, number)) => {
+                format!("run {number} of the log of snapshot {}", snapshot.short())
+            }
+            None => "a run that cannot be read".to_owned(),
+        };
+        console.warn(format_args!(
+            "log record {name}, {place}, follows nothing that is here: a record before it is \
+             missing, and what it covers cannot be recovered"
+        ));
+    }
+    for (log, damage) in logs.iter().filter_map(|log| Some((log, log.damage()?))) {
+        console.warn(format_args!(
+            "the log of snapshot {} ends at {}, because the record behind it is damaged: {damage}",
+            log.snapshot().id.short(),
+            log.through().display(log.snapshot().notation)
+        ));
+    }
+    Ok(logs.into_iter().map(Arc::new).collect())
 }
 
 /// This moment, by this machine's clock.

@@ -26,6 +26,7 @@ mod merge;
 mod obstacles;
 mod others;
 mod owner;
+mod question;
 mod rows;
 mod sent;
 mod session;

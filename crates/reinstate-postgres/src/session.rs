@@ -18,7 +18,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Config, CopyOutStream, Error, NoTls, Row, Socket};
+use tokio_postgres::{
+    Client, Config, CopyOutStream, Error, NoTls, Row, SimpleQueryMessage, Socket,
+};
 
 use crate::error::{is_without_answer, store_error};
 use crate::settings::{ConnectionSettings, Protection};
@@ -154,6 +156,36 @@ impl Session {
                 format!("{operation}: {count} rows instead of one"),
             )),
         }
+    }
+
+    /// What statements answer, as text: columns are separated by tabs, rows by line ends.
+    ///
+    /// # Errors
+    /// `Refused` if it is longer than `bytes_max`.
+    pub(crate) fn answer(
+        &self,
+        operation: &str,
+        sql: &str,
+        bytes_max: usize,
+    ) -> Result<String, StoreError> {
+        let messages = self.wait(self.client().simple_query(sql));
+        let messages = messages.map_err(|error| store_error(operation, &error))?;
+        let mut lines = Vec::new();
+        let mut length = 0;
+        for message in messages {
+            let SimpleQueryMessage::Row(row) = message else {
+                continue;
+            };
+            let columns = (0..row.len()).map(|column| row.get(column).unwrap_or_default());
+            let line = columns.collect::<Vec<_>>().join("\t");
+            length += line.len() + 1;
+            if length > bytes_max {
+                let message = format!("{operation}: the answer is longer than {bytes_max} bytes");
+                return Err(StoreError::new(ErrorKind::Refused, message));
+            }
+            lines.push(line);
+        }
+        Ok(lines.join("\n"))
     }
 
     /// How many rows a statement changed.

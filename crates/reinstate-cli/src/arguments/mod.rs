@@ -1,6 +1,7 @@
 //! The command line: the commands, and what holds for all of them. What one command takes is in a
 //! file with its like.
 
+mod campaign;
 mod capturing;
 mod changing;
 mod looking;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 
+pub use campaign::{Campaign, CampaignPlan, CampaignRun, OfCampaign, OfEstate};
 pub use capturing::{Capture, Follow};
 pub use changing::{
     Apply, Approval, Copying, OnOff, Pacing, Plan, Restore, Show, Undo, Verify, Whose,
@@ -111,6 +113,9 @@ pub enum Command {
     Restore(Restore),
     /// Take a restore back.
     Undo(Undo),
+    /// Restore many sites over many stores: planned, approved, run in parallel, handed back.
+    #[command(subcommand)]
+    Campaign(Campaign),
     /// Read snapshots back and check every byte; or check what a job left in the live store.
     Verify(Verify),
     /// Generate a synthetic store to try things on.

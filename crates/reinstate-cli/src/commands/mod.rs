@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 mod apply;
+mod campaign;
 mod capture;
 mod copying;
 mod diff;
@@ -60,6 +61,7 @@ pub fn run(
         Command::Apply(apply) => apply::run(apply, &session()?),
         Command::Restore(restore) => apply::restore(restore, &session()?),
         Command::Undo(undo) => undo::run(undo, &session()?),
+        Command::Campaign(campaign) => campaign::run(campaign, global, console, interruption),
         Command::Verify(verify) => verify::run(verify, &session()?),
         Command::Generate(generate) => generate::run(generate, global, console, interruption),
         Command::Completions(completions) => reference::completions(completions, console),

@@ -202,7 +202,7 @@ impl File {
 }
 
 /// `file:///absolute`, or `file:relative` and `file://./relative` beside the configuration.
-fn repository_path(url: &str) -> Result<PathBuf, String> {
+pub(super) fn repository_path(url: &str) -> Result<PathBuf, String> {
     let wrong = || {
         format!(
             "repository.url {url:?}: expected file:///ABSOLUTE/PATH, or file:PATH beside this file"

@@ -1,5 +1,6 @@
 //! The configuration file `reinstate.toml`: read strictly, with no key overlooked.
 
+mod estate;
 mod file;
 mod into;
 mod secret;
@@ -9,9 +10,11 @@ use std::time::Duration;
 
 use reinstate::{CopyRules, DriftRules};
 use reinstate_postgres::TenancyMap;
+use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
 
+pub use estate::{ESTATE_PATH, EstateConfiguration, EstateStoreConfiguration, IdRule};
 pub use secret::UrlSource;
 
 /// Where the configuration is looked for when nobody says.
@@ -86,18 +89,23 @@ impl Configuration {
             Failure::usage(format!("configuration {}: {fact}", path.display()))
                 .next("correct the file; docs/configuration.md has every key")
         };
-        let file: file::File = toml::from_str(text).map_err(|error| {
-            // The parser's own rendering quotes the line, which may hold a password.
-            let line = error.span().map_or(0, |span| {
-                text.as_bytes()[..span.start.min(text.len())]
-                    .iter()
-                    .filter(|&&byte| byte == b'\n')
-                    .count()
-            });
-            wrong(format!("line {}: {}", line + 1, error.message()))
-        })?;
+        let file: file::File = parse_toml(text).map_err(wrong)?;
         file.check(path).map_err(wrong)
     }
+}
+
+/// Reads a file's text strictly. The error names the line.
+fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    toml::from_str(text).map_err(|error| {
+        // The parser's own rendering quotes the line, which may hold a password.
+        let line = error.span().map_or(0, |span| {
+            text.as_bytes()[..span.start.min(text.len())]
+                .iter()
+                .filter(|&&byte| byte == b'\n')
+                .count()
+        });
+        format!("line {}: {}", line + 1, error.message())
+    })
 }
 
 /// The directory that a file lies in.

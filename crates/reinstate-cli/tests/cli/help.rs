@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::sandbox::Sandbox;
 
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 20] = [
     "demo",
     "init",
     "doctor",
@@ -21,6 +21,7 @@ const VERBS: [&str; 19] = [
     "apply",
     "restore",
     "undo",
+    "campaign",
     "verify",
     "generate",
     "completions",

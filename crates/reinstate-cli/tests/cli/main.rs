@@ -4,6 +4,7 @@
 
 mod approval;
 mod bad_input;
+mod campaign;
 mod conflicts;
 mod copying;
 mod corruption;

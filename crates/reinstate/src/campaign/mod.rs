@@ -26,7 +26,7 @@ pub use journal::{Journal, audit_journal, campaign_journal};
 pub use plan::{
     CampaignPlanned, CampaignRequest, PlannedStore, SiteRequest, Unfit, UnfitTenant, plan_campaign,
 };
-pub use ports::{EstateStore, Images, Operator, StepAnswer, Subject};
+pub use ports::{EstateStore, Images, Operator, StepAnswer, StepPurpose, Subject};
 pub use record::{StoredCampaign, campaign_of, campaigns};
 pub use run::{CampaignEnd, CampaignRun, RunLimits, run_campaign};
 pub use state::{

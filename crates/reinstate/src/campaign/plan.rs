@@ -93,6 +93,8 @@ pub struct PlannedStore<'r> {
     pub drift: DriftRules,
     /// Whether rows to delete are looked for among those that other tenants had.
     pub check_owners: bool,
+    /// Whether a site may be without rows in it.
+    pub may_be_absent: bool,
 }
 
 impl std::fmt::Debug for PlannedStore<'_> {
@@ -106,7 +108,7 @@ impl std::fmt::Debug for PlannedStore<'_> {
 pub struct SiteRequest {
     /// Its id.
     pub site: TenantId,
-    /// Its id in each store; none where it is not, and need not be.
+    /// Its id in each store; none where it has none.
     pub ids: Vec<Option<TenantId>>,
 }
 
@@ -333,7 +335,11 @@ fn plan_batch(
         if !unfit.contains_key(&site.site)
             && parts.map(|part| part.counts.total()).sum::<u64>() == 0
         {
-            let reason = "nothing to restore: it is in every store as it was then".to_owned();
+            let reason = match tenant.parts.iter().all(Option::is_none) {
+                true => "it was in none of the stores then",
+                false => "nothing to restore: it is in every store as it was then",
+            };
+            let reason = reason.to_owned();
             unfit.insert(site.site.clone(), (ErrorKind::Usage, reason));
         }
     }
@@ -352,6 +358,14 @@ fn extract(
     unfit: &mut UnfitMap,
 ) -> Result<Vec<(usize, TenantImage)>, Error> {
     let store = &request.stores[place];
+    for site in sites.iter().filter(|site| site.ids[place].is_none()) {
+        if !store.may_be_absent {
+            let reason = format!("store {}: it has no id there", store.name);
+            unfit
+                .entry(site.site.clone())
+                .or_insert((ErrorKind::NotFound, reason));
+        }
+    }
     let wanted = sites.iter().enumerate().filter_map(|(site, tenant)| {
         let id = tenant.ids[place].clone()?;
         let kind = store.live.tenant_kind().clone();
@@ -362,11 +376,12 @@ fn extract(
         return Ok(Vec::new());
     }
     context.check()?;
-    let found = store.images.images(context, &tenants);
+    let found = store.images.images(context, &tenants)?;
     let mut images = Vec::with_capacity(found.len());
     for (site, image) in places.into_iter().zip(found) {
         match image {
             Ok(image) => images.push((site, image)),
+            Err(error) if error.kind() == ErrorKind::NotFound && store.may_be_absent => {}
             Err(error) if is_of_the_tenant(error.kind()) => {
                 note_unfit(&sites[site].site, store, &error, unfit);
             }

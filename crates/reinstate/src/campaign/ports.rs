@@ -24,7 +24,14 @@ impl std::fmt::Debug for EstateStore<'_> {
 pub trait Images: Sync {
     /// The images of these tenants, as many and in the same order. One that cannot be had does not
     /// keep the others from being found.
-    fn images(&self, context: Context<'_>, tenants: &[Tenant]) -> Vec<Result<TenantImage, Error>>;
+    ///
+    /// # Errors
+    /// If none can be had.
+    fn images(
+        &self,
+        context: Context<'_>,
+        tenants: &[Tenant],
+    ) -> Result<Vec<Result<TenantImage, Error>>, Error>;
 }
 
 /// Whom a step is about.
@@ -34,6 +41,15 @@ pub struct Subject<'s> {
     pub site: &'s Tenant,
     /// Its id in each store of the campaign; none where it is not.
     pub tenants: &'s [Option<TenantId>],
+}
+
+/// What a step is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepPurpose {
+    /// To see whether something holds: it must not change anything.
+    Check,
+    /// To change something: to close a site or to open it.
+    Act,
 }
 
 /// What became of a step.
@@ -61,6 +77,7 @@ pub trait Operator: Sync {
         &self,
         step: &CampaignStep,
         timeout_seconds: u32,
+        purpose: StepPurpose,
         subject: Subject<'_>,
     ) -> Result<StepAnswer, StoreError>;
 }

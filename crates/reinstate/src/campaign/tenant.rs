@@ -13,7 +13,7 @@ use reinstate_format::{
 
 use super::check::{Checked, check_counters, check_references};
 use super::plan::is_of_the_tenant;
-use super::ports::{StepAnswer, Subject};
+use super::ports::{StepAnswer, StepPurpose, Subject};
 use super::run::{CampaignRun, Shared};
 use super::state::{GateOutcome, TenantProgress, counters_gate, phases, references_gate};
 use crate::Error;
@@ -128,19 +128,27 @@ impl Way<'_> {
     }
 
     fn act(&self, verb: &str, action: &CampaignAction) -> Result<(), Left> {
-        let answer = self.step(&action.step, action.timeout_seconds)?;
+        let answer = self.step(&action.step, action.timeout_seconds, StepPurpose::Act)?;
         if answer.is_done {
             return Ok(());
         }
         Err(Left::Parked(format!("{verb} the site: {}", answer.text)))
     }
 
-    fn step(&self, step: &CampaignStep, timeout_seconds: u32) -> Result<StepAnswer, Left> {
+    fn step(
+        &self,
+        step: &CampaignStep,
+        timeout_seconds: u32,
+        purpose: StepPurpose,
+    ) -> Result<StepAnswer, Left> {
         let subject = Subject {
             site: &self.site,
             tenants: &self.ids,
         };
-        let answer = self.run.operator.step(step, timeout_seconds, subject);
+        let answer = self
+            .run
+            .operator
+            .step(step, timeout_seconds, purpose, subject);
         answer.map_err(|error| Left::of(Error::store("run a step")(error)))
     }
 
@@ -301,7 +309,7 @@ impl Way<'_> {
                 timeout_seconds,
             } => (step, expected, *timeout_seconds),
         };
-        let answer = match self.step(step, seconds) {
+        let answer = match self.step(step, seconds, StepPurpose::Check) {
             Ok(answer) => answer,
             Err(Left::Parked(reason)) => StepAnswer {
                 is_done: false,

@@ -1,0 +1,142 @@
+//! Arguments of what restores many sites over many stores.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::Whose;
+
+/// Where an estate is described, and who asks.
+#[derive(Clone, Debug, Args)]
+pub struct OfEstate {
+    /// The file that names the estate's stores.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = crate::configuration::ESTATE_PATH,
+        env = "REINSTATE_ESTATE",
+        hide_env_values = true
+    )]
+    pub estate: PathBuf,
+    /// Who asks, as the journal names them [default: the operating system's user].
+    #[arg(
+        long = "as",
+        value_name = "NAME",
+        env = "REINSTATE_ACTOR",
+        hide_env_values = true
+    )]
+    pub actor: Option<String>,
+}
+
+/// A campaign.
+#[derive(Clone, Debug, Args)]
+pub struct OfCampaign {
+    /// The campaign: 4 or more digits of its id.
+    pub campaign: String,
+    /// Of which estate.
+    #[command(flatten)]
+    pub of: OfEstate,
+}
+
+/// Arguments of `campaign`.
+#[derive(Debug, Subcommand)]
+pub enum Campaign {
+    /// Find out what it takes to bring sites back in all stores, and keep that to be approved.
+    Plan(CampaignPlan),
+    /// Approve a campaign by its digest.
+    Approve {
+        /// Which.
+        #[command(flatten)]
+        which: OfCampaign,
+        /// The digest that is approved, or its first 12 digits or more.
+        #[arg(long, value_name = "DIGEST")]
+        confirm_digest: String,
+    },
+    /// Run an approved campaign.
+    Run(CampaignRun),
+    /// Say how far campaigns are; of one, how far each of its sites is.
+    Status {
+        /// The campaign: 4 or more digits of its id [default: all].
+        campaign: Option<String>,
+        /// Of which estate.
+        #[command(flatten)]
+        of: OfEstate,
+    },
+    /// Ask whoever runs a campaign to stop after what is being written.
+    Pause {
+        /// Which.
+        #[command(flatten)]
+        which: OfCampaign,
+    },
+    /// Go on with a campaign that was paused, stopped or killed.
+    Resume {
+        /// How.
+        #[command(flatten)]
+        run: CampaignRun,
+        /// Try sites that are parked again.
+        #[arg(long)]
+        retry_parked: bool,
+    },
+    /// Say that a site is accepted, where a campaign waits for that.
+    Accept {
+        /// Which.
+        #[command(flatten)]
+        which: OfCampaign,
+        /// The site, as in site:42.
+        site: String,
+        /// The gate [default: the one it waits at].
+        #[arg(long, value_name = "NAME")]
+        gate: Option<String>,
+    },
+    /// End a campaign. What was done stays, or is taken back.
+    Abort {
+        /// Which.
+        #[command(flatten)]
+        which: OfCampaign,
+        /// Put every site that was touched back to what it was before the campaign.
+        #[arg(long, requires = "confirm_digest")]
+        undo: bool,
+        /// The campaign's digest, or its first 12 digits or more.
+        #[arg(long, value_name = "DIGEST")]
+        confirm_digest: Option<String>,
+    },
+    /// Print who did what when: of one campaign, or what never became one.
+    Audit {
+        /// The campaign: 4 or more digits of its id [default: what was refused before there was one].
+        campaign: Option<String>,
+        /// Of which estate.
+        #[command(flatten)]
+        of: OfEstate,
+    },
+}
+
+/// Arguments of `campaign plan`.
+#[derive(Debug, Args)]
+pub struct CampaignPlan {
+    /// Which sites, in the order of their priority.
+    #[command(flatten)]
+    pub whose: Whose,
+    /// The wall time that all stores go back to: a time with its offset or [zone], -5m, latest.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub at: String,
+    /// Take the latest point before that can be had, in stores where the time itself cannot.
+    #[arg(long)]
+    pub nearest_before: bool,
+    /// Park sites that cannot be restored, with their reasons, and plan the others.
+    #[arg(long)]
+    pub park_unfit: bool,
+    /// Of which estate.
+    #[command(flatten)]
+    pub of: OfEstate,
+}
+
+/// Arguments of `campaign run`.
+#[derive(Debug, Args)]
+pub struct CampaignRun {
+    /// Which.
+    #[command(flatten)]
+    pub which: OfCampaign,
+    /// How many seconds a store that is away or busy is tried again before the run stops.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub patience: u32,
+}

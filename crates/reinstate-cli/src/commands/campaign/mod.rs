@@ -1,0 +1,66 @@
+//! `campaign`: many sites over many stores.
+
+mod approve;
+mod audit;
+mod estate;
+mod ids;
+mod operator;
+mod plan;
+mod run;
+mod status;
+
+use crate::arguments::{Campaign, Global};
+use crate::console::Console;
+use crate::exit::Exit;
+use crate::signals::Interruption;
+
+/// `campaign ...`.
+pub fn run(
+    arguments: &Campaign,
+    global: &Global,
+    console: &Console,
+    interruption: &Interruption,
+) -> anyhow::Result<Exit> {
+    let open = |of| estate::Estate::open(of, global, console, interruption);
+    let find = |which| estate::open_campaign(which, global, console, interruption);
+    match arguments {
+        Campaign::Plan(plan) => plan::run(plan, &open(&plan.of)?),
+        Campaign::Approve {
+            which,
+            confirm_digest,
+        } => {
+            let (estate, campaign) = find(which)?;
+            approve::approve(&estate, &campaign, confirm_digest)
+        }
+        Campaign::Run(arguments) => {
+            let (estate, campaign) = find(&arguments.which)?;
+            run::run(&estate, &campaign, arguments, run::Begin::Run)
+        }
+        Campaign::Resume { run, retry_parked } => {
+            let (estate, campaign) = find(&run.which)?;
+            let begin = run::Begin::Resume {
+                retry_parked: *retry_parked,
+            };
+            run::run(&estate, &campaign, run, begin)
+        }
+        Campaign::Status { campaign, of } => status::run(&open(of)?, campaign.as_deref()),
+        Campaign::Pause { which } => {
+            let (estate, campaign) = find(which)?;
+            approve::pause(&estate, &campaign)
+        }
+        Campaign::Accept { which, site, gate } => {
+            let (estate, campaign) = find(which)?;
+            approve::accept(&estate, &campaign, site, gate.as_deref())
+        }
+        Campaign::Abort {
+            which,
+            undo,
+            confirm_digest,
+        } => {
+            let (estate, campaign) = find(which)?;
+            let digest = confirm_digest.as_deref();
+            run::abort(&estate, &campaign, *undo, digest)
+        }
+        Campaign::Audit { campaign, of } => audit::run(&open(of)?, campaign.as_deref()),
+    }
+}

@@ -1,0 +1,309 @@
+//! Campaigns: many sites over many stores.
+
+mod ground;
+
+use std::fs;
+use std::process::Stdio;
+
+use crate::sandbox::outcome;
+use ground::Ground;
+
+const TWO: [(&str, u8); 2] = [("sites", 1), ("orders", 2)];
+
+#[test]
+fn sites_come_back_in_every_store_and_nobody_else_is_touched() {
+    let ground = Ground::new(&TWO, "");
+    let before = ground.contents();
+    ground.destroy(&[3, 5, 7]);
+    let campaign = ground.approved(&[7, 3, 5], &[]);
+    let run = ground.run(&["campaign", "run", &campaign]);
+    run.done(&["finished", "3 handed back"]);
+    assert_eq!(ground.contents(), before);
+    // A finished campaign that is run again writes nothing.
+    let positions = || {
+        ["sites", "orders"].map(|name| {
+            use reinstate_core::LiveStore;
+            ground.store(name).read_view().unwrap().position()
+        })
+    };
+    let (stand, again) = (positions(), ground.run(&["campaign", "run", &campaign]));
+    again.done(&["finished"]);
+    assert_eq!(positions(), stand);
+    let status = ground.sandbox.json(&["campaign", "status", &campaign]);
+    let sites: Vec<_> = status
+        .records()
+        .into_iter()
+        .filter(|record| record["type"] == "site")
+        .collect();
+    let names: Vec<_> = sites
+        .iter()
+        .map(|site| site["site"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["account:7", "account:3", "account:5"]);
+    for site in &sites {
+        assert_eq!(site["state"], "handed_back", "{site}");
+        for store in site["stores"].as_array().unwrap() {
+            assert_eq!(store["state"], "verified", "{site}");
+            assert_eq!(store["rows_changed"], store["rows_planned"], "{site}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_restored_is_refused_named_and_written_down() {
+    let ground = Ground::new(&TWO, "[campaign]\nsecond_approval_above = 3\n");
+    ground.destroy(&[3, 5]);
+    let plan =
+        |more: &[&str]| ground.run(&[&["campaign", "plan", "--at", "latest"], more].concat());
+    fs::write(ground.sandbox.path("none"), "# nobody\n\n").unwrap();
+    plan(&["--tenants-from", "none"]).refused(2, &["the list of tenants is empty"]);
+    plan(&["account:3", "app:5"]).refused(2, &["1 of 2 ids are not of kind \"account\"", "app:5"]);
+    plan(&["account:3", "account:3"]).refused(2, &["account:3 is listed twice"]);
+    plan(&["account:3", "account:4"]).refused(2, &["account:4", "nothing to restore"]);
+    plan(&["account:3", "account:99"]).refused(8, &["account:99", "store sites"]);
+    let commit = ["campaign", "plan", "--at", "commit:1", "account:3"];
+    ground.run(&commit).refused(2, &["no positions in common"]);
+    let early = ["campaign", "plan", "--at", "2020-01-01T00:00Z", "account:3"];
+    ground.run(&early).refused(7, &["store \"sites\""]);
+    fs::rename(
+        ground.sandbox.path("orders.redb"),
+        ground.sandbox.path("away.redb"),
+    )
+    .unwrap();
+    plan(&["account:3"]).refused(2, &["open store \"orders\""]);
+    fs::rename(
+        ground.sandbox.path("away.redb"),
+        ground.sandbox.path("orders.redb"),
+    )
+    .unwrap();
+    let audit = ground.sandbox.json(&["campaign", "audit"]);
+    let refused = audit
+        .records()
+        .iter()
+        .filter(|entry| entry["event"] == "refused")
+        .count();
+    assert_eq!(refused, 8, "{audit:#?}");
+    // Two campaigns over the same site.
+    let (campaign, _) = ground.plan(&[3], &[]);
+    plan(&["account:5", "account:3"]).refused(11, &["account:3 is in campaign", &campaign]);
+    ground
+        .run(&["campaign", "abort", &campaign])
+        .done(&["aborted"]);
+    ground.plan(&[5, 3], &[]);
+}
+
+#[test]
+fn nothing_runs_that_was_not_approved_by_enough_people() {
+    let ground = Ground::new(&TWO, "[campaign]\nsecond_approval_above = 1\n");
+    ground.destroy(&[3, 5]);
+    let before = ground.contents();
+    let (campaign, digest) = ground.plan(&[3, 5], &[]);
+    let run = ["campaign", "run", &campaign];
+    ground.run(&run).refused(6, &["0 of 2 approvals"]);
+    let approve = |digest: &str, actor: &str| {
+        let words = ["campaign", "approve", &campaign, "--confirm-digest", digest];
+        ground.run(&[&words[..], &["--as", actor]].concat())
+    };
+    approve("b3:0123456789abcdef", "ada").refused(6, &["its digest is"]);
+    approve(&digest, "ada").done(&["1 of 2"]);
+    approve(&digest, "ada").done(&["1 of 2"]);
+    ground.run(&run).refused(6, &["1 of 2 approvals"]);
+    assert_eq!(ground.contents(), before);
+    approve(&digest, "grace").done(&["2 of 2"]);
+    ground.run(&run).done(&["2 handed back"]);
+    let audit = ground.sandbox.json(&["campaign", "audit", &campaign]);
+    let of = |event: &str| {
+        let records = audit.records();
+        let found = records.iter().filter(|entry| entry["event"] == event);
+        found
+            .map(|entry| entry["actor"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("approved"), ["ada", "grace"]);
+    assert_eq!(of("refused").len(), 3);
+}
+
+#[test]
+fn a_site_that_goes_wrong_is_parked_and_the_others_go_on() {
+    let ground = Ground::new(&TWO, "");
+    let before = ground.contents();
+    ground.destroy(&[3, 5, 7]);
+    let campaign = ground.approved(&[3, 5, 7], &[]);
+    // Somebody writes to one of them after it was planned.
+    ground.destroy_in("orders", &[5]);
+    let run = ground.run(&["campaign", "run", &campaign]);
+    run.refused(3, &["2 of 3 sites handed back, 1 parked"]);
+    assert!(run.stdout.contains("store orders"), "{run:#?}");
+    let now = ground.contents();
+    for (store, contents) in &before {
+        for (place, content) in contents {
+            let is_parked = *store == "orders" && place.0 == b"5";
+            assert_eq!(
+                now[store].get(place) == Some(content),
+                !is_parked,
+                "{store} {place:?}"
+            );
+        }
+    }
+    // What made it stale is not undone by trying again.
+    ground
+        .run(&["campaign", "resume", &campaign, "--retry-parked"])
+        .refused(3, &["1 parked"]);
+}
+
+#[test]
+fn gates_are_passed_or_park_and_acceptance_waits() {
+    let ground = Ground::new(
+        &TWO,
+        "[[gate]]\nname = \"metadata\"\nphase = 1\ncommand = [\"sh\", \"-c\", \"test {site} != 5 || { echo no; exit 1; }\"]\n\
+         [[gate]]\nname = \"hangs\"\nphase = 1\ntimeout = \"1s\"\ncommand = [\"sh\", \"-c\", \"test {site} != 7 || sleep 60 & wait\"]\n\
+         [[gate]]\nname = \"customer\"\nphase = 2\nacceptance = true\n\
+         [close]\ncommand = [\"sh\", \"-c\", \"echo {site} >> closed\"]\n\
+         [open]\ncommand = [\"sh\", \"-c\", \"echo {site} >> opened\"]\n",
+    );
+    ground.destroy(&[3, 5, 7]);
+    let campaign = ground.approved(&[3, 5, 7], &[]);
+    let run = ground.run(&["campaign", "run", &campaign]);
+    run.refused(
+        75,
+        &["0 of 3 sites handed back, 2 parked, and 1 wait to be accepted"],
+    );
+    assert!(
+        run.stdout
+            .contains("gate metadata: sh ended with exit status: 1: no"),
+        "{run:#?}"
+    );
+    assert!(
+        run.stdout.contains("gate hangs: sh did not end within 1s"),
+        "{run:#?}"
+    );
+    let accept =
+        |site: &str| ground.run(&["campaign", "accept", &campaign, site, "--as", "customer"]);
+    accept("account:5").refused(6, &["does not wait"]);
+    accept("account:9").refused(8, &["does not have it"]);
+    assert!(!ground.sandbox.path("opened").exists(), "a half-open site");
+    accept("account:3").done(&["accepted account:3 at customer by customer"]);
+    let resume = ground.run(&["campaign", "resume", &campaign]);
+    resume.refused(3, &["1 of 3 sites handed back, 2 parked"]);
+    let read = |name: &str| fs::read_to_string(ground.sandbox.path(name)).unwrap();
+    assert_eq!(read("opened"), "3\n");
+    let mut closed: Vec<_> = read("closed").lines().map(ToOwned::to_owned).collect();
+    closed.sort();
+    assert_eq!(closed, ["3", "5", "7"]);
+}
+
+#[test]
+fn an_edited_campaign_or_plan_is_refused() {
+    let ground = Ground::new(&TWO, "");
+    ground.destroy(&[3]);
+    let campaign = ground.approved(&[3], &[]);
+    let before = ground.contents();
+    let record = ground.sandbox.path("campaigns/records/campaign");
+    let record = fs::read_dir(record)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let intact = fs::read(&record).unwrap();
+    crate::sandbox::Sandbox::damage(&record, |bytes| bytes[200] ^= 1);
+    ground
+        .run(&["campaign", "run", &campaign])
+        .refused(6, &["is not what was planned"]);
+    crate::sandbox::Sandbox::damage(&record, |bytes| bytes.clone_from(&intact));
+    // The plan of the second store: one flipped bit in the rows.
+    let objects = ground.sandbox.path("orders-repository/objects");
+    let mut plans = Vec::new();
+    for shard in fs::read_dir(objects).unwrap() {
+        plans.extend(
+            fs::read_dir(shard.unwrap().path())
+                .unwrap()
+                .map(|file| file.unwrap().path()),
+        );
+    }
+    plans.sort_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
+    let plan = plans.last().unwrap();
+    crate::sandbox::Sandbox::damage(plan, |bytes| bytes[100] ^= 1);
+    let run = ground.run(&["campaign", "run", &campaign]);
+    run.refused(3, &["0 of 1 site handed back, 1 parked"]);
+    assert!(
+        run.stdout.contains("not the one that was approved"),
+        "{run:#?}"
+    );
+    assert_eq!(ground.contents(), before);
+}
+
+#[test]
+fn ids_follow_a_rule_or_a_file() {
+    let ground = Ground::new(&TWO, "");
+    let before = ground.contents();
+    let estate = fs::read_to_string(ground.sandbox.path("estate.toml")).unwrap();
+    let estate = estate
+        .replace("kind = \"account\"", "kind = \"site\"")
+        .replace(
+            "name = \"orders\"",
+            "name = \"orders\"\nids = { file = \"ids.tsv\" }",
+        );
+    fs::write(ground.sandbox.path("estate.toml"), estate).unwrap();
+    // Site 3 is account 3 in one store and account 4 in the other.
+    fs::write(ground.sandbox.path("ids.tsv"), "3\t4\n").unwrap();
+    ground.destroy_in("sites", &[3]);
+    ground.destroy_in("orders", &[4]);
+    let plan = ["campaign", "plan", "--at", "latest", "site:3", "site:5"];
+    ground
+        .run(&plan)
+        .refused(8, &["site:5: store orders: it has no id there"]);
+    let run = ground
+        .sandbox
+        .json(&["campaign", "plan", "--at", "latest", "site:3"]);
+    let planned = run.record("campaign_planned");
+    let text = |key: &str| planned[key].as_str().unwrap().to_owned();
+    let campaign = (text("campaign")[..8].to_owned(), text("digest"));
+    ground.approve(&campaign);
+    ground
+        .run(&["campaign", "run", &campaign.0])
+        .done(&["1 handed back"]);
+    assert_eq!(ground.contents(), before);
+}
+
+#[test]
+fn a_run_that_is_killed_anywhere_goes_on() {
+    let ground = Ground::new(
+        &[("sites", 1), ("orders", 2), ("apps", 3)],
+        "[campaign]\nbatch = 4\n",
+    );
+    let before = ground.contents();
+    let sites: Vec<u32> = (1..=10).collect();
+    ground.destroy(&sites);
+    let campaign = ground.approved(&sites, &[]);
+    let records = || {
+        let records = ground.sandbox.path("campaigns/records/campaign-log");
+        fs::read_dir(records).unwrap().count()
+    };
+    let mut kills = 0;
+    for round in 1..=12 {
+        let mut child = ground
+            .sandbox
+            .command()
+            .args(["campaign", "resume", &campaign])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Killed when it has written so many records more, wherever it is then.
+        let until = records() + round;
+        while child.try_wait().unwrap().is_none() {
+            if records() >= until {
+                child.kill().unwrap();
+                kills += 1;
+                break;
+            }
+        }
+        child.wait().unwrap();
+    }
+    assert!(kills > 5, "only {kills} runs were killed");
+    let mut command = ground.sandbox.command();
+    let run = outcome(command.args(["campaign", "resume", &campaign]));
+    run.done(&["10 handed back"]);
+    assert_eq!(ground.contents(), before);
+}

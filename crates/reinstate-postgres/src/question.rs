@@ -1,0 +1,113 @@
+//! Statements of an operator's own: checks that read, and actions that write.
+//!
+//! They run in a session and a transaction of their own, with a limit of time, as the role that the
+//! store is reached with. Nothing of a merge depends on them.
+
+use std::time::Duration;
+
+use reinstate_core::{ErrorKind, StoreError, TenantId};
+
+use crate::session::Session;
+use crate::sql::literal;
+use crate::store::PostgresStore;
+
+/// What stands for the tenant's id in a statement.
+const PLACE: &str = "$1";
+/// The longest answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+impl PostgresStore {
+    /// Asks the database something about a tenant: `$1` in the query is its id, written as a quoted
+    /// text. The answer is text: columns are separated by tabs, rows by line ends; NULL is empty.
+    ///
+    /// The transaction is read only.
+    ///
+    /// # Errors
+    /// As the server reports it; `Refused` if the answer takes longer than that, or is longer than
+    /// 64 KiB; `Usage` if the id is not UTF-8.
+    pub fn ask(
+        &self,
+        query: &str,
+        tenant: &TenantId,
+        timeout: Duration,
+    ) -> Result<String, StoreError> {
+        self.state("BEGIN READ ONLY", query, tenant, timeout)
+    }
+
+    /// Runs a statement about a tenant, as [`ask`](Self::ask) does, in a transaction that writes.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask). Nothing was changed then, unless the connection was lost at the very end.
+    pub fn tell(
+        &self,
+        statement: &str,
+        tenant: &TenantId,
+        timeout: Duration,
+    ) -> Result<String, StoreError> {
+        self.state("BEGIN", statement, tenant, timeout)
+    }
+
+    fn state(
+        &self,
+        begin: &str,
+        statement: &str,
+        tenant: &TenantId,
+        timeout: Duration,
+    ) -> Result<String, StoreError> {
+        let operation = format!("run a statement about {tenant}");
+        let text = std::str::from_utf8(tenant.as_bytes()).map_err(|error| {
+            let message = format!("{operation}: its id is not UTF-8");
+            StoreError::new(ErrorKind::Usage, message).because(error)
+        })?;
+        let session = Session::connect(self.settings())?;
+        let limit = timeout.as_millis().max(1);
+        // The operator's statements name tables as the operator's own sessions do.
+        let settings = format!(
+            "{begin}; SET LOCAL statement_timeout = {limit}; SET LOCAL search_path TO DEFAULT;"
+        );
+        session.begin(&operation, &settings)?;
+        let answered = session.answer(
+            &operation,
+            &fill(statement, &literal(text)),
+            ANSWER_BYTES_MAX,
+        );
+        let answer = answered.map_err(|error| match error.kind() {
+            ErrorKind::Contended => {
+                let message =
+                    format!("{operation}: no answer within {timeout:?}, or others came in the way");
+                StoreError::new(ErrorKind::Refused, message).because(error)
+            }
+            _ => error,
+        })?;
+        session.run(&operation, "COMMIT")?;
+        Ok(answer)
+    }
+}
+
+/// A statement with the tenant's id in its place: `$1`, and not the beginning of `$10`.
+fn fill(statement: &str, id: &str) -> String {
+    let mut filled = String::with_capacity(statement.len() + id.len());
+    let mut rest = statement;
+    while let Some(at) = rest.find(PLACE) {
+        let (before, after) = (&rest[..at], &rest[at + PLACE.len()..]);
+        filled.push_str(before);
+        let is_longer = after.starts_with(|next: char| next.is_ascii_digit());
+        filled.push_str(if is_longer { PLACE } else { id });
+        rest = after;
+    }
+    filled.push_str(rest);
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_stands_where_its_place_is_and_nowhere_else() {
+        let id = literal("it's");
+        assert_eq!(fill("SELECT $1", &id), "SELECT 'it''s'");
+        assert_eq!(fill("$1 = $1::int + $10", "'7'"), "'7' = '7'::int + $10");
+        assert_eq!(fill("SELECT '$2'", "'7'"), "SELECT '$2'");
+    }
+}
