@@ -12,6 +12,7 @@ mod merge;
 mod protection;
 mod quiet;
 mod reading;
+mod scans;
 mod tenancy;
 mod types;
 mod ways;
