@@ -1,7 +1,6 @@
 //! What is asked of columns when a tenant is copied under another id.
 
 use reinstate_core::{ColumnIndex, StoreError, TableIndex, UniqueKey, ValueKind};
-use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::catalog::{Catalog, CatalogTable, TenantType, UniqueIndex, get};
@@ -64,25 +63,7 @@ pub(crate) fn unique_keys(
             columns,
         });
     }
-    for row in exclusions(session, relation)? {
-        let columns: Vec<String> = get(&row, 1)?;
-        let columns = columns.iter().filter_map(|name| schema.column(name));
-        keys.push(UniqueKey {
-            name: get(&row, 0)?,
-            columns: columns.collect(),
-        });
-    }
     Ok(keys)
-}
-
-/// Exclusion constraints with their columns: one more way in which no two rows may agree.
-fn exclusions(session: &Session, table: &CatalogTable) -> Result<Vec<Row>, StoreError> {
-    let sql = "SELECT k.conname::text,
-                      ARRAY(SELECT a.attname::text FROM pg_attribute a
-                             WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey))
-                 FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype = 'x' ORDER BY 1";
-    let operation = format!("look at the constraints of {}", table.relation);
-    session.rows(&operation, sql, &[(&table.oid as _, Type::OID)])
 }
 
 /// The columns of an index that has a condition or expressions. What an expression is made of is

@@ -66,3 +66,33 @@ impl Ground {
         self.sandbox.run(&all.concat())
     }
 }
+
+/// Restores account 1 after an incident, takes the restore back, and restores again.
+#[track_caller]
+pub fn there_and_back_under(schema: &str, tenancy: &str, tables: &[&str], incident: &str) {
+    let ground = Ground::captured(schema, tenancy);
+    let all = || {
+        tables
+            .iter()
+            .map(|table| ground.psql(&format!("SELECT t.* FROM {table} t ORDER BY id")))
+            .collect::<Vec<_>>()
+    };
+    let before = all();
+    ground.psql(incident);
+    let after = all();
+    assert_ne!(before, after);
+    for _ in 0..2 {
+        let what = ["restore", "account:1", "--at", "latest", "--nearest-before"];
+        let run = ground
+            .sandbox
+            .json(&[&what[..], &["--confirm", "account:1"]].concat());
+        assert_eq!(run.code, 0, "{run:?}");
+        assert_eq!(all(), before);
+        let job = run.record("plan")["job"].as_str().unwrap().to_owned();
+        ground
+            .sandbox
+            .run(&["undo", &job, "--confirm", "account:1"])
+            .done(&["undone"]);
+        assert_eq!(all(), after);
+    }
+}

@@ -10,6 +10,7 @@ mod copying;
 mod corruption;
 mod counting;
 mod creating;
+mod cycles;
 mod demo;
 mod drift;
 mod follow;

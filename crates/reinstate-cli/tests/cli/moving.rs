@@ -1,7 +1,7 @@
 //! Unique values that move from one row to another: positions that were shifted, names that were
 //! swapped, an address that a row gave up for another.
 
-use crate::ground::Ground;
+use crate::ground::{Ground, there_and_back_under};
 
 const TENANCY: &str = "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n";
 
@@ -19,38 +19,14 @@ INSERT INTO cards SELECT n, n % 3, n % 3, n, 'L' || n, true, CASE WHEN n > 3 THE
 INSERT INTO comments SELECT n, n % 3, n FROM generate_series(1, 300) n;
 ";
 
-fn rows(ground: &Ground, table: &str) -> String {
-    ground.psql(&format!("SELECT t.* FROM {table} t ORDER BY id"))
-}
-
 /// Restores after an incident, takes the restore back, and restores again.
 #[track_caller]
 fn there_and_back(schema: &str, tables: &[&str], incident: &str) {
-    let ground = Ground::captured(schema, TENANCY);
-    let all = || {
-        tables
-            .iter()
-            .map(|table| rows(&ground, table))
-            .collect::<Vec<_>>()
-    };
-    let before = all();
-    ground.psql(incident);
-    let after = all();
-    assert_ne!(before, after);
-    for _ in 0..2 {
-        let what = ["restore", "account:1", "--at", "latest", "--nearest-before"];
-        let run = ground
-            .sandbox
-            .json(&[&what[..], &["--confirm", "account:1"]].concat());
-        assert_eq!(run.code, 0, "{run:?}");
-        assert_eq!(all(), before);
-        let job = run.record("plan")["job"].as_str().unwrap().to_owned();
-        ground
-            .sandbox
-            .run(&["undo", &job, "--confirm", "account:1"])
-            .done(&["undone"]);
-        assert_eq!(all(), after);
-    }
+    there_and_back_under(schema, TENANCY, tables, incident);
+}
+
+fn rows(ground: &Ground, table: &str) -> String {
+    ground.psql(&format!("SELECT t.* FROM {table} t ORDER BY id"))
 }
 
 #[test]
@@ -175,4 +151,98 @@ fn rows_of_others_that_follow_a_key_are_not_taken_along() {
     assert_eq!(all(), before);
     ground.psql("UPDATE tasks SET code = 'c2' WHERE id = 2");
     ground.restore(&[]).done(&["restored"]);
+}
+
+/// What follows a key has followers itself: each is counted once for every key that changes it.
+#[test]
+fn rows_that_follow_rows_that_follow_are_counted() {
+    let chain = |first: &str, second: &str| {
+        format!(
+            "CREATE TABLE projects (id int PRIMARY KEY, account_id int NOT NULL, code text UNIQUE);
+             CREATE TABLE tasks (id int PRIMARY KEY, account_id int NOT NULL,
+                 code text UNIQUE REFERENCES projects (code) ON UPDATE {first});
+             CREATE TABLE marks (id int PRIMARY KEY, account_id int NOT NULL,
+                 code text REFERENCES tasks (code) ON UPDATE {second},
+                 other text REFERENCES tasks (code) ON UPDATE {second});
+             INSERT INTO projects SELECT n, n % 3, 'c' || n FROM generate_series(1, 12) n;
+             INSERT INTO tasks SELECT n, n % 3, 'c' || n FROM generate_series(1, 12) n;
+             INSERT INTO marks SELECT n, n % 3, 'c' || (n - 1) % 12 + 1,
+                    CASE WHEN n < 13 THEN 'c' || n END FROM generate_series(1, 36) n;"
+        )
+    };
+    let rename = "UPDATE projects SET code = 'new' WHERE id = 4";
+    let tables = ["projects", "tasks", "marks"];
+    for (first, second) in [
+        ("CASCADE", "CASCADE"),
+        ("CASCADE", "SET NULL"),
+        ("SET NULL", "CASCADE"),
+        ("CASCADE DEFERRABLE", "CASCADE DEFERRABLE"),
+    ] {
+        there_and_back(&chain(first, second), &tables, rename);
+    }
+}
+
+/// A row that is deleted and made anew, because its code goes to another one, takes nobody along.
+#[test]
+fn codes_that_were_swapped_come_back_with_what_follows_them() {
+    there_and_back(
+        CODES,
+        &["projects", "tasks", "marks"],
+        "UPDATE projects SET code = 'x' WHERE id = 4; UPDATE projects SET code = 'c4' WHERE id = 7;
+         UPDATE projects SET code = 'c7' WHERE id = 4; UPDATE projects SET code = 'y' WHERE id = 10",
+    );
+}
+
+/// A row that is put back by the same statement has its own value by the time the server looks.
+#[test]
+fn rows_that_follow_another_of_their_own_table_come_back() {
+    there_and_back(
+        "CREATE TABLE pages (id int PRIMARY KEY, account_id int NOT NULL, slug text UNIQUE,
+             under text REFERENCES pages (slug) ON UPDATE CASCADE);
+         INSERT INTO pages SELECT n, n % 3, 's' || n, CASE WHEN n > 3 THEN 's' || n - 3 END
+           FROM generate_series(1, 12) n",
+        &["pages"],
+        "UPDATE pages SET slug = 'x' WHERE id = 4; UPDATE pages SET slug = 'y' WHERE id = 1",
+    );
+}
+
+/// Rooms are booked for a time; no two bookings of a room overlap.
+const BOOKINGS: &str = "\
+CREATE EXTENSION btree_gist;
+CREATE TABLE bookings (id int PRIMARY KEY, account_id int NOT NULL, room int, during int4range,
+    CONSTRAINT no_overlap EXCLUDE USING gist (room WITH =, during WITH &&));
+INSERT INTO bookings SELECT n, n % 3, 1, int4range(n * 10, n * 10 + 10)
+  FROM generate_series(1, 12) n;";
+
+/// The times of two bookings were swapped, and one was moved into what another one left.
+#[test]
+fn values_under_an_exclusion_constraint_move() {
+    there_and_back(
+        BOOKINGS,
+        &["bookings"],
+        "UPDATE bookings SET during = '[500,510)' WHERE id = 4;
+         UPDATE bookings SET during = '[40,50)' WHERE id = 7;
+         UPDATE bookings SET during = '[70,80)' WHERE id = 4;
+         UPDATE bookings SET during = '[15,20)' WHERE id = 1;
+         UPDATE bookings SET during = '[10,15)' WHERE id = 10",
+    );
+}
+
+/// A neighbour booked the room for a part of the time: found before anything is written, as an equal
+/// value is.
+#[test]
+fn a_neighbour_under_an_exclusion_constraint_is_a_conflict_of_the_plan() {
+    for incident in [
+        "DELETE FROM bookings WHERE id = 4; INSERT INTO bookings VALUES (40, 2, 1, '[45,47)')",
+        "UPDATE bookings SET during = '[900,901)' WHERE id = 4;
+         INSERT INTO bookings VALUES (40, 2, 1, '[45,47)')",
+    ] {
+        let ground = Ground::captured(BOOKINGS, TENANCY);
+        ground.psql(incident);
+        let after = rows(&ground, "bookings");
+        let run = ground.restore(&[]);
+        run.refused(5, &["the plan has 1 conflict"]);
+        assert!(run.stdout.contains("bookings id=4: no_overlap"), "{run:?}");
+        assert_eq!(rows(&ground, "bookings"), after);
+    }
 }

@@ -15,10 +15,14 @@ pub(crate) struct ForeignKey {
     pub is_validated: bool,
     /// Whether all of it can wait until the end of a transaction; a RESTRICT never does.
     pub is_deferrable: bool,
+    /// Whether all of its columns are NULL, or none.
+    pub is_match_full: bool,
     pub acts_on_delete: bool,
     /// Whether a row that is referred to cannot be deleted even for a moment.
     pub restricts_delete: bool,
     pub acts_on_update: bool,
+    /// Whether rows get the new value of what they refer to.
+    pub cascades_update: bool,
     /// What compares each pair of columns, the parent's first, as SQL operators.
     pub operators: Vec<String>,
 }

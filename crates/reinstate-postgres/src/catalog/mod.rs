@@ -82,11 +82,14 @@ pub(crate) struct CatalogColumn {
     pub is_counter: bool,
     /// Whether unequal texts are always unequal values.
     pub is_deterministic: bool,
+    /// Whether a constraint or a unique index could take offence at NULL in it for a while.
+    pub is_watched: bool,
     /// What the column can name as a tenant; none: nothing.
     pub tenant_type: Option<TenantType>,
 }
 
-/// A unique index: no two rows that satisfy `predicate` agree in all `expressions`.
+/// A unique index, or an exclusion constraint: of no two rows that satisfy `predicate` do all
+/// `operators` hold between their `expressions`.
 #[derive(Clone, Debug)]
 pub(crate) struct UniqueIndex {
     pub name: String,
@@ -101,6 +104,8 @@ pub(crate) struct UniqueIndex {
     pub nulls_are_equal: bool,
     /// Whether it is checked row by row, and not at the end of a statement or later.
     pub is_immediate: bool,
+    /// Whether rows that agree in nothing may be in each other's way.
+    pub is_exclusion: bool,
 }
 
 impl UniqueIndex {

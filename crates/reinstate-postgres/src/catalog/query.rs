@@ -98,6 +98,51 @@ pub(super) fn generated_columns(session: &Session) -> Result<Vec<Row>, StoreErro
     session.rows("read the catalogue of generated columns", sql, &[])
 }
 
+/// Columns in which NULL could break a rule that another value keeps: those of CHECK constraints and of
+/// unique indexes that tell NULL from what is not known, and of domains that take no NULL.
+///
+/// All that SQL computes otherwise is unknown if a part of it is, and what is unknown breaks no rule.
+pub(super) fn watched_columns(session: &Session) -> Result<Vec<Row>, StoreError> {
+    let tells_null = |expression: &str| {
+        format!(
+            "({expression}::text ~ '[{{](NULLTEST|BOOLEANTEST|COALESCE|CASE|DISTINCTEXPR|MINMAX|ROW|\
+                                         ARRAY|XML|SUBLINK)'
+              OR EXISTS (SELECT FROM regexp_matches({expression}::text,
+                                                    ':(?:funcid|opfuncid) (\\d+)', 'g') m(ids)
+                           JOIN pg_proc p ON p.oid = m.ids[1]::oid WHERE NOT p.proisstrict))"
+        )
+    };
+    let sql = format!(
+        "SELECT a.attrelid, a.attname::text FROM pg_attribute a
+           JOIN (SELECT k.conrelid AS relation, unnest(k.conkey) AS number
+                   FROM pg_constraint k WHERE k.contype = 'c' AND k.conrelid <> 0 AND {}
+                 UNION
+                 SELECT i.indrelid, unnest(i.indkey::int2[]) FROM pg_index i
+                  WHERE i.indisunique AND i.indnullsnotdistinct
+                 UNION
+                 SELECT i.indrelid, d.refobjsubid FROM pg_index i
+                   JOIN pg_depend d ON d.classid = 'pg_class'::regclass
+                    AND d.objid = i.indexrelid AND d.refclassid = 'pg_class'::regclass
+                    AND d.refobjid = i.indrelid
+                  WHERE (i.indisunique OR i.indisexclusion)
+                    AND ({} OR {})
+                 UNION
+                 SELECT c.attrelid, c.attnum FROM pg_attribute c
+                   JOIN pg_type t ON t.oid = c.atttypid AND t.typtype = 'd'
+                  WHERE t.typnotnull OR EXISTS (
+                        SELECT FROM pg_constraint k WHERE k.contypid = t.oid AND {})) w
+             ON w.relation = a.attrelid AND w.number = a.attnum
+          WHERE a.attnum > 0 AND NOT a.attisdropped
+          ORDER BY a.attrelid, a.attnum",
+        tells_null("k.conbin"),
+        tells_null("i.indpred"),
+        tells_null("i.indexprs"),
+        tells_null("k.conbin"),
+    );
+    session.rows("read the catalogue of constraints", &sql, &[])
+}
+
+/// Unique indexes and exclusion constraints.
 pub(super) fn unique_indexes(session: &Session) -> Result<Vec<Row>, StoreError> {
     let sql = format!(
         "SELECT i.indrelid, x.relname::text, i.indisprimary, i.indnullsnotdistinct,
@@ -106,22 +151,29 @@ pub(super) fn unique_indexes(session: &Session) -> Result<Vec<Row>, StoreError> 
                         FROM generate_series(1, i.indnkeyatts) k ORDER BY k),
                 ARRAY(SELECT i.indkey[k - 1]
                         FROM generate_series(1, i.indnkeyatts) k ORDER BY k),
-                ARRAY(SELECT (SELECT format('OPERATOR(%s.%s)', o.oprnamespace::regnamespace::text,
-                                            o.oprname)
-                                FROM pg_opclass f
-                                JOIN pg_amop m ON m.amopfamily = f.opcfamily
-                                 AND m.amoplefttype = f.opcintype
-                                 AND m.amoprighttype = f.opcintype AND m.amopstrategy = 3
-                                JOIN pg_operator o ON o.oid = m.amopopr
-                               WHERE f.oid = i.indclass[k - 1])
-                        FROM generate_series(1, i.indnkeyatts) k ORDER BY k),
-                i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL,
-                i.indimmediate
+                COALESCE(
+                    (SELECT ARRAY(SELECT format('OPERATOR(%s.%s)',
+                                                o.oprnamespace::regnamespace::text, o.oprname)
+                                    FROM unnest(e.conexclop) WITH ORDINALITY u(operator, place)
+                                    JOIN pg_operator o ON o.oid = u.operator ORDER BY u.place)
+                       FROM pg_constraint e WHERE e.conindid = i.indexrelid AND e.contype = 'x'),
+                    ARRAY(SELECT (SELECT format('OPERATOR(%s.%s)',
+                                                o.oprnamespace::regnamespace::text, o.oprname)
+                                    FROM pg_opclass f
+                                    JOIN pg_amop m ON m.amopfamily = f.opcfamily
+                                     AND m.amoplefttype = f.opcintype
+                                     AND m.amoprighttype = f.opcintype AND m.amopstrategy = 3
+                                    JOIN pg_operator o ON o.oid = m.amopopr
+                                   WHERE f.oid = i.indclass[k - 1])
+                            FROM generate_series(1, i.indnkeyatts) k ORDER BY k)),
+                i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+                AND NOT i.indisexclusion,
+                i.indimmediate, i.indisexclusion
            FROM pg_index i
            JOIN pg_class x ON x.oid = i.indexrelid
            JOIN pg_class c ON c.oid = i.indrelid
            JOIN pg_namespace n ON n.oid = c.relnamespace
-          WHERE {IS_TABLE} AND i.indisunique AND i.indislive
+          WHERE {IS_TABLE} AND (i.indisunique OR i.indisexclusion) AND i.indislive
           ORDER BY i.indrelid, NOT i.indisprimary, x.relname"
     );
     session.rows("read the catalogue of unique indexes", &sql, &[])
@@ -141,7 +193,8 @@ pub(super) fn foreign_keys(session: &Session) -> Result<Vec<Row>, StoreError> {
                 ARRAY(SELECT format('OPERATOR(%s.%s)', o.oprnamespace::regnamespace::text, o.oprname)
                         FROM unnest(k.conpfeqop) WITH ORDINALITY u(operator, place)
                         JOIN pg_operator o ON o.oid = u.operator ORDER BY u.place),
-                k.condeferrable AND k.confdeltype <> 'r' AND k.confupdtype <> 'r'
+                k.condeferrable AND k.confdeltype <> 'r' AND k.confupdtype <> 'r',
+                k.confmatchtype = 'f'
            FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0
           ORDER BY k.conrelid, k.conname",
         names("conkey", "conrelid"),

@@ -103,6 +103,7 @@ pub(crate) fn read_drafts(session: &Session) -> Result<Drafts, StoreError> {
     }
     read_columns(session, &mut tables, &partitions)?;
     read_generated(session, &mut tables, &partitions)?;
+    read_watched(session, &mut tables, &partitions)?;
     read_indexes(session, &mut tables, &partitions)?;
     let (keys, computed_keys) = read_foreign_keys(session, &tables, &partitions)?;
     read_triggers(session, &mut tables, &partitions)?;
@@ -201,6 +202,7 @@ fn read_columns(
             is_identity_always: get(&row, 5)?,
             is_counter: false,
             is_deterministic: get(&row, 6)?,
+            is_watched: false,
             tenant_type,
         });
     }
@@ -216,6 +218,22 @@ fn read_generated(
         if let Some(draft) = draft_of(drafts, tables, get(&row, 0)?) {
             let column = (get(&row, 1)?, get(&row, 2)?);
             draft.catalog.generated.push(column);
+        }
+    }
+    Ok(())
+}
+
+fn read_watched(
+    session: &Session,
+    drafts: &mut [Draft],
+    tables: &Partitions,
+) -> Result<(), StoreError> {
+    for row in query::watched_columns(session)? {
+        let name: String = get(&row, 1)?;
+        if let Some(draft) = draft_of(drafts, tables, get(&row, 0)?)
+            && let Some(column) = draft.schema.column(&name)
+        {
+            draft.catalog.columns[column.get()].is_watched = true;
         }
     }
     Ok(())
@@ -266,6 +284,7 @@ fn read_indexes(
             predicate,
             nulls_are_equal: get(&row, 3)?,
             is_immediate: get(&row, 9)?,
+            is_exclusion: get(&row, 10)?,
         });
     }
     Ok(())
@@ -318,8 +337,10 @@ fn read_foreign_keys(
             acts_on_delete: acts(&on_delete),
             restricts_delete: on_delete == "r",
             acts_on_update: acts(&on_update),
+            cascades_update: on_update == "c",
             operators: get(&row, 8)?,
             is_deferrable: get(&row, 9)?,
+            is_match_full: get(&row, 10)?,
         });
     }
     Ok((keys, computed_keys))

@@ -138,7 +138,7 @@ impl<'a> Ways<'a> {
         let target = &self.drafts[parent.get()];
         let (columns, parent_columns): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         let is_unique = target.catalog.unique_indexes.iter().any(|index| {
-            let unique = index.columns.as_ref();
+            let unique = index.columns.as_ref().filter(|_| !index.is_exclusion);
             unique.is_some_and(|unique| unique.iter().all(|column| parent_columns.contains(column)))
         });
         if !is_unique {

@@ -6,6 +6,7 @@
 //! to them. What no order satisfies, such as two rows that swap a unique value, is the server's to
 //! refuse.
 
+mod followers;
 mod put_back;
 mod together;
 
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 use reinstate_core::{ChangeSource, ErrorKind, RowRole, StoreError, TableIndex, TenantId};
 
 use super::counts::{Written, read_written};
-use super::cycles::Cycles;
+use super::cycles::{Cycles, Doing};
 use super::keepers::Keepers;
 use super::sequences::RestoredValues;
 use super::staging::{Stage, StageColumns, Staging};
@@ -39,7 +40,8 @@ pub(super) fn apply(
     changes: &dyn ChangeSource,
     restored: &mut RestoredValues,
 ) -> Result<Written, StoreError> {
-    let cycles = Cycles::find(catalog, changes);
+    let creating = Cycles::find(catalog, changes, Doing::Creating);
+    let deleting = Cycles::find(catalog, changes, Doing::Deleting);
     let mut apply = Apply {
         staging: Staging {
             session,
@@ -52,7 +54,8 @@ pub(super) fn apply(
         restored,
         waiting: Vec::new(),
         waiting_together: Vec::new(),
-        cycles: &cycles,
+        creating: &creating,
+        deleting: &deleting,
         loosened: BTreeMap::new(),
         to_tighten: Vec::new(),
         unchecked: Vec::new(),
@@ -63,19 +66,19 @@ pub(super) fn apply(
     };
     session.run("defer what can be deferred", "SET CONSTRAINTS ALL DEFERRED")?;
     apply.stage_dependents()?;
-    for table in cycles.loose_tables() {
+    for table in deleting.loose_tables() {
         apply.loosen(table)?;
     }
-    for step in cycles.steps().iter().rev() {
+    for step in deleting.steps().iter().rev() {
         match step.as_slice() {
             [table] => apply.delete(*table)?,
             tables => apply.delete_together(tables)?,
         }
     }
-    for step in cycles.steps() {
+    for step in creating.steps() {
         apply.delete_returned(step)?;
         match step.as_slice() {
-            [table] if cycles.loose(*table).is_some() => apply.create(*table)?,
+            [table] if creating.loose(*table).is_some() => apply.create(*table)?,
             [table] if apply.target(*table).refers_to_itself() => {
                 apply.create_and_put_back(*table)?;
             }
@@ -87,10 +90,10 @@ pub(super) fn apply(
         }
     }
     apply.tighten()?;
-    for step in cycles.steps() {
+    for step in creating.steps() {
         for &table in step {
             // It may refer to what was created after it.
-            if step.len() > 1 || cycles.loose(table).is_some() {
+            if step.len() > 1 || creating.loose(table).is_some() {
                 apply.put_back(table)?;
             }
         }
@@ -126,7 +129,8 @@ struct Apply<'a> {
     /// Deletes with the number of rows that are still to be deleted.
     waiting: Vec<(TableIndex, Stage, u64)>,
     waiting_together: Vec<Parts>,
-    cycles: &'a Cycles,
+    creating: &'a Cycles,
+    deleting: &'a Cycles,
     /// Rows to be deleted whose loose columns are NULL by now.
     loosened: BTreeMap<TableIndex, Stage>,
     /// Rows created with NULL in their loose columns.
@@ -236,7 +240,7 @@ impl<'a> Apply<'a> {
     /// Lets go of what rows to be deleted refer to, so that no order of deletes matters.
     fn loosen(&mut self, table: TableIndex) -> Result<(), StoreError> {
         let expected = self.staging.changes.counts(table).deleted;
-        let Some(loose) = self.cycles.loose(table).filter(|_| expected > 0) else {
+        let Some(loose) = self.deleting.loose(table).filter(|_| expected > 0) else {
             return Ok(());
         };
         let stage = self.stage_deleted(table, expected)?;
@@ -252,7 +256,7 @@ impl<'a> Apply<'a> {
     /// Gives rows that were created with NULL in their loose columns what belongs there.
     fn tighten(&mut self) -> Result<(), StoreError> {
         for (table, stage) in std::mem::take(&mut self.to_tighten) {
-            let Some(loose) = self.cycles.loose(table) else {
+            let Some(loose) = self.creating.loose(table) else {
                 continue;
             };
             let target = self.target(table);
@@ -348,7 +352,7 @@ impl<'a> Apply<'a> {
         }
         let target = self.target(table);
         let operation = format!("create rows of {}", target.schema().name);
-        let loose = self.cycles.loose(table);
+        let loose = self.creating.loose(table);
         if loose.is_none()
             && let Some(copy) = target.copy()?
         {

@@ -1,10 +1,11 @@
 //! Foreign keys that no order of tables satisfies.
 //!
-//! Keys that can be deferred are, and need nothing else. Of the others, one whose columns may be
-//! NULL is *loose*: its rows are created with NULL there and get their values when the rows they
-//! refer to exist; before rows are deleted, it is set to NULL. One whose columns may not is
-//! *rigid*: the tables between its two ends are written by a single statement, at whose end the
-//! server checks it. Nothing of the tables' definitions is touched.
+//! Keys that can be deferred are, and need nothing else, unless they act on rows that refer to one
+//! that goes: the server does not wait with that. Of the others, one whose columns may be NULL is
+//! *loose*: its rows are created with NULL there and get their values when the rows they refer to
+//! exist; before rows are deleted, it is set to NULL. One whose columns may not, or in which NULL would
+//! break another rule, is *rigid*: the tables between its two ends are written by a single statement,
+//! at whose end the server checks it. Nothing of the tables' definitions is touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +22,15 @@ pub(super) struct Cycles {
     steps: Vec<Vec<TableIndex>>,
 }
 
+/// What is done to rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    Creating,
+    Deleting,
+}
+
 impl Cycles {
-    pub(super) fn find(catalog: &Catalog, changes: &dyn ChangeSource) -> Self {
+    pub(super) fn find(catalog: &Catalog, changes: &dyn ChangeSource, doing: Doing) -> Self {
         let order = changes.tables();
         let place = |table: TableIndex| order.iter().position(|&other| other == table);
         let mut loose: BTreeMap<TableIndex, BTreeSet<ColumnIndex>> = BTreeMap::new();
@@ -33,7 +41,8 @@ impl Cycles {
             let (Some(child), Some(parent)) = places else {
                 continue;
             };
-            if key.is_deferrable || parent <= child {
+            let waits = key.is_deferrable && !(doing == Doing::Deleting && key.acts_on_delete);
+            if waits || parent <= child {
                 continue;
             }
             let columns = loose_columns(catalog, key);
@@ -76,9 +85,10 @@ impl Cycles {
     }
 }
 
-/// The columns of a key that can be NULL for a while: not those that say whose the row is.
+/// The columns of a key that can be NULL for a while: not those that say whose the row is, and none
+/// in which that would break another rule.
 fn loose_columns(catalog: &Catalog, key: &ForeignKey) -> Vec<ColumnIndex> {
-    let schema = catalog.schema.table(key.child);
+    let (schema, relation) = catalog.table(key.child);
     if !schema.has_key() {
         // Its rows cannot be found again.
         return Vec::new();
@@ -93,8 +103,25 @@ fn loose_columns(catalog: &Catalog, key: &ForeignKey) -> Vec<ColumnIndex> {
         Tenancy::Via { reference } => reference.columns.contains(&column),
         Tenancy::Native | Tenancy::Shared | Tenancy::Excluded => false,
     };
+    let can_be_null = |column: &ColumnIndex| {
+        let is_watched = relation.columns[column.get()].is_watched;
+        schema.columns[column.get()].nullable && !is_watched && !says_whose(*column)
+    };
     let columns = key.reference.columns.iter().copied();
-    columns
-        .filter(|column| schema.columns[column.get()].nullable && !says_whose(*column))
-        .collect()
+    let columns: Vec<ColumnIndex> = columns.filter(can_be_null).collect();
+    // Of such a key, all columns have to be NULL at once.
+    let mut full = catalog.foreign_keys.iter().filter(|other| {
+        let mut of_other = other.reference.columns.iter();
+        other.child == key.child
+            && other.is_match_full
+            && of_other.any(|column| columns.contains(column))
+    });
+    let is_whole = |other: &ForeignKey| {
+        let mut of_other = other.reference.columns.iter();
+        of_other.all(|column| columns.contains(column))
+    };
+    match full.all(is_whole) {
+        true => columns,
+        false => Vec::new(),
+    }
 }

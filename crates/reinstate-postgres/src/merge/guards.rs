@@ -3,7 +3,7 @@
 use reinstate_core::{ChangeSource, ErrorKind, StoreError, TenantId};
 use tokio_postgres::types::Type;
 
-use super::cycles::Cycles;
+use super::cycles::{Cycles, Doing};
 use crate::catalog::{Catalog, OWN_NAMESPACE, get};
 use crate::effects::side_effects;
 use crate::guard::{GuardState, Guards};
@@ -80,7 +80,8 @@ pub(super) fn check_changes(
     changes: &dyn ChangeSource,
 ) -> Result<(), StoreError> {
     let mut obstacles = Vec::new();
-    let cycles = Cycles::find(catalog, changes);
+    let cycles =
+        [Doing::Creating, Doing::Deleting].map(|doing| Cycles::find(catalog, changes, doing));
     for &index in changes.tables() {
         if catalog
             .schema
@@ -91,7 +92,7 @@ pub(super) fn check_changes(
             return Err(StoreError::new(ErrorKind::Refused, message));
         }
         let mut counts = changes.counts(index);
-        if cycles.loose(index).is_some() {
+        if cycles.iter().any(|cycles| cycles.loose(index).is_some()) {
             // Its rows are updated on the way.
             counts.put_back = counts.put_back.max(1);
         }

@@ -16,9 +16,7 @@ use crate::catalog::{Catalog, get};
 use crate::merge::moving::{self, Moving};
 use crate::merge::staging::Stage;
 use crate::obstacles::{may_lock, refused};
-use crate::owner::{joined, ownership};
 use crate::session::Session;
-use crate::sql::quote;
 
 /// What the right to keep triggers still is asked for with.
 const SILENCE: &str = "keep triggers still (GRANT SET ON PARAMETER session_replication_role)";
@@ -129,8 +127,8 @@ impl Apply<'_> {
             return Err(StoreError::new(ErrorKind::Corrupt, message));
         }
         let stage = self.stage_whole(table, RowRole::PutBackAfter, expected)?;
-        self.count_followers(table, &stage)?;
         let givers = self.find_givers(table, &stage)?;
+        self.count_followers(table, &stage, givers.as_ref())?;
         let doomed = self.take_doomed(table)?;
         if givers.is_none() && made.is_none() && doomed.is_none() {
             let put_back = self.update(table, &operation, &target.update(&stage)?)?;
@@ -255,62 +253,6 @@ impl Apply<'_> {
         let create = format!("CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS {sql}");
         session.run(&operation, &create)?;
         Ok(Some(Stage { name, row_count }))
-    }
-
-    /// Counts the rows of other tables that the server itself changes because they refer to a value
-    /// that is put back: they are then put back themselves, which is a second update.
-    fn count_followers(&mut self, table: TableIndex, stage: &Stage) -> Result<(), StoreError> {
-        if self.is_quiet(table) {
-            return Ok(());
-        }
-        let (catalog, session) = (self.staging.catalog, self.staging.session);
-        let (schema, parent) = catalog.table(table);
-        for key in &catalog.foreign_keys {
-            let reference = &key.reference;
-            let mut columns = reference.parent_columns.iter();
-            let is_followed = key.acts_on_update && reference.parent == table;
-            if !is_followed || columns.all(|column| schema.key.contains(column)) {
-                continue;
-            }
-            let (child_schema, child) = catalog.table(key.child);
-            let Some(owned) = ownership(catalog, key.child, "k") else {
-                continue;
-            };
-            let operation = format!("count the rows that follow by {}", key.name);
-            let differs = reference.parent_columns.iter().map(|column| {
-                let name = quote(&parent.columns[column.get()].name);
-                format!("t.{name} IS DISTINCT FROM s.{name}")
-            });
-            let follow = format!(
-                "FROM {} AS k JOIN {} AS t ON {} JOIN {} AS s ON {}",
-                child.sql_rows(),
-                parent.sql_rows(),
-                joined(child, "k", parent, "t", reference, &key.operators).join(" AND "),
-                stage.name,
-                self.target(table).same_key("t", "s"),
-            );
-            let differs = differs.collect::<Vec<_>>().join(" OR ");
-            let own = owned.joined(self.tenant)?;
-            let sql = format!(
-                "SELECT (SELECT count(*) {follow} WHERE {differs}),
-                        (SELECT count(*) {follow}{} WHERE ({differs}) AND {})",
-                own.sources, own.condition
-            );
-            let row = session.row(&operation, &sql, &[])?;
-            let (all, own): (i64, i64) = (get(&row, 0)?, get(&row, 1)?);
-            if all != own {
-                let message = format!(
-                    "{operation}: {} rows of {} that are not the tenant's would change with it",
-                    all - own,
-                    child_schema.name
-                );
-                return Err(StoreError::new(ErrorKind::Refused, message));
-            }
-            if all > 0 {
-                *self.updates.entry(key.child).or_default() += all.cast_unsigned();
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn is_quiet(&self, table: TableIndex) -> bool {

@@ -6,7 +6,7 @@ use reinstate_core::{
 
 use super::{Apply, Parts, check_changed};
 use crate::catalog::{Catalog, get};
-use crate::merge::cycles::Cycles;
+use crate::merge::cycles::{Cycles, Doing};
 use crate::merge::staging::Stage;
 use crate::obstacles::refused;
 
@@ -16,23 +16,27 @@ const RIGID: &str = "foreign keys that can neither wait nor be NULL lead back to
 
 /// Tables that would have to be written by one statement with others, and cannot be.
 pub(crate) fn together_obstacles(catalog: &Catalog, changes: &dyn ChangeSource) -> Vec<SideEffect> {
-    let cycles = Cycles::find(catalog, changes);
     let mut found = Vec::new();
-    for step in cycles.steps() {
-        let several = |count: fn(ChangeCounts) -> u64| {
-            let tables = step
-                .iter()
-                .filter(|table| count(changes.counts(**table)) > 0);
-            tables.count() > 1
-        };
-        if !several(|counts| counts.created) && !several(|counts| counts.deleted) {
-            continue;
-        }
-        for &table in step {
-            let counts = changes.counts(table);
-            if counts.created + counts.deleted > 0 && !is_owned_by_row_alone(catalog, table) {
+    type Counted = fn(ChangeCounts) -> u64;
+    let ways: [(Doing, Counted); 2] = [
+        (Doing::Creating, |counts| counts.created),
+        (Doing::Deleting, |counts| counts.deleted),
+    ];
+    for (doing, count) in ways {
+        let cycles = Cycles::find(catalog, changes, doing);
+        for step in cycles.steps() {
+            let tables = step.iter().copied();
+            let tables = tables.filter(|table| count(changes.counts(*table)) > 0);
+            let tables: Vec<TableIndex> = tables.collect();
+            if tables.len() < 2 {
+                continue;
+            }
+            for table in tables {
                 let object = format!("table {}", catalog.schema.table(table).name);
-                found.push(refused(object, RIGID));
+                let effect = refused(object, RIGID);
+                if !is_owned_by_row_alone(catalog, table) && !found.contains(&effect) {
+                    found.push(effect);
+                }
             }
         }
     }
@@ -92,7 +96,7 @@ impl Apply<'_> {
             let stage = self.stage_whole(table, RowRole::Created, expected)?;
             let sql = self
                 .target(table)
-                .insert(&stage, self.cycles.loose(table))?;
+                .insert(&stage, self.creating.loose(table))?;
             parts.push((table, stage, sql));
         }
         self.run_together("create", parts)
@@ -127,7 +131,7 @@ impl Apply<'_> {
         for (place, (table, stage, _)) in parts.into_iter().enumerate() {
             let changed = get::<i64>(&row, place)?.cast_unsigned();
             check_changed(&operation, stage.row_count, changed)?;
-            if verb == "create" && self.cycles.loose(table).is_some() {
+            if verb == "create" && self.creating.loose(table).is_some() {
                 self.to_tighten.push((table, stage));
             } else {
                 self.staging.discard(&stage)?;
