@@ -44,6 +44,18 @@ pub struct StrayReference {
     pub row_count: u64,
 }
 
+/// What keeps rows from being deleted or changed: rows of others that refer to them by a reference that
+/// the store guards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldInPlace {
+    /// The reference.
+    pub object: String,
+    /// What it would do, and how to help.
+    pub detail: String,
+    /// How many rows it holds.
+    pub row_count: u64,
+}
+
 /// Whether a plan may create rows of everybody that are gone, in one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SharedCreation {

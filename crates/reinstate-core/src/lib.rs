@@ -34,7 +34,7 @@ pub use error::{ErrorKind, RepositoryError, StoreError};
 pub use feed::{
     Change, ChangeFeed, ChangeSink, Commit, FeedHealth, FeedProgress, FeedRow, FeedSource,
 };
-pub use finding::{Lead, OtherRelations, SharedCreation, SideEffect, StrayReference};
+pub use finding::{HeldInPlace, Lead, OtherRelations, SharedCreation, SideEffect, StrayReference};
 pub use fit::{Filling, Fit};
 pub use id::{CampaignId, JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};
 pub use key::{KeyForm, KeyPart, KeyWriter};

@@ -6,11 +6,11 @@
 use std::fmt;
 
 use crate::{
-    ChangeCounts, ColumnIndex, ErrorKind, Filling, Fit, JobId, JournalEntry, KeyForm, ObjectId,
-    OtherRelations, OwnedRowBatch, Position, PositionNotation, Reference, RepositoryError,
-    RepositoryId, RowBatch, RowRole, SequenceValue, SharedCreation, SideEffect, StoreError,
-    StoreIdentity, StoreSchema, StrayReference, TableIndex, Tenancy, TenantId, TenantKind,
-    TenantWriter, Timestamp, UniqueKey, ValueKind,
+    ChangeCounts, ColumnIndex, ErrorKind, Filling, Fit, HeldInPlace, JobId, JournalEntry, KeyForm,
+    ObjectId, OtherRelations, OwnedRowBatch, Position, PositionNotation, Reference,
+    RepositoryError, RepositoryId, RowBatch, RowRole, SequenceValue, SharedCreation, SideEffect,
+    StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, Tenancy, TenantId,
+    TenantKind, TenantWriter, Timestamp, UniqueKey, ValueKind,
 };
 
 /// Rows of one table and one tenant.
@@ -300,6 +300,22 @@ pub trait LiveView: Send {
         _table: TableIndex,
         _rows: &RowBatch,
     ) -> Result<Vec<StrayReference>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// What refers to these rows of `tenant`, which become the rows `after`, in the same order, or go if
+    /// there are none, from rows that are not the tenant's, so that the store would not let it happen,
+    /// or would change those rows as well.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn held_in_place(
+        &self,
+        _tenant: &TenantId,
+        _table: TableIndex,
+        _before: &RowBatch,
+        _after: Option<&RowBatch>,
+    ) -> Result<Vec<HeldInPlace>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -27,6 +27,7 @@ mod obstacles;
 mod others;
 mod owner;
 mod question;
+mod referring;
 mod rows;
 mod sent;
 mod session;

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use reinstate_core::{
-    ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldKey, LiveView, OtherRelations,
-    OwnHold, Position, Reference, RowBatch, RowOrder, RowRole, RowStream, SharedCreation,
-    SideEffect, StoreError, StoreSchema, StrayReference, TableIndex, TenantId, Timestamp,
-    UniqueKey, ValueKind,
+    ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldInPlace, HeldKey, LiveView,
+    OtherRelations, OwnHold, Position, Reference, RowBatch, RowOrder, RowRole, RowStream,
+    SharedCreation, SideEffect, StoreError, StoreSchema, StrayReference, TableIndex, TenantId,
+    Timestamp, UniqueKey, ValueKind,
 };
 
 use crate::connections::{Connections, Reader};
@@ -20,6 +20,7 @@ use crate::left_behind::left_behind;
 use crate::merge::{can_move, obstacle, shared_creation};
 use crate::obstacles::other_effects;
 use crate::others::{describe, read_others};
+use crate::referring::held_in_place;
 use crate::rows::TenantRows;
 use crate::snapshot::{Access, Moment, begin};
 use crate::stray::{parents_of_everybody, stray_references};
@@ -143,6 +144,17 @@ impl LiveView for PostgresView {
         rows: &RowBatch,
     ) -> Result<Vec<StrayReference>, StoreError> {
         stray_references(&self.session, &self.moment.catalog, tenant, table, rows)
+    }
+
+    fn held_in_place(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+        before: &RowBatch,
+        after: Option<&RowBatch>,
+    ) -> Result<Vec<HeldInPlace>, StoreError> {
+        let catalog = &self.moment.catalog;
+        held_in_place(&self.session, catalog, (tenant, table), before, after)
     }
 
     fn shared_creation(&self, table: TableIndex) -> Result<SharedCreation, StoreError> {

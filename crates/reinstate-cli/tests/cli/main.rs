@@ -22,6 +22,7 @@ mod json;
 mod left_behind;
 mod looking;
 mod moving;
+mod neighbours;
 mod obstacles;
 mod prompting;
 mod restoring;

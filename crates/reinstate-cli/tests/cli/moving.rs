@@ -144,10 +144,9 @@ fn rows_of_others_that_follow_a_key_are_not_taken_along() {
     let all = || ["projects", "tasks", "marks"].map(|table| rows(&ground, table));
     let before = all();
     let run = ground.restore(&[]);
-    run.refused(
-        1,
-        &["1 rows of tasks that are not the tenant's would change"],
-    );
+    let says = "foreign key tasks_code_fkey of tasks leads from rows that are not the tenant's to a \
+                value that is put back: they would change with it";
+    run.refused(1, &[says]);
     assert_eq!(all(), before);
     ground.psql("UPDATE tasks SET code = 'c2' WHERE id = 2");
     ground.restore(&[]).done(&["restored"]);
@@ -245,4 +244,33 @@ fn a_neighbour_under_an_exclusion_constraint_is_a_conflict_of_the_plan() {
         assert!(run.stdout.contains("bookings id=4: no_overlap"), "{run:?}");
         assert_eq!(rows(&ground, "bookings"), after);
     }
+}
+
+/// What follows would get another primary key while others refer to it: it cannot go and come under its
+/// own key, as its part of the plan says.
+#[test]
+fn rows_that_would_follow_by_their_key_are_refused_by_the_plan() {
+    let ground = Ground::captured(
+        "CREATE TABLE projects (id int PRIMARY KEY, account_id int NOT NULL, code text UNIQUE);
+         CREATE TABLE tasks (code text PRIMARY KEY REFERENCES projects (code) ON UPDATE CASCADE,
+             account_id int NOT NULL);
+         CREATE TABLE marks (id int PRIMARY KEY, account_id int NOT NULL,
+             code text CONSTRAINT of_task REFERENCES tasks ON UPDATE CASCADE);
+         INSERT INTO projects SELECT n, n % 3, 'c' || n FROM generate_series(1, 12) n;
+         INSERT INTO tasks SELECT 'c' || n, n % 3 FROM generate_series(1, 12) n;
+         INSERT INTO marks SELECT n, n % 3, 'c' || n FROM generate_series(1, 6) n;",
+        TENANCY,
+    );
+    let all = || ["projects", "tasks", "marks"].map(|table| ground.psql(&format!("TABLE {table}")));
+    let before = all();
+    ground.psql("UPDATE projects SET code = 'new' WHERE id = 4");
+    let after = all();
+    let says = "foreign key tasks_code_fkey would give rows of tasks another primary key";
+    ground.restore(&[]).refused(1, &[says]);
+    assert_eq!(all(), after);
+    // Nobody refers to the task of this one.
+    ground.psql("UPDATE projects SET code = 'c4' WHERE id = 4");
+    assert_eq!(all().map(|rows| rows.len()), before.map(|rows| rows.len()));
+    ground.psql("UPDATE projects SET code = 'new' WHERE id = 10");
+    ground.restore(&[]).done(&["restored"]);
 }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use reinstate_core::{
     CaptureView, ChangeCounts, ChangeSource, ColumnIndex, Committed, ErrorKind, Filling,
-    Fingerprint, Fit, HeldKey, JobId, JournalEntry, LiveStore, LiveView, OtherRelations, OwnHold,
-    OwnedRowBatch, OwnedRowStream, Position, PositionNotation, Reference, RowBatch, RowOrder,
-    RowRole, RowStream, SequenceValue, SharedCreation, SideEffect, SnapshotSource, StoreError,
-    StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName, TenantId, TenantKind,
-    TenantWriter, Timestamp, UniqueKey, ValueKind,
+    Fingerprint, Fit, HeldInPlace, HeldKey, JobId, JournalEntry, LiveStore, LiveView,
+    OtherRelations, OwnHold, OwnedRowBatch, OwnedRowStream, Position, PositionNotation, Reference,
+    RowBatch, RowOrder, RowRole, RowStream, SequenceValue, SharedCreation, SideEffect,
+    SnapshotSource, StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName,
+    TenantId, TenantKind, TenantWriter, Timestamp, UniqueKey, ValueKind,
 };
 
 /// What a store does wrong, and when. Calls are counted from zero.
@@ -315,6 +315,17 @@ impl LiveView for FaultyView<'_> {
     ) -> Result<Vec<StrayReference>, StoreError> {
         self.faults.call("follow references")?;
         self.inner.stray_references(tenant, table, rows)
+    }
+
+    fn held_in_place(
+        &self,
+        tenant: &TenantId,
+        table: TableIndex,
+        before: &RowBatch,
+        after: Option<&RowBatch>,
+    ) -> Result<Vec<HeldInPlace>, StoreError> {
+        self.faults.call("look for what refers to rows")?;
+        self.inner.held_in_place(tenant, table, before, after)
     }
 
     fn parents_of_everybody(

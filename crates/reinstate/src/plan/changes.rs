@@ -12,6 +12,7 @@ use reinstate_format::{
 };
 
 use super::decide::Decision;
+use super::dependents::Dependents;
 use super::holds::Holds;
 use super::leaving::Leaving;
 use super::left_behind::{LeftBehind, Returning};
@@ -58,6 +59,7 @@ pub(super) struct TableChanges<'w, 'a> {
     to_put_back_by: Vec<By>,
     strays: Strays,
     fixed: FixedValues,
+    dependents: Dependents,
     /// Rows that the tenant will have without their being written.
     pub(super) returning: Returning,
     /// Those of them that are in nobody's way.
@@ -111,6 +113,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             to_put_back_by: Vec::new(),
             strays: Strays::default(),
             fixed: FixedValues::of(context, view, table),
+            dependents: Dependents::default(),
             returning: Returning::default(),
             giving_way: RowBatch::new(),
             left_behind: None,
@@ -225,6 +228,8 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         }
         self.counts.deleted += 1;
         self.changed_by(RowRole::Deleted, self.by)?;
+        let place = (&self.tenant, self.table);
+        self.dependents.delete(self.view, place, row)?;
         self.append(RowRole::Deleted, row)
     }
 
@@ -389,6 +394,9 @@ impl<'w, 'a> TableChanges<'w, 'a> {
                 .map_err(Error::store("look for values that move from row to row"))?;
             self.fixed.add(&after, own);
         }
+        let place = (&self.tenant, self.table);
+        self.dependents
+            .ask(self.view, place, &before, Some(&after))?;
         let by = std::mem::take(&mut self.to_put_back_by);
         for ((before, after), by) in before.iter().zip(after.iter()).zip(by) {
             if !held.contains(after.key()) {
@@ -469,6 +477,8 @@ impl<'w, 'a> TableChanges<'w, 'a> {
     pub(super) fn finish(mut self) -> Result<Finished, Error> {
         self.put_back_gathered()?;
         self.create_gathered()?;
+        let place = (&self.tenant, self.table);
+        self.dependents.ask_deleted(self.view, place)?;
         self.find_by_other_values()?;
         self.expected = self.before;
         self.expected.merge(self.found);
@@ -504,6 +514,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             conflicts: self.conflicts,
             strays: self.strays,
             fixed: self.fixed,
+            dependents: self.dependents,
         })
     }
 }
@@ -517,6 +528,7 @@ pub(super) struct Finished {
     conflicts: Vec<Conflict>,
     strays: Strays,
     fixed: FixedValues,
+    dependents: Dependents,
 }
 
 impl Finished {
@@ -550,6 +562,7 @@ impl Finished {
         description.conflicts.truncate(CONFLICTS_MAX);
         description.notes.extend(self.strays.into_notes());
         description.notes.extend(self.fixed.into_notes());
+        description.notes.extend(self.dependents.into_notes());
         if self.found > 0 {
             let detail = "holds rows that were left behind when what they belong to went: they are \
                           the tenant's again";

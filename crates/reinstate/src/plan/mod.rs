@@ -8,6 +8,7 @@ mod changes;
 mod compare;
 mod cursor;
 mod decide;
+mod dependents;
 mod holds;
 mod leaving;
 mod left_behind;

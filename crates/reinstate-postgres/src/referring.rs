@@ -1,0 +1,207 @@
+//! Rows of others that refer to rows which go, or which give up the value that is referred to.
+//!
+//! The server would refuse the merge because of them, or change them with it. Each foreign key to the
+//! table is asked once for all rows. Nothing of the rows found comes back but their number.
+
+use std::collections::BTreeSet;
+
+use reinstate_core::{
+    ColumnIndex, ErrorKind, HeldInPlace, RowBatch, StoreError, TableIndex, TenantId,
+};
+
+use crate::catalog::{Catalog, ForeignKey, get};
+use crate::owner::{Selection, joined, ownership};
+use crate::sent::{parameters, sent_rows};
+use crate::session::Session;
+
+/// What keeps these rows of `tenant` from becoming `after`, or from going, without a row of others
+/// that would be changed or left without what it refers to.
+pub(crate) fn held_in_place(
+    session: &Session,
+    catalog: &Catalog,
+    (tenant, table): (&TenantId, TableIndex),
+    before: &RowBatch,
+    after: Option<&RowBatch>,
+) -> Result<Vec<HeldInPlace>, StoreError> {
+    let mut found = Vec::new();
+    let keys = catalog.foreign_keys.iter();
+    for key in keys.filter(|key| key.reference.parent == table) {
+        let columns = &key.reference.parent_columns;
+        let own_key = &catalog.schema.table(table).key;
+        let stays = after.is_some() && columns.iter().all(|column| own_key.contains(column));
+        let child = &catalog.tables[key.child.get()];
+        if stays || !child.is_readable || child.hides_rows() {
+            continue;
+        }
+        let values = given_up(key, before, after)?;
+        if values.is_empty() {
+            continue;
+        }
+        let lists: Vec<Vec<&str>> = (0..columns.len())
+            .map(|place| values.iter().map(|value| value[place]).collect())
+            .collect();
+        let operation = format!("look for what refers to rows by {}", key.name);
+        let is_update = after.is_some();
+        let of_others = question(catalog, key, of_others(catalog, key.child, tenant)?);
+        let row = session.row(&operation, &of_others, &parameters(&lists))?;
+        let row_count = get::<i64>(&row, 0)?.cast_unsigned();
+        if row_count > 0 {
+            found.push(describe(catalog, key, is_update, row_count));
+        }
+        if is_update && let Some(selection) = stuck(catalog, key, tenant)? {
+            let sql = question(catalog, key, selection);
+            let row = session.row(&operation, &sql, &parameters(&lists))?;
+            let row_count = get::<i64>(&row, 0)?.cast_unsigned();
+            if row_count > 0 {
+                found.push(describe_stuck(catalog, key, row_count));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What rows hold in the columns that a key refers to and will hold no more, each value once. Without
+/// an action a value that another row gets is none.
+fn given_up<'r>(
+    key: &ForeignKey,
+    before: &'r RowBatch,
+    after: Option<&'r RowBatch>,
+) -> Result<Vec<Vec<&'r str>>, StoreError> {
+    let columns = &key.reference.parent_columns;
+    let mut values = BTreeSet::new();
+    let Some(after) = after else {
+        for row in before.iter() {
+            values.extend(tuple(key, &row.values().collect::<Vec<_>>(), columns)?);
+        }
+        return Ok(values.into_iter().collect());
+    };
+    let mut kept = BTreeSet::new();
+    for (before, after) in before.iter().zip(after.iter()) {
+        let was = tuple(key, &before.values().collect::<Vec<_>>(), columns)?;
+        let is = tuple(key, &after.values().collect::<Vec<_>>(), columns)?;
+        if was != is {
+            values.extend(was);
+            kept.extend(is);
+        }
+    }
+    if !key.acts_on_update {
+        values.retain(|value| !kept.contains(value));
+    }
+    Ok(values.into_iter().collect())
+}
+
+/// The values of some columns; none if one of them is NULL.
+fn tuple<'r>(
+    key: &ForeignKey,
+    values: &[Option<&'r [u8]>],
+    columns: &[ColumnIndex],
+) -> Result<Option<Vec<&'r str>>, StoreError> {
+    let found = columns
+        .iter()
+        .map(|column| values.get(column.get()).copied().flatten());
+    let Some(found) = found.collect::<Option<Vec<&[u8]>>>() else {
+        return Ok(None);
+    };
+    let found: Result<Vec<&str>, _> = found.into_iter().map(std::str::from_utf8).collect();
+    found.map(Some).map_err(|_| {
+        let message = format!("look for what refers to rows by {}: not text", key.name);
+        StoreError::new(ErrorKind::Corrupt, message)
+    })
+}
+
+/// The rows `k` of a table that are not the tenant's.
+fn of_others(
+    catalog: &Catalog,
+    child: TableIndex,
+    tenant: &TenantId,
+) -> Result<Selection, StoreError> {
+    match ownership(catalog, child, "k") {
+        Some(owned) => owned.of_others(tenant),
+        None => Ok(Selection::everything()),
+    }
+}
+
+/// The tenant's own rows `k` that get another primary key with what they refer to, while others still
+/// refer to them: they would have to go and come under their own key before that. None if there
+/// cannot be any.
+fn stuck(
+    catalog: &Catalog,
+    key: &ForeignKey,
+    tenant: &TenantId,
+) -> Result<Option<Selection>, StoreError> {
+    let (schema, child) = catalog.table(key.child);
+    let mut columns = key.reference.columns.iter();
+    if !key.acts_on_update || !columns.any(|column| schema.key.contains(column)) {
+        return Ok(None);
+    }
+    let holding = catalog.foreign_keys.iter().filter(|other| {
+        other.reference.parent == key.child && (!other.is_deferrable || other.acts_on_delete)
+    });
+    let holding = holding.map(|other| {
+        let rows = &catalog.tables[other.child.get()];
+        let equal = joined(rows, "h", child, "k", &other.reference, &other.operators);
+        let rows = rows.sql_rows();
+        format!(
+            "EXISTS (SELECT FROM {rows} AS h WHERE {})",
+            equal.join(" AND ")
+        )
+    });
+    let holding: Vec<String> = holding.collect();
+    let (Some(owned), false) = (ownership(catalog, key.child, "k"), holding.is_empty()) else {
+        return Ok(None);
+    };
+    let mut own = owned.joined(tenant)?;
+    own.condition = format!("{} AND ({})", own.condition, holding.join(" OR "));
+    Ok(Some(own))
+}
+
+/// How many rows refer to the values sent, as a query whose parameters are the parent's columns as
+/// lists of texts.
+fn question(catalog: &Catalog, key: &ForeignKey, selection: Selection) -> String {
+    let child = &catalog.tables[key.child.get()];
+    let parent = &catalog.tables[key.reference.parent.get()];
+    let columns = key.reference.parent_columns.iter();
+    let sent = sent_rows(columns.map(|column| &parent.columns[column.get()]));
+    let equal = joined(child, "k", parent, "w", &key.reference, &key.operators);
+    format!(
+        "SELECT count(*) FROM {sent} w JOIN {} AS k ON {}{} WHERE {}",
+        child.sql_rows(),
+        equal.join(" AND "),
+        selection.sources,
+        selection.condition
+    )
+}
+
+fn describe(catalog: &Catalog, key: &ForeignKey, is_update: bool, row_count: u64) -> HeldInPlace {
+    let child = &catalog.schema.table(key.child).name;
+    let acts = match is_update {
+        true => key.acts_on_update,
+        false => key.acts_on_delete,
+    };
+    let (what, then) = match (is_update, acts) {
+        (true, true) => ("a value that is put back", "would change with it"),
+        (true, false) => ("a value that is put back", "would be left without it"),
+        (false, true) => ("rows to be deleted", "would change or go with them"),
+        (false, false) => ("rows to be deleted", "would be left without them"),
+    };
+    HeldInPlace {
+        object: format!("foreign key {}", key.name),
+        detail: format!(
+            "of {child} leads from rows that are not the tenant's to {what}: they {then}, and are not \
+             a restore's to write. Let them refer to something else, or to nothing, first"
+        ),
+        row_count,
+    }
+}
+
+fn describe_stuck(catalog: &Catalog, key: &ForeignKey, row_count: u64) -> HeldInPlace {
+    let child = &catalog.schema.table(key.child).name;
+    HeldInPlace {
+        object: format!("foreign key {}", key.name),
+        detail: format!(
+            "would give rows of {child} another primary key, while others refer to them: make the keys \
+             that refer to {child} DEFERRABLE, or rename back what it refers to first"
+        ),
+        row_count,
+    }
+}
