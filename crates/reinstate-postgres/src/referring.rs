@@ -42,14 +42,14 @@ pub(crate) fn held_in_place(
             .collect();
         let operation = format!("look for what refers to rows by {}", key.name);
         let is_update = after.is_some();
-        let of_others = question(catalog, key, of_others(catalog, key.child, tenant)?);
+        let of_others = question(catalog, key, &of_others(catalog, key.child, tenant)?);
         let row = session.row(&operation, &of_others, &parameters(&lists))?;
         let row_count = get::<i64>(&row, 0)?.cast_unsigned();
         if row_count > 0 {
             found.push(describe(catalog, key, is_update, row_count));
         }
         if is_update && let Some(selection) = stuck(catalog, key, tenant)? {
-            let sql = question(catalog, key, selection);
+            let sql = question(catalog, key, &selection);
             let row = session.row(&operation, &sql, &parameters(&lists))?;
             let row_count = get::<i64>(&row, 0)?.cast_unsigned();
             if row_count > 0 {
@@ -157,7 +157,7 @@ fn stuck(
 
 /// How many rows refer to the values sent, as a query whose parameters are the parent's columns as
 /// lists of texts.
-fn question(catalog: &Catalog, key: &ForeignKey, selection: Selection) -> String {
+fn question(catalog: &Catalog, key: &ForeignKey, selection: &Selection) -> String {
     let child = &catalog.tables[key.child.get()];
     let parent = &catalog.tables[key.reference.parent.get()];
     let columns = key.reference.parent_columns.iter();
