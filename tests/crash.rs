@@ -7,6 +7,8 @@
 
 #[path = "crash/contents.rs"]
 mod contents;
+#[path = "crash/damage.rs"]
+mod damage;
 #[path = "crash/disk.rs"]
 mod disk;
 #[path = "crash/facts.rs"]

@@ -64,6 +64,8 @@ pub enum Step {
     Capture(u8),
     /// The tenant goes back to a snapshot.
     Restore { snapshot: u8, job: u8 },
+    /// Another tenant does.
+    RestoreOther { snapshot: u8, job: u8 },
     /// A job is taken back.
     Undo { merged: u8, job: u8 },
     /// A younger snapshot of the first one and its log.
@@ -107,6 +109,11 @@ pub struct Life {
 impl Life {
     /// A disk on which both were made, with some rows of three tenants. Returns the file's node too.
     pub fn prepare(way: Way) -> (State, Node) {
+        Self::prepare_with(way, 11)
+    }
+
+    /// The same, with so many rows of each table and tenant.
+    pub fn prepare_with(way: Way, row_count: i64) -> (State, Node) {
         let disk = Disk::new(empty(), 1);
         let files: Arc<dyn FileSystem> = Arc::new(disk.clone());
         let id = RepositoryId::from_bytes([1; 16]);
@@ -122,7 +129,7 @@ impl Life {
         drop(store);
         let life = Self::open(&disk, way).expect("what was made");
         for name in ["acme", "acme2", "zeta"] {
-            let rows = (1..12).flat_map(|id| rows_of(&owner(name), id));
+            let rows = (1..=row_count).flat_map(|id| rows_of(&owner(name), id));
             life.write(&rows.map(ApplicationChange::Put).collect::<Vec<_>>())
                 .expect("rows that fit");
         }
@@ -177,6 +184,9 @@ impl Life {
                 reinstate::capture(self.context(), &self.store, &self.repository, &options)?;
             }
             Step::Restore { snapshot, job } => proven(self.restore(snapshot, job)?)?,
+            Step::RestoreOther { snapshot, job } => {
+                proven(self.restore_tenant("zeta", snapshot, job)?)?;
+            }
             Step::Undo { merged, job } => proven(self.undo(merged, job)?)?,
             Step::Compact(number) => {
                 let log = reinstate::log_of(&self.repository, snapshot_id(BASE))?;
@@ -233,13 +243,22 @@ impl Life {
     }
 
     pub fn restore(&self, snapshot: u8, job: u8) -> Result<Vec<TenantOutcome>, Failed> {
+        self.restore_tenant("acme", snapshot, job)
+    }
+
+    fn restore_tenant(
+        &self,
+        name: &str,
+        snapshot: u8,
+        job: u8,
+    ) -> Result<Vec<TenantOutcome>, Failed> {
         let snapshot = reinstate::snapshot(&self.repository, snapshot_id(snapshot))?;
         let request = RestoreRequest {
             job: job_id(job),
             snapshot: Arc::new(snapshot),
             tenants: vec![Tenant {
                 kind: self.store.tenant_kind().clone(),
-                id: tenant("acme"),
+                id: tenant(name),
             }],
             policy: Policy::EXACT,
             drift: DriftRules::default(),

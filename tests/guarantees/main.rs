@@ -15,7 +15,7 @@ const START: &str = "<!-- figures: cargo run -p reinstate-tests --bin guarantees
 const END: &str = "<!-- end of figures -->";
 
 /// Every run of the tests leaves these. What a test adds here it has to record.
-const ROWS: [(&str, &str); 5] = [
+const ROWS: [(&str, &str); 11] = [
     (
         "crash-images-in-place",
         "Power fails at every step of a life; merges in place",
@@ -36,10 +36,27 @@ const ROWS: [(&str, &str); 5] = [
         "failing-steps-aside",
         "Every step fails, once or for ever; merges aside",
     ),
+    ("flipped-bits", "Every bit of every file flipped, and read"),
+    (
+        "restores-from-damage",
+        "A bit flipped, every fourth byte, and restored from",
+    ),
+    ("other-lengths", "Every file at every other length"),
+    ("zeroed-sectors", "Every sector zeroed, and every 64 bytes"),
+    (
+        "exchanged-files",
+        "Every file in place of every other of its kind, older manifests included",
+    ),
+    (
+        "forged-records",
+        "Every byte of every record forged, its digest put right",
+    ),
 ];
 
 /// Counts that have to be zero.
-const VIOLATIONS: [&str; 6] = [
+const VIOLATIONS: [&str; 8] = [
+    "not detected",
+    "wrong rows",
     "violations",
     "promises lost",
     "unreadable",

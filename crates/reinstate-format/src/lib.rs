@@ -56,5 +56,5 @@ pub use segment::{
     DICTIONARY_BYTES_MAX, DICTIONARY_PLAIN_BYTES_LIMIT, Dictionary, IndexBuilder, PAGE_BYTES_MAX,
     PAGE_BYTES_TARGET, PART_BLOCKS_MAX, RunEntry, RunKey, Runs, SEGMENT_HEADER_BYTES,
     SEGMENT_TRAILER_BYTES, SEGMENT_VERSION, SealedBlock, SegmentEnd, SegmentIdentity,
-    SegmentReader, segment_header, train_dictionary, verify_run, verify_segment,
+    SegmentReader, segment_header, train_dictionary, verify_layout, verify_run, verify_segment,
 };

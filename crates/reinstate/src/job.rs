@@ -73,9 +73,21 @@ pub fn jobs(repository: &dyn Repository) -> Result<Vec<JobDescription>, Error> {
 /// The plan that a job applied.
 ///
 /// # Errors
-/// `NotFound` if there is no such job; `Altered` if its plan is damaged.
+/// `NotFound` if there is no such job; `Altered` if its plan is damaged, or is another one than the
+/// job noted.
 pub fn plan_of(repository: &dyn Repository, job: JobId) -> Result<StoredPlan, Error> {
-    StoredPlan::open(repository, job_of(repository, job)?.plan_object)
+    let noted = job_of(repository, job)?;
+    let plan = StoredPlan::open(repository, noted.plan_object)?;
+    if plan.plan().digest() == noted.plan {
+        return Ok(plan);
+    }
+    let message = format!(
+        "read the plan of job {job}: object {} holds plan {}, and the job applied {}",
+        noted.plan_object,
+        plan.plan().digest(),
+        noted.plan
+    );
+    Err(Error::new(ErrorKind::Altered, message))
 }
 
 /// The receipt of one tenant of a job, if its merge was committed.

@@ -10,7 +10,9 @@ use reinstate_core::{
     ContentDigest, ErrorKind, Event, LiveStore, LiveView, Owner, Phase, Repository, RowBatch,
     SnapshotDescription, TableIndex, TableName, Tenant, TenantId,
 };
-use reinstate_format::{BlockOpener, RunEntry, SegmentReader, TenantPlanDescription};
+use reinstate_format::{
+    BlockOpener, RunEntry, SegmentReader, TenantPlanDescription, verify_layout,
+};
 
 use crate::catalogue::open_segment;
 use crate::contents::digest_rows;
@@ -392,6 +394,25 @@ fn verify_runs(
     report: &mut SnapshotReport,
     totals: &mut BTreeMap<TableIndex, u64>,
 ) -> Result<(), Error> {
+    let is_index_read = verify_blocks(context, reader, report, totals)?;
+    // Also what no restore needs to read: damage there is a sign of more to come. Where the index
+    // cannot be read, that was said.
+    if let (true, Err(error)) = (is_index_read, verify_layout(reader)) {
+        report.damage.push(Damage {
+            owner: None,
+            message: chain(&error),
+        });
+    }
+    Ok(())
+}
+
+/// Reads every block of a segment. Whether all of its index could be read.
+fn verify_blocks(
+    context: Context<'_>,
+    reader: &SegmentReader,
+    report: &mut SnapshotReport,
+    totals: &mut BTreeMap<TableIndex, u64>,
+) -> Result<bool, Error> {
     let mut runs = reader.runs();
     loop {
         context.check()?;
@@ -405,12 +426,12 @@ fn verify_runs(
                         owner: None,
                         message,
                     });
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
         if group.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let results: Vec<_> = context.resources.pool().install(|| {
             group

@@ -38,7 +38,7 @@ pub use page::{PAGE_BYTES_MAX, PAGE_BYTES_TARGET, PART_BLOCKS_MAX};
 pub use reader::{RunEntry, SegmentReader};
 pub use runs::Runs;
 pub use trailer::SEGMENT_TRAILER_BYTES;
-pub use verify::{verify_run, verify_segment};
+pub use verify::{verify_layout, verify_run, verify_segment};
 
 pub(crate) use reader::Extent;
 

@@ -9,21 +9,32 @@ use crate::FormatError;
 /// Reads the header, every page, every dictionary and every block of a segment; checks digests,
 /// the contents of each run and all totals. On one thread, with the memory of one block.
 ///
-/// A caller with several threads calls [`verify_run`] for the runs instead.
+/// A caller with several threads calls [`verify_layout`], and [`verify_run`] for the runs.
 ///
 /// # Errors
 /// The first thing that is not what was written; `Read`.
 pub fn verify_segment(reader: &SegmentReader) -> Result<(), FormatError> {
+    let mut opener = BlockOpener::new();
+    for run in reader.runs() {
+        verify_run(reader, &run?, &mut opener)?;
+    }
+    verify_layout(reader)
+}
+
+/// Reads the header, every page and every dictionary of a segment, all but its blocks, and checks that
+/// these and the blocks are all that there is.
+///
+/// # Errors
+/// The first thing that is not what was written; `Read`.
+pub fn verify_layout(reader: &SegmentReader) -> Result<(), FormatError> {
     let mut header = [0; SEGMENT_HEADER_BYTES];
     reader.read(0, &mut header)?;
     check_header(&header, reader.identity())?;
     let mut counted = super::trailer::SegmentTotals::default();
-    let mut opener = BlockOpener::new();
     let mut owner = None;
     let mut runs = reader.runs();
     for run in &mut runs {
         let run = run?;
-        verify_run(reader, &run, &mut opener)?;
         if owner.as_ref() != Some(&run.key.owner) {
             counted.owner_count += 1;
             owner = Some(run.key.owner.clone());
