@@ -7,6 +7,7 @@ mod configuration;
 mod confirm;
 mod console;
 mod demo;
+mod drill;
 mod exit;
 mod failure;
 mod pacing;

@@ -46,17 +46,17 @@ impl Pacing {
     }
 }
 
-/// Reads a latency, as in `20ms`.
+/// Reads a length of time, as in `20ms`.
 ///
 /// # Errors
 /// If it is none, or not more than nothing.
-pub fn parse_latency(text: &str) -> Result<Duration, String> {
+pub fn parse_length(text: &str) -> Result<Duration, String> {
     let duration: SignedDuration = text
         .parse()
-        .map_err(|error| format!("{error}; write it as in 20ms or 0.5s"))?;
+        .map_err(|error| format!("{error}; write it as in 20ms or 15m"))?;
     let duration = Duration::try_from(duration).unwrap_or_default();
     if duration.is_zero() {
-        return Err("a latency is more than nothing, as in 20ms".to_owned());
+        return Err("a length of time is more than nothing, as in 20ms".to_owned());
     }
     Ok(duration)
 }

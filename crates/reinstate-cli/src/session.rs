@@ -182,6 +182,12 @@ impl<'a> Session<'a> {
         self.engine.spill_directory()
     }
 
+    /// Bytes for an embedded store's cache.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        self.engine.cache_bytes()
+    }
+
     /// The snapshots of the configured store with their logs, oldest first: by the store's id if it
     /// is open, by its name if it is not.
     ///

@@ -115,7 +115,7 @@ pub struct Pacing {
     pub rows_per_second: Option<NonZeroU64>,
     /// Write slower, or not at all for a while, when the store takes longer than this to commit
     /// nothing, as in 20ms: it is tried every 200 ms [default: it is not tried].
-    #[arg(long, value_name = "TIME", value_parser = crate::pacing::parse_latency)]
+    #[arg(long, value_name = "TIME", value_parser = crate::pacing::parse_length)]
     pub latency_max: Option<Duration>,
 }
 

@@ -5,6 +5,7 @@ mod campaign;
 mod capturing;
 mod changing;
 mod looking;
+mod proving;
 mod setting_up;
 
 use std::num::NonZeroUsize;
@@ -19,6 +20,7 @@ pub use changing::{
     Apply, Approval, Copying, OnOff, Pacing, Plan, Restore, Show, Undo, Verify, Whose,
 };
 pub use looking::{At, Diff, Export, Snapshots, Tenants, Window};
+pub use proving::Drill;
 pub use setting_up::{Completions, Demo, Generate, Guard, Init, Man, Tenancy};
 
 /// Brings chosen tenants of a shared, live database back to a point in time, without touching any
@@ -118,6 +120,8 @@ pub enum Command {
     Campaign(Campaign),
     /// Read snapshots back and check every byte; or check what a job left in the live store.
     Verify(Verify),
+    /// Bring tenants drawn by lot back beside the live store, prove it, and say how long it took.
+    Drill(Drill),
     /// Generate a synthetic store to try things on.
     Generate(Generate),
     /// Print a completion script for a shell.

@@ -28,6 +28,7 @@ mod window;
 use crate::arguments::{Arguments, Command};
 use crate::console::Console;
 use crate::demo;
+use crate::drill;
 use crate::exit::Exit;
 use crate::session::Session;
 use crate::signals::Interruption;
@@ -63,6 +64,7 @@ pub fn run(
         Command::Undo(undo) => undo::run(undo, &session()?),
         Command::Campaign(campaign) => campaign::run(campaign, global, console, interruption),
         Command::Verify(verify) => verify::run(verify, &session()?),
+        Command::Drill(drill) => drill::run(drill, &session()?),
         Command::Generate(generate) => generate::run(generate, global, console, interruption),
         Command::Completions(completions) => reference::completions(completions, console),
         Command::Man(man) => reference::man(man, console),

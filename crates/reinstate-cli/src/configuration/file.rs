@@ -29,6 +29,14 @@ pub(super) struct File {
     into: super::into::Into,
     #[serde(default)]
     capture: Capture,
+    #[serde(default)]
+    drill: Drill,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drill {
+    into: Option<UrlSource>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -197,6 +205,7 @@ impl File {
             check_owners: self.restore.check_owners.unwrap_or(true),
             into: self.into.into(),
             base_every: self.capture.base_every()?,
+            drill_into: self.drill.into.map(|url| url.beside(directory)),
         })
     }
 }
@@ -253,10 +262,7 @@ fn check_store(
                 return Err("store.path: a PostgreSQL store has a url instead".to_owned());
             }
             let url = store.url.ok_or("store.url is missing")?;
-            let url = match url {
-                UrlSource::File(path) => UrlSource::File(directory.join(path)),
-                other => other,
-            };
+            let url = url.beside(directory);
             let tenancy = tenancy.ok_or("the section [tenancy] is missing")?;
             let tenancy = tenancy.check_postgres()?;
             let unguarded = store.unguarded.unwrap_or(false);

@@ -41,6 +41,8 @@ pub struct Configuration {
     pub into: CopyRules,
     /// How often a log that is followed gets a younger snapshot, made from the last one and itself.
     pub base_every: Option<Duration>,
+    /// The database that drills restore into.
+    pub drill_into: Option<UrlSource>,
 }
 
 /// Which live store.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
@@ -62,6 +62,15 @@ impl fmt::Display for UrlSource {
 }
 
 impl UrlSource {
+    /// The same, with a file's path resolved against a directory.
+    #[must_use]
+    pub(super) fn beside(self, directory: &Path) -> Self {
+        match self {
+            Self::File(path) => Self::File(directory.join(path)),
+            other => other,
+        }
+    }
+
     /// Fetches the URL.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::sandbox::Sandbox;
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 21] = [
     "demo",
     "init",
     "doctor",
@@ -23,6 +23,7 @@ const VERBS: [&str; 20] = [
     "undo",
     "campaign",
     "verify",
+    "drill",
     "generate",
     "completions",
     "man",

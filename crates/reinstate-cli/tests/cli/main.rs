@@ -13,6 +13,7 @@ mod creating;
 mod cycles;
 mod demo;
 mod drift;
+mod drilling;
 mod follow;
 mod follow_embedded;
 mod ground;

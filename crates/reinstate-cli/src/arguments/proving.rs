@@ -1,0 +1,28 @@
+//! Arguments of what proves that tenants can be brought back, and that they were.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+/// Arguments of `drill`.
+#[derive(Debug, Args)]
+pub struct Drill {
+    /// How many tenants, each at a moment of its own.
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub tenants: NonZeroU32,
+    /// Where the lots come from: the same seed draws the same again, as long as nothing is captured
+    /// [default: random].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Fail if a tenant takes longer to come back, as in 10m.
+    #[arg(long, value_name = "TIME", value_parser = crate::pacing::parse_length)]
+    pub recovery_time_max: Option<Duration>,
+    /// Fail if the newest moment that can be gone back to is longer ago, as in 15m.
+    #[arg(long, value_name = "TIME", value_parser = crate::pacing::parse_length)]
+    pub recovery_point_max: Option<Duration>,
+    /// Put the result into this file, for monitoring: in the text format of Prometheus.
+    #[arg(long, value_name = "FILE")]
+    pub publish: Option<PathBuf>,
+}
