@@ -138,3 +138,100 @@ fn a_branch_goes_back_to_just_before_the_transaction_that_deleted_it() {
     assert!(window.contains("\"rows_at_end\":100"), "{window}");
     shell.run("reinstate verify");
 }
+
+const SHOP: &str = "\
+CREATE TABLE customers (id int PRIMARY KEY, account int NOT NULL, name text, note text);
+CREATE TABLE orders (id int PRIMARY KEY, customer int NOT NULL REFERENCES customers, total int);
+CREATE TABLE visits (account int, page text);
+INSERT INTO customers SELECT n, n % 3, 'customer ' || n, 'note ' || n FROM generate_series(1, 30) n;
+INSERT INTO orders SELECT n, 1 + n % 30, n FROM generate_series(1, 90) n;
+INSERT INTO visits SELECT n % 3, 'page' FROM generate_series(1, 9) n;
+";
+
+/// All rows of a tenant of the shop.
+fn shop_of(cluster: &PostgresCluster, database: &str, account: u32) -> String {
+    let rows = format!(
+        "SELECT string_agg(row, E'\\n' ORDER BY row) FROM (
+            SELECT c::text AS row FROM customers c WHERE account = {account}
+            UNION ALL SELECT o::text FROM orders o JOIN customers c ON c.id = o.customer
+                       WHERE c.account = {account}
+            UNION ALL SELECT v::text FROM visits v WHERE account = {account}) AS rows"
+    );
+    cluster.psql(database, &rows).expect("read a tenant")
+}
+
+#[test]
+fn a_tenant_goes_back_to_before_during_and_after_migrations() {
+    let cluster = shared_cluster().expect("a PostgreSQL server");
+    let database = cluster.fresh_database().expect("a database");
+    let name = database.name();
+    let shell = Shell::new(cluster).with_database(name);
+    let psql = |sql: &str| cluster.psql(name, sql).expect("a statement");
+    psql(SHOP);
+    for table in ["customers", "orders", "visits"] {
+        psql(&format!("ALTER TABLE {table} REPLICA IDENTITY FULL"));
+    }
+    let configuration = CONFIGURATION
+        .replace("\"branch\"", "\"account\"")
+        .replace("\"bid\"", "\"account\"");
+    let drift = "[tenancy.table.orders]\nvia = \"customer -> customers.id\"\n\
+                 [drift.table.customers]\ndropped = [\"note\"]\n";
+    let file = shell.directory().join("reinstate.toml");
+    fs::write(file, format!("{configuration}{drift}")).expect("write a file");
+    shell.run("reinstate init && reinstate capture follow --once");
+    let mut moments = Vec::new();
+    for sql in [
+        "UPDATE customers SET name = 'before' WHERE id < 10",
+        "ALTER TABLE customers ADD COLUMN plan text NOT NULL DEFAULT 'free';
+         UPDATE customers SET plan = 'paid' WHERE id % 2 = 0",
+        "BEGIN; UPDATE orders SET total = 0 WHERE id < 20;
+         ALTER TABLE orders ADD COLUMN currency varchar(3) DEFAULT 'EUR';
+         UPDATE orders SET currency = 'USD' WHERE id > 80; COMMIT",
+        "ALTER TABLE customers DROP COLUMN note; ALTER TABLE visits ADD COLUMN at int DEFAULT 5;
+         INSERT INTO visits VALUES (1, 'late', 6)",
+        "UPDATE customers SET name = 'after' WHERE id < 5",
+    ] {
+        psql(sql);
+        // Some while it is followed, and two at once.
+        if moments.len() != 2 {
+            let said = shell.run("reinstate capture follow --once");
+            let is_altered = [1, 3].contains(&moments.len());
+            assert_eq!(said.contains("tables   were altered"), is_altered, "{said}");
+        }
+        let position = psql("SELECT pg_current_wal_lsn()");
+        moments.push((
+            position,
+            [1, 2].map(|account| shop_of(cluster, name, account)),
+        ));
+    }
+    psql(
+        "DELETE FROM orders WHERE customer IN (SELECT id FROM customers WHERE account = 1);
+          DELETE FROM customers WHERE account = 1; DELETE FROM visits WHERE account = 1",
+    );
+    shell.run("reinstate capture follow --once");
+    for is_compacted in [false, true] {
+        for (place, (position, expected)) in moments.iter().enumerate().rev() {
+            let restored = shell.run(&format!(
+                "reinstate restore account:1 --at lsn:{position} --confirm account:1 --yes"
+            ));
+            assert!(restored.contains("restored"), "{place}: {restored}");
+            let found = shop_of(cluster, name, 1);
+            // What a later migration added holds its default, and what it dropped is gone.
+            if place >= 3 {
+                assert_eq!(found, expected[0], "{place}: {restored}");
+            } else {
+                let count = |text: &str| text.lines().count();
+                assert_eq!(count(&found), count(&expected[0]), "{place}: {restored}");
+            }
+            let names = |text: &str| text.matches(",before,").count();
+            assert_eq!(names(&found), names(&expected[0]), "{place}");
+        }
+        assert_eq!(shop_of(cluster, name, 2), moments[4].1[1]);
+        if !is_compacted {
+            let run = shell.run("reinstate capture follow --once && reinstate capture compact");
+            assert!(run.contains("snapshot"), "{run}");
+        }
+    }
+    let verified = shell.run("reinstate verify");
+    assert!(!verified.contains("damage"), "{verified}");
+}

@@ -96,7 +96,7 @@ impl Resolved {
     }
 
     fn of_log(log: &Arc<Log>, around: Surroundings, time: Option<Timestamp>) -> Self {
-        let snapshot = Arc::clone(log.snapshot());
+        let snapshot = log.snapshot_at(around.position);
         let last = around.before.map(|commit| commit.time);
         Self {
             point: RestorePoint {

@@ -1,8 +1,8 @@
 //! The feed: what was committed to a live store after a position, one transaction after the other.
 
 use crate::{
-    CaptureView, LiveStore, Position, RowRef, SnapshotId, StoreError, StoreSchema, TableIndex,
-    Timestamp,
+    CaptureView, ErrorKind, LiveStore, Position, RowRef, SchemaChange, SnapshotId, StoreError,
+    StoreSchema, TableIndex, Timestamp,
 };
 
 /// One committed transaction.
@@ -71,6 +71,19 @@ pub trait ChangeSink {
     /// # Errors
     /// As the receiver reports it; the feed stops.
     fn commit(&mut self, commit: Commit) -> Result<(), StoreError>;
+
+    /// All that follows is written to these tables. Never within a transaction: what one wrote before it
+    /// altered a table is handed over as rows of the table as it is then.
+    ///
+    /// # Errors
+    /// As the receiver reports it; the feed stops. `Stale` if it cannot go on with other tables.
+    fn tables(&mut self, change: &SchemaChange) -> Result<(), StoreError> {
+        let message = format!(
+            "the tables are no longer what they were: {} now",
+            change.schema().tables().len()
+        );
+        Err(StoreError::new(ErrorKind::Stale, message))
+    }
 }
 
 /// How far a feed was read.
@@ -87,15 +100,22 @@ pub struct FeedProgress {
 ///
 /// What was handed over and not acknowledged comes again when the feed is resumed.
 pub trait ChangeFeed: Send {
-    /// The store's tables, in which all changes of this feed are written.
+    /// The store's tables, in which the changes are written that follow.
     fn schema(&self) -> &StoreSchema;
+
+    /// What the store wants to be told again about these tables when the feed is resumed; none if it
+    /// does not go on with tables that change.
+    fn facts(&self) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Hands over the transactions that follow, each whole, until they are about this many bytes or
     /// there are no more for now.
     ///
     /// # Errors
     /// `Stale` at the first transaction that was written to other tables than
-    /// [`schema`](Self::schema) has: the feed ends before it. `NotRecoverable` if transactions are
+    /// [`schema`](Self::schema) has, if it cannot be said what became of the rows: the feed ends
+    /// before it. `NotRecoverable` if transactions are
     /// lost. After any error the feed is of no further use.
     fn read(
         &mut self,
@@ -130,6 +150,15 @@ pub struct FeedHealth {
     pub lost: Option<String>,
 }
 
+/// The tables that a feed had when it was read last.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedTables<'a> {
+    /// The tables.
+    pub schema: &'a StoreSchema,
+    /// What the store said of them. None: they are those of the feed's snapshot.
+    pub facts: Option<&'a [u8]>,
+}
+
 /// A store that hands out what is committed to it.
 pub trait FeedSource: LiveStore {
     /// Whether a feed could be started, without starting one.
@@ -158,6 +187,19 @@ pub trait FeedSource: LiveStore {
         snapshot: SnapshotId,
         after: Position,
     ) -> Result<Box<dyn ChangeFeed + '_>, StoreError>;
+
+    /// Goes on with the feed of a snapshot that had these tables at `after`.
+    ///
+    /// # Errors
+    /// As [`resume_feed`](Self::resume_feed).
+    fn resume_feed_with(
+        &self,
+        snapshot: SnapshotId,
+        after: Position,
+        _tables: FeedTables<'_>,
+    ) -> Result<Box<dyn ChangeFeed + '_>, StoreError> {
+        self.resume_feed(snapshot, after)
+    }
 
     /// Ends a feed: the store keeps nothing for it any more. Does nothing if there is none.
     ///

@@ -33,6 +33,7 @@ pub use digest::{ContentDigest, Digest};
 pub use error::{ErrorKind, RepositoryError, StoreError};
 pub use feed::{
     Change, ChangeFeed, ChangeSink, Commit, FeedHealth, FeedProgress, FeedRow, FeedSource,
+    FeedTables,
 };
 pub use finding::{HeldInPlace, Lead, OtherRelations, SharedCreation, SideEffect, StrayReference};
 pub use fit::{Filling, Fit};
@@ -49,8 +50,9 @@ pub use row::{
     OwnedRowBatch, ROW_BYTES_MAX, RowBatch, RowBuilder, RowError, RowRef, Values, compare_rows,
 };
 pub use schema::{
-    ColumnIndex, ColumnSchema, Reference, Route, RouteCondition, SchemaError, StoreSchema,
-    TableIndex, TableName, TableSchema, Tenancy,
+    ColumnIndex, ColumnOrigin, ColumnSchema, Reference, Route, RouteCondition, SchemaChange,
+    SchemaChangeError, SchemaError, StoreSchema, TableIndex, TableName, TableOrigin, TableSchema,
+    Tenancy,
 };
 pub use snapshot::{
     Encryption, SegmentDescription, SequenceValue, SnapshotDescription, StoreIdentity, TableTotals,

@@ -6,6 +6,9 @@ use std::fmt;
 use crate::{KeyForm, KeyWriter, RowBuilder, RowError};
 
 mod order;
+mod version;
+
+pub use version::{ColumnOrigin, SchemaChange, SchemaChangeError, TableOrigin};
 
 /// A table's name as its users write it: `orders`, or `billing.invoices` outside the store's
 /// default schema.

@@ -21,3 +21,5 @@ mod owners;
 mod since;
 #[path = "log/times.rs"]
 mod times;
+#[path = "log/versions.rs"]
+mod versions;

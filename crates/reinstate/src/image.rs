@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use reinstate_core::{
-    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, SnapshotDescription,
-    SnapshotId, TableIndex, Tenant, TenantId, Timestamp,
+    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, RowStream,
+    SnapshotDescription, SnapshotId, TableIndex, Tenant, TenantId, Timestamp,
 };
 use reinstate_format::{BlockDescriptor, BlockOpener, RunEntry, RunKey, SegmentReader};
 
-use crate::layers::{ImageRows, ImageTable, Layers, last_place};
+use crate::layers::{ImageRows, ImageTable, Layers, PlaceInLog};
 use crate::log::Log;
 use crate::opened::Opened;
 use crate::run_stream::RunPart;
@@ -137,8 +137,8 @@ pub(crate) fn layers_of_everybody(
         );
         return Err(Error::new(ErrorKind::NotRecoverable, message));
     }
-    let place = last_place(point.position);
-    Layers::open(context, opened, log, place, &Owner::Shared)
+    let at = PlaceInLog::end_of(log, point.position);
+    Layers::open(context, opened, log, at, &Owner::Shared)
 }
 
 /// One tenant at a commit that the log covers, from what is open already.
@@ -152,9 +152,10 @@ pub(crate) fn extract_from_at(
     let snapshot = log.snapshot();
     let mut image = find(opened, snapshot, tenant, point)?;
     let owner = Owner::Tenant(tenant.id.clone());
-    let place = last_place(point.position);
-    image.layers = Layers::open(context, opened, log, place, &owner)?;
+    let at = PlaceInLog::end_of(log, point.position);
+    image.layers = Layers::open(context, opened, log, at, &owner)?;
     image.shared_layers = of_everybody.siblings();
+    image.snapshot = log.snapshot_at(point.position);
     image.log = Some(log.clone());
     image.change(context, &owner)?;
     if image.tables.is_empty() {
@@ -274,7 +275,8 @@ impl TenantImage {
         image
     }
 
-    /// The snapshot they come from.
+    /// The snapshot they come from. Its tables are those of the image: where they changed since the
+    /// snapshot was taken, they are as they were at the image's position.
     #[must_use]
     pub fn snapshot(&self) -> &Arc<SnapshotDescription> {
         &self.snapshot
@@ -372,8 +374,8 @@ impl TenantImage {
         context: Context<'_>,
         table: TableIndex,
     ) -> Result<ImageRows, Error> {
-        let rows = ImageTable::of(&self.shared, &Owner::Shared, table)?;
-        rows.changed(context, &self.shared_layers, &Owner::Shared, table)
+        let layers = &self.shared_layers;
+        ImageTable::changed(context, &self.shared, layers, &Owner::Shared, table)
     }
 
     /// Whether it can have rows of everybody in a table of the snapshot.
@@ -391,19 +393,14 @@ impl TenantImage {
 
     /// Brings the tables to the point.
     fn change(&mut self, context: Context<'_>, owner: &Owner) -> Result<(), Error> {
-        for (&table, rows) in &mut self.tables {
-            if self.layers.truncated(table).is_some() {
-                rows.clear();
-            }
-        }
-        let changes = self.layers.parts(owner)?;
-        for (table, parts) in changes {
-            if self.snapshot.schema.get(table).is_none() {
-                let message = format!("log of {}: a run of table {}", self.snapshot.id, table.0);
-                return Err(Error::new(ErrorKind::Corrupt, message));
-            }
-            let rows = self.tables.entry(table).or_default();
-            rows.resolve(context, &self.layers, table, parts)?;
+        let mut stored = std::mem::take(&mut self.tables);
+        let mut changes = self.layers.parts(owner)?;
+        for (table, _) in self.snapshot.schema.iter() {
+            let was = self.layers.stored(table);
+            let mut rows = was.and_then(|was| stored.remove(&was)).unwrap_or_default();
+            rows.resolve(context, &self.layers, table, &mut changes)?;
+            rows.count(context)?;
+            self.tables.insert(table, rows);
         }
         self.tables.retain(|_, rows| rows.row_count > 0);
         Ok(())
@@ -419,7 +416,7 @@ impl TenantImage {
         context: Context<'_>,
         each: impl Fn(TableIndex, &RowBatch) + Sync,
     ) -> Result<(), Error> {
-        let unchanged = self.tables.values().filter(|table| table.delta.is_none());
+        let unchanged = self.tables.values().filter(|table| !table.is_changed());
         let blocks: Vec<(&RunPart, Range<usize>)> = unchanged
             .flat_map(|table| &table.parts)
             .flat_map(|part| share(part, context.resources.threads()))
@@ -443,14 +440,16 @@ impl TenantImage {
         results.into_iter().collect::<Result<(), Error>>()?;
         let mut batch = RowBatch::new();
         for (&table, rows) in &self.tables {
-            if rows.delta.is_none() {
+            if !rows.is_changed() {
                 continue;
             }
-            if let ImageRows::Changed(mut changed) = rows.rows(context) {
-                while changed.next(&mut batch)? {
-                    context.check()?;
-                    each(table, &batch);
-                }
+            let mut changed = rows.rows(context);
+            while changed
+                .next_batch(&mut batch)
+                .map_err(Error::store("read the rows of a snapshot and its log"))?
+            {
+                context.check()?;
+                each(table, &batch);
             }
         }
         Ok(())

@@ -56,8 +56,8 @@ pub use isolation::{IsolationReport, StoreDigests, store_digests};
 pub use job::{job_of, jobs, merge_receipt_of, plan_of, plan_undo_of, receipt_of};
 pub use layers::{ChangedRows, ImageRows};
 pub use log::{
-    FollowOptions, FollowStep, Follower, Log, LogRun, Moment, Surroundings, TenantHistory,
-    TenantTransaction, Unreachable, begin_log, compact, history_of, log_of, logs,
+    FollowOptions, FollowStep, Follower, Log, LogRun, LogVersion, Moment, Surroundings,
+    TenantHistory, TenantTransaction, Unreachable, begin_log, compact, history_of, log_of, logs,
 };
 pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
 pub use pace::{Pace, PaceLimits, PaceReport, Probe};

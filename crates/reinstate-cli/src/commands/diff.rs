@@ -245,7 +245,7 @@ impl Side<'_> {
         Ok(Between {
             history: history_of(context, self.repository, log, &self.tenant.id, range)?,
             notation: Some(log.snapshot().notation),
-            schema: Some(Arc::clone(log.snapshot())),
+            schema: Some(log.snapshot_at(through)),
         })
     }
 

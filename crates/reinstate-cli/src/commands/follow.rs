@@ -4,8 +4,8 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use reinstate::{
-    CaptureOptions, FollowOptions, Follower, LogRun, begin_log, compact as compact_log, log_of,
-    logs,
+    CaptureOptions, FollowOptions, Follower, LogRun, LogVersion, begin_log, compact as compact_log,
+    log_of, logs,
 };
 use reinstate_core::{
     ErrorKind, FeedHealth, FeedSource, Phase, Position, PositionNotation, Repository, SnapshotId,
@@ -233,6 +233,10 @@ fn step(
     step.sealed
         .iter()
         .for_each(|run| show(session, run, notation));
+    let versions = follower.log().versions();
+    for version in &versions[versions.len() - step.versions..] {
+        show_tables(session, version, notation);
+    }
     Ok(step)
 }
 
@@ -257,6 +261,31 @@ fn show(session: &Session<'_>, run: &LogRun, notation: PositionNotation) {
         bytes(record.stored_bytes),
         record.through,
         record.latest_time.as_deref().unwrap_or_default()
+    ));
+}
+
+#[derive(Serialize)]
+struct TablesRecord {
+    #[serde(rename = "type")]
+    record: &'static str,
+    snapshot: String,
+    after: String,
+    tables: usize,
+}
+
+fn show_tables(session: &Session<'_>, version: &LogVersion, notation: PositionNotation) {
+    let version = &version.description;
+    let record = TablesRecord {
+        record: "log_tables",
+        snapshot: version.log.to_string(),
+        after: version.after.display(notation),
+        tables: version.change.schema().tables().len(),
+    };
+    session.console.record(&record);
+    session.console.line(format_args!(
+        "tables   were altered after {}: the log goes on with {} as they are",
+        record.after,
+        counted(record.tables as u64, "table", "tables"),
     ));
 }
 

@@ -6,6 +6,9 @@
 //! object of a run := segment of changes | commits
 //! ```
 //!
+//! Where the tables changed, a record between two runs says which they are from there on, and what
+//! became of the rows.
+//!
 //! A run holds whole transactions. Its changes lie in a segment as rows do in a snapshot: those of
 //! one owner and one table together, by key. The commits with their times stand behind it.
 
@@ -13,6 +16,7 @@ mod base;
 mod change;
 mod commits;
 mod record;
+mod version;
 
 pub use base::{LogBase, decode_log_base, encode_log_base};
 pub use change::{CHANGE_PLACE_BYTES, ChangeKind, LoggedChange, push_change};
@@ -21,6 +25,10 @@ pub use record::{
     FamilyMove, LogRunDescription, LogRunExtent, Truncation, decode_log_run, encode_log_run,
     link_name, log_run_identity, log_run_previous, open_log_run, record_digest,
 };
+pub use version::{
+    LogVersionDescription, decode_log_version, encode_log_version, is_log_version,
+    log_version_place,
+};
 
 #[cfg(test)]
 pub(crate) use base::LOG_BASE;
@@ -28,3 +36,5 @@ pub(crate) use base::LOG_BASE;
 pub(crate) use commits::COMMITS;
 #[cfg(test)]
 pub(crate) use record::{LINK_TAG, LOG_RUN};
+#[cfg(test)]
+pub(crate) use version::LOG_VERSION;

@@ -58,7 +58,7 @@ fn column(name: &str, type_name: &str, nullable: bool, key_form: KeyForm) -> Col
 }
 
 /// `accounts` with a key; `notes` without one, owned through its account.
-fn schema() -> StoreSchema {
+pub fn schema() -> StoreSchema {
     let to_account = Reference {
         columns: vec![ColumnIndex(0)],
         parent: TableIndex(0),

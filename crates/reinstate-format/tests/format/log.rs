@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use reinstate_core::{
-    Commit, Digest, KeyWriter, ObjectId, ObjectReader, Owner, Position, RowBatch, RowBuilder,
-    RowRole, SnapshotId, TableIndex, Timestamp,
+    ColumnIndex, ColumnOrigin, Commit, Digest, KeyWriter, ObjectId, ObjectReader, Owner, Position,
+    RowBatch, RowBuilder, RowRole, SchemaChange, SnapshotId, StoreSchema, TableIndex, TableOrigin,
+    Timestamp,
 };
 use reinstate_format::{
-    ChangeKind, FamilyMove, LogRunDescription, LogRunExtent, LoggedChange, LoggedCommit, RunKey,
-    Truncation, decode_commits, decode_log_run, encode_commits, encode_log_run, link_name,
-    log_run_identity, open_log_run, push_change, record_digest, verify_segment,
+    ChangeKind, FamilyMove, LogRunDescription, LogRunExtent, LogVersionDescription, LoggedChange,
+    LoggedCommit, RunKey, Truncation, decode_commits, decode_log_run, decode_log_version,
+    encode_commits, encode_log_run, encode_log_version, is_log_version, link_name,
+    log_run_identity, log_version_place, open_log_run, push_change, record_digest, verify_segment,
 };
 
 use crate::forge;
@@ -210,6 +212,95 @@ fn any_bytes_as_the_record_or_the_commits_of_a_run() {
                     {
                         assert_eq!(encode_commits([7; 16], &found).0, frame);
                     }
+                }
+            }
+        });
+}
+
+/// The tables before: those of the sample snapshot.
+fn before() -> StoreSchema {
+    crate::golden::schema()
+}
+
+/// The first table gets a column in front and loses its last one, and the others are gone.
+fn version() -> LogVersionDescription {
+    let before = before();
+    let was = &before.tables()[0];
+    let mut table = was.clone();
+    let last = table.columns.pop().unwrap();
+    let mut columns = vec![ColumnOrigin::Filled(Some(b"free".to_vec()))];
+    let kept = (0..).map(ColumnIndex).take(table.columns.len());
+    columns.extend(kept.map(ColumnOrigin::From));
+    table.columns.insert(0, last);
+    table.columns[0].name = "plan".to_owned();
+    for column in &mut table.key {
+        column.0 += 1;
+    }
+    table.references.clear();
+    if let reinstate_core::Tenancy::Direct { column } = &mut table.tenancy {
+        column.0 += 1;
+    }
+    let mut new = table.clone();
+    new.name = reinstate_core::TableName::new("new");
+    let origin = TableOrigin {
+        table: TableIndex(0),
+        columns,
+    };
+    let schema = StoreSchema::try_new(vec![new, table]).unwrap();
+    let change =
+        SchemaChange::try_new(&before, schema, vec![None, Some(origin)], vec![1, 2]).unwrap();
+    LogVersionDescription {
+        log: SnapshotId::from_bytes(IDENTITY.container),
+        number: 4,
+        previous: PREVIOUS,
+        after: position(0x100),
+        noted_at: Timestamp::from_micros(1_775_374_690_000_000),
+        change,
+    }
+}
+
+#[test]
+fn the_golden_tables_of_a_log_read_and_are_written_the_same() {
+    let record = file("log_version", || {
+        encode_log_version(IDENTITY.repository, &version()).0
+    });
+    assert!(is_log_version(&record));
+    let (found, digest) =
+        decode_log_version(&record, IDENTITY.repository, &PREVIOUS, &before()).unwrap();
+    assert_eq!(found, version());
+    assert_eq!(
+        encode_log_version(IDENTITY.repository, &found),
+        (record.clone(), digest)
+    );
+    assert_eq!(log_version_place(&record).unwrap(), (found.log, 4));
+    assert!(decode_log_run(&record, IDENTITY.repository, &PREVIOUS).is_err());
+    let other = Digest::from_bytes([0; 32]);
+    assert!(decode_log_version(&record, IDENTITY.repository, &other, &before()).is_err());
+    // They follow only the tables that they say what became of.
+    let elsewhere = StoreSchema::try_new(Vec::new()).unwrap();
+    assert!(decode_log_version(&record, IDENTITY.repository, &PREVIOUS, &elsewhere).is_err());
+    check_damage(&record, |damaged| {
+        decode_log_version(damaged, IDENTITY.repository, &PREVIOUS, &before()).is_err()
+    });
+}
+
+#[test]
+fn any_bytes_as_the_tables_of_a_log() {
+    let (record, _) = encode_log_version(IDENTITY.repository, &version());
+    bolero::check!()
+        .with_iterations(500)
+        .for_each(|input: &[u8]| {
+            let edited = forge::edit(forge::payload(&record), input);
+            for frame in [
+                input.to_vec(),
+                forge::frame(&record, input),
+                forge::frame(&record, &edited),
+            ] {
+                let _ = log_version_place(&frame);
+                let read = decode_log_version(&frame, IDENTITY.repository, &PREVIOUS, &before());
+                if let Ok((found, digest)) = read {
+                    let again = encode_log_version(IDENTITY.repository, &found);
+                    assert_eq!(again, (frame.clone(), digest));
                 }
             }
         });

@@ -21,6 +21,9 @@ use crate::tenancy::{TableRule, TenancyMap};
 pub(super) struct Facts {
     /// By the names of the followed tables, their ids and a text that changes with them.
     pub tables: BTreeMap<String, (u32, String)>,
+    /// The numbers of the files that hold rows, by the ids of their relations. No part of the digest:
+    /// a file changes where nothing else does.
+    pub storage: BTreeMap<u32, u32>,
     /// What does not belong to one table.
     general: String,
     /// Which transactions were seen.
@@ -61,7 +64,10 @@ pub(super) fn read_facts(session: &Session, map: &TenancyMap) -> Result<Facts, S
               WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0),
             (SELECT string_agg(concat_ws(',', l.oid, l.xmin), ';')
                FROM pg_publication_rel l JOIN pg_publication p ON p.oid = l.prpubid
-              WHERE l.prrelid = c.oid AND p.pubname = {publication})))
+              WHERE l.prrelid = c.oid AND p.pubname = {publication}))),
+            (SELECT string_agg(concat_ws(',', r.oid, r.relfilenode), ';')
+               FROM (SELECT c.oid UNION SELECT p.relid FROM pg_partition_tree(c.oid) p) x (oid)
+               JOIN pg_class r ON r.oid = x.oid)
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
           WHERE {IS_TABLE} AND n.nspname <> {own}
          UNION ALL
@@ -69,10 +75,10 @@ pub(super) fn read_facts(session: &Session, map: &TenancyMap) -> Result<Facts, S
             (SELECT md5(string_agg(concat_ws(',', e.oid, e.enumlabel), ';' ORDER BY e.oid))
                FROM pg_enum e),
             (SELECT concat_ws(',', p.oid, p.xmin) FROM pg_publication p
-              WHERE p.pubname = {publication}))"
+              WHERE p.pubname = {publication})), ''"
     );
     let mut facts = None;
-    let mut tables = BTreeMap::new();
+    let (mut tables, mut storage) = (BTreeMap::new(), BTreeMap::new());
     for row in session.rows("compare the tables", &sql, &[])? {
         let (oid, namespace, relation): (u32, String, String) =
             (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
@@ -83,6 +89,11 @@ pub(super) fn read_facts(session: &Session, map: &TenancyMap) -> Result<Facts, S
         let name = display_name(&namespace, &relation);
         if map.rule(&name)? != Some(TableRule::Excluded) {
             tables.insert(name, (oid, get(&row, 3)?));
+            let files: String = get(&row, 4)?;
+            storage.extend(files.split(';').filter_map(|file| {
+                let (relation, number) = file.split_once(',')?;
+                Some((relation.parse::<u32>().ok()?, number.parse::<u32>().ok()?))
+            }));
         }
     }
     let Some((seen, general)) = facts else {
@@ -90,6 +101,7 @@ pub(super) fn read_facts(session: &Session, map: &TenancyMap) -> Result<Facts, S
     };
     Ok(Facts {
         tables,
+        storage,
         general,
         seen,
     })
@@ -190,6 +202,7 @@ mod tests {
     fn facts(seen: &str) -> Facts {
         Facts {
             tables: BTreeMap::new(),
+            storage: BTreeMap::new(),
             general: String::new(),
             seen: parse_seen(seen).unwrap(),
         }

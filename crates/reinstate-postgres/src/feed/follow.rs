@@ -4,6 +4,10 @@
 //! that no table changed before it, and is handed over then. A transaction that is longer goes to
 //! the sink change by change, and the look at the tables comes before its commit.
 //!
+//! Where tables changed, the feed goes on with them as they are, if what became of the rows is certain.
+//! It does so as late as it can: before the first transaction that shows one of them, or once everything
+//! that was committed before is handed over.
+//!
 //! *Consistency*: the log tells of a commit before other sessions see it. So the look at the tables
 //! counts only if it sees every transaction that waits, and that nothing came beyond them is only
 //! said when nobody was altering a table.
@@ -13,16 +17,20 @@ use std::mem;
 use std::thread;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use reinstate_core::{
-    Change, ChangeFeed, ChangeSink, Commit, ErrorKind, FeedProgress, Position, PositionNotation,
-    StoreError, StoreSchema, Timestamp,
+    Change, ChangeFeed, ChangeSink, Commit, ErrorKind, FeedProgress, FeedTables, Position,
+    PositionNotation, StoreError, StoreSchema, Timestamp,
 };
 
 use super::facts::{Facts, altering, read_facts};
 use super::incoming::{Incoming, Pause, log_end};
+use super::layout::Layout;
 use super::message::{Message, RowChange, Tuples, parse};
 use super::relations::{Followed, Relations, RowMaker, stale};
 use super::slots::{Slot, find_slot, position};
+use super::transition::transition;
+use crate::catalog::get;
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
 use crate::snapshot::{Access, begin};
@@ -43,12 +51,23 @@ pub(super) struct PostgresFeed {
     schema: StoreSchema,
     relations: Relations,
     slot: Slot,
-    /// The tables as they were when the feed was resumed.
+    /// The tables of the feed.
+    layout: Layout,
+    /// What the catalogue said when it was looked at in detail.
     facts: Facts,
+    /// The tables as they are by now, where they are others.
+    next: Option<Next>,
     /// Everything up to here was handed over.
     through: u64,
     row: Transaction,
     is_over: bool,
+}
+
+/// Tables that the feed goes on with.
+#[derive(Debug)]
+struct Next {
+    schema: StoreSchema,
+    layout: Layout,
 }
 
 /// The change that is being handed over, and whether its transaction is left out.
@@ -73,26 +92,45 @@ impl PostgresFeed {
         session: Session,
         slot: Slot,
         after: Position,
+        tables: Option<FeedTables<'_>>,
     ) -> Result<Self, StoreError> {
         check_reached(&session, after)?;
         let catalog = begin(&session, map, Access::ReadOnly)?.catalog;
         let facts = read_facts(&session, map)?;
-        let relations = Relations::read(&session, &catalog)?;
+        let now = Layout::read(&session, &catalog, &facts)?;
         session.roll_back();
-        let incoming = Incoming::start(settings, map, &session, &slot, after)?;
-        Ok(Self {
+        let known = tables.and_then(|tables| Some((tables.schema, tables.facts?)));
+        let (schema, mut layout) = match known {
+            Some((schema, kept)) => (schema.clone(), Layout::decode(kept)?),
+            None if facts.digest() == slot.digest => (catalog.schema, now),
+            None => {
+                let what = "tables, types or the publication were altered since the snapshot was \
+                            taken";
+                return Err(stale(what));
+            }
+        };
+        if facts.digest() == layout.digest {
+            layout.note_storage(&facts);
+        }
+        let mut feed = Self {
+            incoming: Incoming::start(settings, map, &session, &slot, after)?,
+            relations: Relations::new(&schema, &layout)?,
             session,
-            incoming,
             settings: settings.clone(),
             map: map.clone(),
-            schema: catalog.schema,
-            relations,
+            schema,
+            layout,
             facts,
+            next: None,
             through: after.commit,
             row: Transaction::default(),
             is_over: false,
             slot,
-        })
+        };
+        if feed.facts.digest() != feed.layout.digest {
+            feed.look()?;
+        }
+        Ok(feed)
     }
 
     /// Goes on after the connection was lost, which is what happens to whoever does not listen for a
@@ -104,20 +142,26 @@ impl PostgresFeed {
         Ok(())
     }
 
-    /// Sees that the tables are what they were, after everything that waits. Whether that is
-    /// certain for everything that was committed by now.
-    fn certify(&self, transactions: &[u32]) -> Result<bool, StoreError> {
+    /// Sees what the tables are, after everything that waits: those of the feed, or the next ones.
+    /// Whether that is certain for everything that was committed by now.
+    fn certify(&mut self, transactions: &[u32]) -> Result<bool, StoreError> {
         let mut look = 0;
         loop {
             let altering = altering(&self.session)?;
             let facts = read_facts(&self.session, &self.map)?;
-            if facts.digest() != self.slot.digest {
-                return Err(self.changed(&facts));
+            let known = self.next.as_ref().map_or(&self.layout, |next| &next.layout);
+            let is_known = facts.digest() == known.digest;
+            if !is_known {
+                self.look()?;
             }
             // What is in the log is seen after this long, unless it waits for a standby.
             let is_late =
                 look >= ALTERING_LOOKS_MAX && (transactions.is_empty() || !altering.is_committing);
-            if facts.see(transactions) && (!altering.is_somebody || is_late) {
+            if is_known && facts.see(transactions) && (!altering.is_somebody || is_late) {
+                if self.next.is_none() {
+                    self.layout.note_storage(&facts);
+                    self.relations.note_certain();
+                }
                 return Ok(!altering.is_somebody);
             }
             if look == LOOKS_MAX {
@@ -130,19 +174,70 @@ impl PostgresFeed {
         }
     }
 
-    fn changed(&self, facts: &Facts) -> StoreError {
-        let names = facts.changed_since(&self.facts);
-        if let Err(error) = begin(&self.session, &self.map, Access::ReadOnly)
-            && error.kind() == ErrorKind::Unclassified
-        {
-            return error;
-        }
+    /// Looks at tables that are not those of the feed any more.
+    ///
+    /// # Errors
+    /// `Stale` if it cannot be said what became of the rows.
+    fn look(&mut self) -> Result<(), StoreError> {
+        let catalog = begin(&self.session, &self.map, Access::ReadOnly)?.catalog;
+        let facts = read_facts(&self.session, &self.map)?;
+        let mut layout = Layout::read(&self.session, &catalog, &facts)?;
         self.session.roll_back();
-        if names.is_empty() {
-            let what = "tables, types or the publication were altered since the snapshot was taken";
-            return stale(what);
+        let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
+        let row = self.session.row("look for the end of the log", sql, &[])?;
+        layout.reached = get::<i64>(&row, 0)?.cast_unsigned();
+        layout.keep_missing(&self.layout);
+        let names = facts.changed_since(&self.facts).join(", ");
+        self.facts = facts;
+        let schema = catalog.schema;
+        let before = (&self.schema, &self.layout);
+        if let Err(reason) = transition(before, (&schema, &layout), Vec::new()) {
+            let names = if names.is_empty() {
+                String::new()
+            } else {
+                format!("tables were altered ({names}): ")
+            };
+            return Err(stale(&format!("{names}{reason}")));
         }
-        stale(&format!("tables were altered: {}", names.join(", ")))
+        self.next = Some(Next { schema, layout });
+        Ok(())
+    }
+
+    /// Goes on with the next tables.
+    fn go_on(&mut self, sink: &mut dyn ChangeSink) -> Result<(), StoreError> {
+        let Some(Next { schema, mut layout }) = self.next.take() else {
+            return Ok(());
+        };
+        self.relations.note_earlier(&mut layout);
+        let before = (&self.schema, &self.layout);
+        let change = transition(before, (&schema, &layout), layout.encode());
+        sink.tables(&change.map_err(|reason| stale(&reason))?)?;
+        self.relations = self.relations.go_on(&schema, &layout)?;
+        self.schema = schema;
+        self.layout = layout;
+        Ok(())
+    }
+
+    /// Whether a transaction shows a table as it is next.
+    fn shows_next(&self, messages: &[BytesMut]) -> Result<bool, StoreError> {
+        let Some(next) = &self.next else {
+            return Ok(false);
+        };
+        let mut tuples = Tuples::default();
+        for message in messages {
+            // The other kinds are looked at when they are handed over.
+            if !matches!(message.first(), Some(b'B' | b'R')) {
+                continue;
+            }
+            match parse(message, &mut tuples)? {
+                Message::Begin { commit, .. } if commit < self.through => return Ok(false),
+                Message::Relation(relation) if self.relations.shows(&relation, &next.layout)? => {
+                    return Ok(true);
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
     }
 
     /// Hands over the whole transactions that wait, and takes note of them.
@@ -150,9 +245,16 @@ impl PostgresFeed {
         if self.incoming.waiting.whole == 0 {
             return Ok(());
         }
-        self.certify(&self.incoming.waiting.transactions)?;
-        for message in self.incoming.waiting.take_whole() {
-            self.apply(&message, sink)?;
+        let transactions = self.incoming.waiting.transactions.clone();
+        self.certify(&transactions)?;
+        let messages = self.incoming.waiting.take_whole();
+        for transaction in messages.split_inclusive(|message| message.first() == Some(&b'C')) {
+            if self.shows_next(transaction)? {
+                self.go_on(sink)?;
+            }
+            for message in transaction {
+                self.apply(message, sink)?;
+            }
         }
         Ok(())
     }
@@ -161,6 +263,8 @@ impl PostgresFeed {
     fn stream_long(&mut self, sink: &mut dyn ChangeSink) -> Result<(), StoreError> {
         let transaction = self.incoming.waiting.open.take();
         let transaction = transaction.expect("BUG: no transaction is long");
+        self.certify(&[])?;
+        self.go_on(sink)?;
         for message in mem::take(&mut self.incoming.waiting.messages) {
             self.apply(&message, sink)?;
         }
@@ -169,6 +273,9 @@ impl PostgresFeed {
             let is_end = message.first() == Some(&b'C');
             if is_end {
                 self.certify(&[transaction])?;
+                if let Some(next) = &self.next {
+                    self.relations.recheck(&next.layout)?;
+                }
             }
             self.apply(&message, sink)?;
             if is_end {
@@ -186,7 +293,10 @@ impl PostgresFeed {
             ..
         } = &mut self.row;
         match parse(message, tuples)? {
-            Message::Begin { commit, .. } => *is_known = commit < self.through,
+            Message::Begin { commit, .. } => {
+                *is_known = commit < self.through;
+                self.relations.is_settled = commit >= self.layout.reached;
+            }
             Message::Commit { end, micros } => {
                 if !*is_known {
                     sink.commit(Commit {
@@ -197,7 +307,7 @@ impl PostgresFeed {
                     self.through = end;
                 }
             }
-            Message::Relation(relation) => self.relations.check(&relation)?,
+            Message::Relation(relation) => self.relations.tell(&self.schema, &relation)?,
             Message::Row { .. } | Message::Truncate { .. } if *is_known => {}
             Message::Truncate { relations } => {
                 *is_open = true;
@@ -207,9 +317,10 @@ impl PostgresFeed {
             }
             Message::Row { relation, change } => {
                 *is_open = true;
-                let relation = self.relations.get(relation)?;
-                self.row
-                    .hand_over(&self.schema, relation, change, message, sink)?;
+                if let Some(relation) = self.relations.get(relation)? {
+                    self.row
+                        .hand_over(&self.schema, relation, change, message, sink)?;
+                }
             }
             Message::Other => {}
         }
@@ -224,6 +335,7 @@ impl PostgresFeed {
         let mut taken = 0;
         loop {
             let wanted = bytes_target.saturating_sub(taken).max(1);
+            let is_awaited = self.next.is_some();
             let pause = self.incoming.gather(&self.session, wanted)?;
             self.hand_over(sink)?;
             if matches!(pause, Pause::Long) {
@@ -231,10 +343,16 @@ impl PostgresFeed {
             }
             taken += mem::take(&mut self.incoming.waiting.bytes);
             if let Pause::Idle(sent) = pause {
+                // Everything was handed over that was committed before they were seen.
+                if is_awaited {
+                    self.go_on(sink)?;
+                }
                 if sent > self.through && self.certify(&[])? {
                     self.through = sent;
                 }
-                return Ok(self.progress(false));
+                if self.next.is_none() {
+                    return Ok(self.progress(false));
+                }
             }
             if taken >= bytes_target {
                 return Ok(self.progress(true));
@@ -250,7 +368,7 @@ impl PostgresFeed {
     }
 
     /// What an error of the stream means for the feed.
-    fn explain(&self, error: StoreError) -> StoreError {
+    fn explain(&mut self, error: StoreError) -> StoreError {
         if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Other) {
             return error;
         }
@@ -267,7 +385,10 @@ impl PostgresFeed {
             }
             Err(missing) if missing.kind() == ErrorKind::NotFound => missing.because(error),
             _ => match read_facts(&self.session, &self.map) {
-                Ok(facts) if facts.digest() != self.slot.digest => self.changed(&facts),
+                Ok(facts) if facts.digest() != self.layout.digest => match self.look() {
+                    Err(altered) if altered.kind() == ErrorKind::Stale => altered,
+                    _ => error,
+                },
                 _ => error,
             },
         }
@@ -323,6 +444,10 @@ impl fmt::Debug for PostgresFeed {
 impl ChangeFeed for PostgresFeed {
     fn schema(&self) -> &StoreSchema {
         &self.schema
+    }
+
+    fn facts(&self) -> Option<Vec<u8>> {
+        Some(self.layout.encode())
     }
 
     fn read(

@@ -10,18 +10,22 @@
 mod facts;
 mod follow;
 mod incoming;
+mod layout;
 mod message;
 mod publication;
 mod relations;
 mod slots;
 mod tap;
+mod told;
+mod transition;
 mod walsender;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use reinstate_core::{
-    CaptureView, ChangeFeed, ErrorKind, FeedHealth, FeedSource, Position, SnapshotId, StoreError,
+    CaptureView, ChangeFeed, ErrorKind, FeedHealth, FeedSource, FeedTables, Position, SnapshotId,
+    StoreError,
 };
 
 use self::facts::{Facts, read_facts};
@@ -98,19 +102,16 @@ impl FeedSource for PostgresStore {
         snapshot: SnapshotId,
         after: Position,
     ) -> Result<Box<dyn ChangeFeed + '_>, StoreError> {
-        let session = Session::connect(self.settings())?;
-        let deadline = Instant::now() + READER_GONE_MAX;
-        let slot = loop {
-            let slot = find_slot(&session, snapshot)?;
-            slot.check(after)?;
-            match slot.reader {
-                None => break slot,
-                Some(_) if Instant::now() < deadline => thread::sleep(PAUSE),
-                Some(reader) => return Err(in_use(snapshot, reader)),
-            }
-        };
-        let feed = PostgresFeed::open(self.settings(), &self.map, session, slot, after)?;
-        Ok(Box::new(feed))
+        self.resume(snapshot, after, None)
+    }
+
+    fn resume_feed_with(
+        &self,
+        snapshot: SnapshotId,
+        after: Position,
+        tables: FeedTables<'_>,
+    ) -> Result<Box<dyn ChangeFeed + '_>, StoreError> {
+        self.resume(snapshot, after, Some(tables))
     }
 
     fn end_feed(&self, snapshot: SnapshotId) -> Result<(), StoreError> {
@@ -138,6 +139,27 @@ impl FeedSource for PostgresStore {
 }
 
 impl PostgresStore {
+    fn resume(
+        &self,
+        snapshot: SnapshotId,
+        after: Position,
+        tables: Option<FeedTables<'_>>,
+    ) -> Result<Box<dyn ChangeFeed + '_>, StoreError> {
+        let session = Session::connect(self.settings())?;
+        let deadline = Instant::now() + READER_GONE_MAX;
+        let slot = loop {
+            let slot = find_slot(&session, snapshot)?;
+            slot.check(after)?;
+            match slot.reader {
+                None => break slot,
+                Some(_) if Instant::now() < deadline => thread::sleep(PAUSE),
+                Some(reader) => return Err(in_use(snapshot, reader)),
+            }
+        };
+        let feed = PostgresFeed::open(self.settings(), &self.map, session, slot, after, tables)?;
+        Ok(Box::new(feed))
+    }
+
     fn walsender(&self) -> Result<Walsender, StoreError> {
         Walsender::connect(self.settings(), "").map_err(|error| match error.kind() {
             ErrorKind::Refused => {

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use reinstate_core::{
     ErrorKind, FeedRow, KeyForm, KeyWriter, ROW_BYTES_MAX, RowBuilder, StoreError, StoreSchema,
-    TableIndex,
+    TableIndex, TableSchema,
 };
-use tokio_postgres::types::Type;
 
+use super::layout::{Layout, RelationLayout};
 use super::message::{Field, Relation};
-use super::publication::followed;
-use crate::catalog::{Catalog, get};
-use crate::session::Session;
+use super::told::{State, identify};
 
 /// The relations that hold rows of followed tables: the tables, and partitions in place of what
 /// they are partitions of.
@@ -20,88 +18,196 @@ pub(super) struct Relations {
     by_id: HashMap<u32, Followed>,
     /// What holds the rows of each table.
     of_table: BTreeMap<TableIndex, BTreeSet<u32>>,
+    /// Those of tables that are gone by now, and may still be in the stream.
+    gone: BTreeSet<u32>,
+    /// Whether the stream is beyond all that was altered up to now.
+    pub is_settled: bool,
 }
 
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Followed {
     pub table: TableIndex,
-    /// Names, types and modifiers of its columns, in its own order.
-    columns: Vec<(String, u32, i32)>,
-    /// For each column of the table, its place among them.
-    places: Vec<usize>,
+    /// As it is in the tables of the feed.
+    now: RelationLayout,
+    /// As the stream last told it, or as it was before it told anything.
+    told: State,
+    /// The numbers of the columns in the stream, in its own order.
+    numbers: Vec<i16>,
+    /// For each column of the table, where its values are.
+    places: Vec<Place>,
     key: Vec<(usize, KeyForm)>,
+    /// Whether it was told since it was last certain what the tables are.
+    is_fresh: bool,
+}
+
+/// Where the values of a column are.
+#[derive(Debug)]
+enum Place {
+    /// In this place of the stream's row.
+    At(usize),
+    /// Nowhere yet: this is what it holds in rows that were written before it was added.
+    Missing(Option<String>),
 }
 
 impl Relations {
-    /// The relations of a catalogue that was read in the session's transaction.
-    pub(super) fn read(session: &Session, catalog: &Catalog) -> Result<Self, StoreError> {
-        let oids: Vec<u32> = followed(catalog)
-            .flat_map(|(_, table)| table.partition_oids.iter().chain([&table.oid]))
-            .copied()
-            .collect();
-        let sql = "SELECT c.oid, a.attname::text, a.atttypid, a.atttypmod
-                     FROM pg_class c
-                     LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-                          AND NOT a.attisdropped AND a.attgenerated = ''
-                    WHERE c.oid = ANY($1) AND c.relkind = 'r'
-                    ORDER BY c.oid, a.attnum";
-        let rows = session.rows("read the columns", sql, &[(&oids, Type::OID_ARRAY)])?;
-        let mut columns: BTreeMap<u32, Vec<(String, u32, i32)>> = BTreeMap::new();
-        for row in &rows {
-            let columns = columns.entry(get(row, 0)?).or_default();
-            if let Some(name) = get::<Option<String>>(row, 1)? {
-                columns.push((name, get(row, 2)?, get(row, 3)?));
-            }
-        }
+    /// The relations of these tables.
+    ///
+    /// # Errors
+    /// `Refused` if their columns cannot be told apart.
+    pub(super) fn new(schema: &StoreSchema, layout: &Layout) -> Result<Self, StoreError> {
         let mut relations = Self {
             by_id: HashMap::new(),
             of_table: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            is_settled: false,
         };
-        for (id, columns) in columns {
-            let Some(table) = catalog.by_oid(id) else {
+        for table in layout.tables.values() {
+            let Some((index, described)) = schema.find(&table.name) else {
                 continue;
             };
-            let followed = Followed::new(&catalog.schema, table, columns)?;
-            relations.by_id.insert(id, followed);
-            relations.of_table.entry(table).or_default().insert(id);
+            for (id, relation) in &table.relations {
+                let followed = Followed::new(described, index, relation)?;
+                relations.by_id.insert(*id, followed);
+                relations.of_table.entry(index).or_default().insert(*id);
+            }
         }
         Ok(relations)
     }
 
-    /// The relation with this id.
+    /// The relations of the tables that follow, of which the stream may still tell what was before.
+    pub(super) fn go_on(&self, schema: &StoreSchema, next: &Layout) -> Result<Self, StoreError> {
+        let mut relations = Self::new(schema, next)?;
+        for (id, known) in &self.by_id {
+            let Some(followed) = relations.by_id.get_mut(id) else {
+                relations.gone.insert(*id);
+                continue;
+            };
+            followed.told = known.told.clone();
+            followed.numbers.clone_from(&known.numbers);
+            followed.is_fresh = known.is_fresh;
+            followed.arrange(schema.table(followed.table))?;
+        }
+        relations.gone.extend(&self.gone);
+        Ok(relations)
+    }
+
+    /// Notes beside the tables that follow what the stream may still tell in place of them.
+    pub(super) fn note_earlier(&self, next: &mut Layout) {
+        let tables = next.tables.values_mut();
+        for (id, relation) in tables.flat_map(|table| &mut table.relations) {
+            if let Some(known) = self.by_id.get(id) {
+                let told = &known.told;
+                let is_same =
+                    told.allocated == relation.allocated && told.columns == relation.columns;
+                relation.earlier = (!is_same).then(|| (told.allocated, told.columns.clone()));
+            }
+        }
+    }
+
+    /// The relation with this id; none if its table is gone by now.
     ///
     /// # Errors
     /// `Stale` if none of the followed ones has it.
-    pub(super) fn get(&self, id: u32) -> Result<&Followed, StoreError> {
-        self.by_id.get(&id).ok_or_else(|| {
-            stale(&format!(
+    pub(super) fn get(&self, id: u32) -> Result<Option<&Followed>, StoreError> {
+        match self.by_id.get(&id) {
+            Some(followed) => Ok(Some(followed)),
+            None if self.gone.contains(&id) && !self.is_settled => Ok(None),
+            None => Err(stale(&format!(
                 "the relation with id {id} is none of the tables that are followed"
-            ))
-        })
+            ))),
+        }
     }
 
-    /// Compares what the stream says of a relation with what is known.
+    /// Whether the stream tells a relation otherwise than it is in the tables of the feed, so that those
+    /// of `next` are in force.
     ///
     /// # Errors
-    /// `Stale` if it was altered, or its old rows are not told whole.
-    pub(super) fn check(&self, found: &Relation) -> Result<(), StoreError> {
+    /// `Stale` if that cannot be said.
+    pub(super) fn shows(&self, found: &Relation, next: &Layout) -> Result<bool, StoreError> {
+        let Some(followed) = self.by_id.get(&found.id) else {
+            return Ok(true);
+        };
+        let mut tables = next.tables.values();
+        let Some(now) = tables.find_map(|table| table.relations.get(&found.id)) else {
+            return Ok(!State::of(&followed.now).is_told(&found.columns));
+        };
+        let current = State::of(&followed.now);
+        let certain = if self.is_settled {
+            &current
+        } else {
+            &followed.told
+        };
+        let numbers = identify(certain, now, &found.columns).ok_or_else(|| unclear(found))?;
+        Ok(numbers != current.numbers() || !current.is_told(&found.columns))
+    }
+
+    /// Refuses what the stream told since it was last certain what the tables are, if in view of what
+    /// they are next it can be read in two ways.
+    pub(super) fn recheck(&self, next: &Layout) -> Result<(), StoreError> {
+        let tables = next.tables.values();
+        for (id, now) in tables.flat_map(|table| &table.relations) {
+            let Some(followed) = self.by_id.get(id).filter(|followed| followed.is_fresh) else {
+                continue;
+            };
+            let told = State::of(&followed.now);
+            let columns = super::layout::streamed(&told.columns);
+            let columns: Vec<_> = columns
+                .map(|column| (column.name.clone(), column.type_id, column.modifier))
+                .collect();
+            if identify(&told, now, &columns) != Some(told.numbers()) {
+                return Err(stale("a table was altered in more ways than one"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that it is certain what the tables are, up to what the stream told last.
+    pub(super) fn note_certain(&mut self) {
+        for followed in self.by_id.values_mut() {
+            followed.is_fresh = false;
+        }
+    }
+
+    /// Takes note of what the stream says of a relation.
+    ///
+    /// # Errors
+    /// `Stale` if it was altered and it cannot be said how, or its old rows are not told whole.
+    pub(super) fn tell(
+        &mut self,
+        schema: &StoreSchema,
+        found: &Relation,
+    ) -> Result<(), StoreError> {
         let name = crate::catalog::display_name(&found.namespace, &found.name);
-        let Some(known) = self.by_id.get(&found.id) else {
+        let is_settled = self.is_settled;
+        let Some(followed) = self.by_id.get_mut(&found.id) else {
+            if self.gone.contains(&found.id) && !is_settled {
+                return Ok(());
+            }
             return Err(stale(&format!("table {name} is new")));
         };
-        if known.columns != found.columns {
-            return Err(stale(&format!(
-                "the columns of table {name} are not what they were"
-            )));
-        }
         if found.identity != b'f' {
             return Err(stale(&format!(
                 "table {name} no longer logs its old rows whole (ALTER TABLE {name} REPLICA \
                  IDENTITY FULL)"
             )));
         }
-        Ok(())
+        let now = State::of(&followed.now);
+        if is_settled || followed.told == now {
+            if !now.is_told(&found.columns) {
+                return Err(stale(&format!(
+                    "the columns of table {name} are not what they were"
+                )));
+            }
+            followed.numbers = now.numbers();
+            followed.told = now;
+        } else {
+            let numbers = identify(&followed.told, &followed.now, &found.columns);
+            followed.numbers = numbers.ok_or_else(|| unclear(found))?;
+            followed.told = followed.state(&followed.numbers, found);
+        }
+        followed.is_fresh = true;
+        followed.arrange(schema.table(followed.table))
     }
 
     /// The tables whose rows are all gone when these relations are emptied.
@@ -115,7 +221,9 @@ impl Relations {
     ) -> Result<Vec<TableIndex>, StoreError> {
         let mut emptied: BTreeMap<TableIndex, BTreeSet<u32>> = BTreeMap::new();
         for &id in ids {
-            emptied.entry(self.get(id)?.table).or_default().insert(id);
+            if let Some(followed) = self.get(id)? {
+                emptied.entry(followed.table).or_default().insert(id);
+            }
         }
         for (table, ids) in &emptied {
             if self.of_table.get(table) != Some(ids) {
@@ -132,36 +240,83 @@ impl Relations {
 
 impl Followed {
     fn new(
-        schema: &StoreSchema,
+        schema: &TableSchema,
         table: TableIndex,
-        columns: Vec<(String, u32, i32)>,
+        now: &RelationLayout,
     ) -> Result<Self, StoreError> {
-        let schema = schema.table(table);
-        let place = |name: &str| columns.iter().position(|(other, _, _)| other == name);
-        let places = schema.columns.iter().map(|column| place(&column.name));
-        let places: Option<Vec<usize>> = places.collect();
-        let Some(places) = places.filter(|places| places.len() == columns.len()) else {
+        let told = match &now.earlier {
+            None => State::of(now),
+            Some((allocated, columns)) => State {
+                allocated: *allocated,
+                columns: columns.clone(),
+            },
+        };
+        let key = schema.key.iter().map(|column| {
+            let form = schema.columns[column.get()].key_form;
+            (column.get(), form)
+        });
+        let mut now = now.clone();
+        now.earlier = None;
+        let mut followed = Self {
+            table,
+            numbers: told.numbers(),
+            told,
+            now,
+            places: Vec::new(),
+            key: key.collect(),
+            is_fresh: false,
+        };
+        followed.arrange(schema)?;
+        Ok(followed)
+    }
+
+    /// What the stream just told, with columns that will be gone.
+    fn state(&self, numbers: &[i16], found: &Relation) -> State {
+        let known = |number: i16| {
+            let columns = self.now.columns.iter().chain(&self.told.columns);
+            let mut columns = columns.filter(|column| column.number == number);
+            columns.next().cloned()
+        };
+        let columns = numbers.iter().zip(&found.columns).map(|(&number, told)| {
+            let mut column = known(number).unwrap_or_default();
+            column.number = number;
+            (column.name, column.type_id, column.modifier) = told.clone();
+            column
+        });
+        let last = numbers.last().copied().unwrap_or(0);
+        State {
+            allocated: last.max(self.told.allocated),
+            columns: columns.collect(),
+        }
+    }
+
+    /// Finds out where the values of the table's columns are.
+    fn arrange(&mut self, schema: &TableSchema) -> Result<(), StoreError> {
+        let places = schema.columns.iter().map(|column| {
+            let mut columns = self.now.streamed();
+            let known = columns.find(|known| known.name == column.name)?;
+            let mut numbers = self.numbers.iter();
+            Some(match numbers.position(|number| *number == known.number) {
+                Some(place) => Place::At(place),
+                None => Place::Missing(known.missing.clone()),
+            })
+        });
+        let places: Option<Vec<Place>> = places.collect();
+        let count = self.now.streamed().count();
+        let Some(places) = places.filter(|places| places.len() == count) else {
             let message = format!(
                 "follow table {}: its columns cannot be told apart",
                 schema.name
             );
             return Err(StoreError::new(ErrorKind::Refused, message));
         };
-        let key = schema.key.iter().map(|column| {
-            let form = schema.columns[column.get()].key_form;
-            (column.get(), form)
-        });
-        Ok(Self {
-            table,
-            columns,
-            places,
-            key: key.collect(),
-        })
+        self.places = places;
+        Ok(())
     }
 
     /// Whether its rows say nothing.
     pub(super) const fn is_without_columns(&self) -> bool {
-        self.places.is_empty()
+        self.numbers.is_empty()
     }
 }
 
@@ -185,7 +340,7 @@ impl RowMaker {
         fields: &[Field],
         old: &[Field],
     ) -> Result<FeedRow<'_>, StoreError> {
-        if fields.len() != relation.places.len() {
+        if fields.len() != relation.numbers.len() {
             return Err(stale("a row has another number of columns than its table"));
         }
         if message.len() > ROW_BYTES_MAX / 2 {
@@ -197,7 +352,10 @@ impl RowMaker {
             return Err(StoreError::new(ErrorKind::Refused, text));
         }
         let value = |column: usize| -> Result<Option<&[u8]>, StoreError> {
-            let place = relation.places[column];
+            let place = match &relation.places[column] {
+                Place::At(place) => *place,
+                Place::Missing(value) => return Ok(value.as_deref().map(str::as_bytes)),
+            };
             let field = match &fields[place] {
                 Field::Unchanged => old.get(place).unwrap_or(&Field::Unchanged),
                 field => field,
@@ -206,8 +364,8 @@ impl RowMaker {
                 Field::Null => Ok(None),
                 Field::Text(range) => Ok(Some(&message[range.clone()])),
                 Field::Unchanged => Err(stale(&format!(
-                    "the log does not say the value of column {}",
-                    relation.columns[place].0
+                    "the log does not say the value of column {} of a table",
+                    relation.numbers[place]
                 ))),
             }
         };
@@ -236,4 +394,12 @@ pub(super) fn stale(what: &str) -> StoreError {
          once)"
     );
     StoreError::new(ErrorKind::Stale, message)
+}
+
+fn unclear(found: &Relation) -> StoreError {
+    let name = crate::catalog::display_name(&found.namespace, &found.name);
+    stale(&format!(
+        "columns of table {name} came and went at once, and what the log says of its rows can be read \
+         in more ways than one"
+    ))
 }

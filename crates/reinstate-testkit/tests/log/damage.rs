@@ -171,7 +171,7 @@ fn two_followers_of_one_log_cannot_both_publish() {
         script.transactions.last_mut().unwrap().1 =
             vec![Step::Insert(ACTIVITY, values(&["a", text]))];
         let log = ground.log();
-        let feed = Box::new(script.feed(log.through(), 9));
+        let feed = Box::new(script.feed(&log, 9));
         let options = reinstate::FollowOptions::default();
         Follower::with_feed(ground.context(), feed, &ground.repository, log, options).unwrap()
     };

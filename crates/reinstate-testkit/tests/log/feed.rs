@@ -1,10 +1,12 @@
 //! A feed that hands out what was written down, a few transactions at a time.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use reinstate::Log;
 use reinstate_core::{
-    Change, ChangeFeed, ChangeSink, Commit, ErrorKind, FeedProgress, FeedRow, Position, StoreError,
-    StoreSchema, TableIndex,
+    Change, ChangeFeed, ChangeSink, Commit, ErrorKind, FeedProgress, FeedRow, Position,
+    SchemaChange, StoreError, StoreSchema, TableIndex,
 };
 
 use crate::model::{Step, encode};
@@ -14,6 +16,8 @@ use crate::model::{Step, encode};
 pub struct Script {
     pub schema: StoreSchema,
     pub transactions: Vec<(Commit, Vec<Step>)>,
+    /// By the number of the first transaction that is written to other tables.
+    pub changes: BTreeMap<usize, SchemaChange>,
     pub acknowledged: Arc<Mutex<u64>>,
 }
 
@@ -21,17 +25,27 @@ pub struct Script {
 pub struct ScriptFeed {
     script: Script,
     next: usize,
+    schema: StoreSchema,
+    /// How often the tables changed up to now.
+    changes: usize,
     at_once: usize,
     /// Breaks in the middle of the transaction of this number.
     pub breaks_in: Option<usize>,
 }
 
 impl Script {
-    pub fn feed(&self, after: Position, at_once: usize) -> ScriptFeed {
+    pub fn feed(&self, log: &Log, at_once: usize) -> ScriptFeed {
+        let after = log.through();
         assert!(*self.acknowledged.lock().unwrap() <= after.commit, "a gap");
         let is_past = |(commit, _): &(Commit, Vec<Step>)| commit.position <= after;
+        let changes = log.versions().len();
+        let last = changes.checked_sub(1);
+        let last = last.and_then(|last| self.changes.values().nth(last));
+        let schema = last.map_or(&self.schema, SchemaChange::schema);
         ScriptFeed {
             next: self.transactions.partition_point(is_past),
+            schema: schema.clone(),
+            changes,
             script: self.clone(),
             at_once,
             breaks_in: None,
@@ -41,7 +55,7 @@ impl Script {
 
 impl ScriptFeed {
     fn hand_over(&self, step: &Step, sink: &mut dyn ChangeSink) -> Result<(), StoreError> {
-        let schema = &self.script.schema;
+        let schema = &self.schema;
         let row = |table: u32, values| encode(schema, table, values);
         fn plain(row: &reinstate_core::RowBuilder) -> FeedRow<'_> {
             FeedRow {
@@ -72,7 +86,7 @@ impl ScriptFeed {
 
 impl ChangeFeed for ScriptFeed {
     fn schema(&self) -> &StoreSchema {
-        &self.script.schema
+        &self.schema
     }
 
     fn read(
@@ -85,6 +99,12 @@ impl ChangeFeed for ScriptFeed {
             ordinal: 0,
         };
         for _ in 0..self.at_once {
+            let change = self.script.changes.iter().nth(self.changes);
+            if let Some((_, change)) = change.filter(|(at, _)| **at == self.next) {
+                sink.tables(change)?;
+                self.schema = change.schema().clone();
+                self.changes += 1;
+            }
             let Some((commit, steps)) = self.script.transactions.get(self.next) else {
                 break;
             };

@@ -1,5 +1,6 @@
 //! A repository, a snapshot, and a log followed from a script.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +10,7 @@ use reinstate::{
 };
 use reinstate_core::{
     Cancellation, Commit, Digest, ErrorKind, Owner, Position, Repository, RepositoryId, RowBatch,
-    RowStream, Silent, SnapshotId, StoreSchema, TableIndex, Tenant, Timestamp,
+    RowStream, SchemaChange, Silent, SnapshotId, StoreSchema, TableIndex, Tenant, Timestamp,
 };
 use reinstate_testkit::{
     ApplicationChange, ApplicationRow, MemoryOptions, MemoryRepository, MemoryStore,
@@ -21,12 +22,13 @@ use crate::model::{Model, Step};
 pub const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([7; 16]);
 
 pub struct Ground {
-    pub schema: StoreSchema,
     pub repository: MemoryRepository,
     resources: Resources,
     cancellation: Cancellation,
     /// What the store was at the snapshot and after each transaction.
     pub models: Vec<Model>,
+    /// Where the tables changed before a transaction, what the store was then, by its number.
+    pub altered: BTreeMap<usize, Model>,
     pub script: Script,
     pub base: Position,
 }
@@ -43,37 +45,65 @@ impl Ground {
             ..ResourceOptions::default()
         };
         let mut ground = Self {
-            schema: schema.clone(),
             repository: MemoryRepository::new(RepositoryId::from_bytes([1; 16])),
             resources: Resources::try_new(options).unwrap(),
             cancellation: Cancellation::new(),
             models: vec![base],
+            altered: BTreeMap::new(),
             script: Script {
                 schema: schema.clone(),
                 transactions: Vec::new(),
+                changes: BTreeMap::new(),
                 acknowledged: Arc::new(Mutex::new(0)),
             },
             base: at(0),
         };
         ground.capture();
-        for (number, steps) in (1..).zip(transactions) {
+        for steps in transactions {
             let mut model = ground.models.last().unwrap().clone();
             steps.iter().for_each(|step| model.apply(step));
-            ground.models.push(model);
-            let commit = Commit {
-                position: at(ground.base.commit + 10 * number),
-                time: Timestamp::from_micros(0),
-            };
-            ground.script.transactions.push((commit, steps));
+            ground.push(model, steps);
         }
         ground
     }
 
+    /// The same, where the store had these tables from some transactions on: by the number of the first
+    /// one, from zero, with what the store was just before it. The steps are in those terms.
+    pub fn with_changes(
+        base: Model,
+        changes: &BTreeMap<usize, (SchemaChange, Model)>,
+        transactions: Vec<Vec<Step>>,
+    ) -> Self {
+        let schema = base.schema.clone();
+        let mut ground = Self::new(&schema, base, Vec::new());
+        for (number, steps) in transactions.into_iter().enumerate() {
+            let mut model = ground.models.last().unwrap().clone();
+            if let Some((change, altered)) = changes.get(&number) {
+                ground.script.changes.insert(number, change.clone());
+                ground.altered.insert(number, altered.clone());
+                model = altered.clone();
+            }
+            steps.iter().for_each(|step| model.apply(step));
+            ground.push(model, steps);
+        }
+        ground
+    }
+
+    fn push(&mut self, model: Model, steps: Vec<Step>) {
+        self.models.push(model);
+        let number = self.script.transactions.len() as u64 + 1;
+        let commit = Commit {
+            position: at(self.base.commit + 10 * number),
+            time: Timestamp::from_micros(0),
+        };
+        self.script.transactions.push((commit, steps));
+    }
+
     /// The store when it holds what the model says.
     pub fn store(&self, model: &Model) -> MemoryStore {
-        let store = MemoryStore::try_new(self.schema.clone(), MemoryOptions::default()).unwrap();
+        let store = MemoryStore::try_new(model.schema.clone(), MemoryOptions::default()).unwrap();
         let mut changes = Vec::new();
-        for (index, table) in self.schema.iter() {
+        for (index, table) in model.schema.iter() {
             for row in &model.tables[index.get()] {
                 let row: Vec<Option<&str>> = row.iter().map(Option::as_deref).collect();
                 let row = ApplicationRow::new(&Owner::Shared, table.name.as_str(), &row);
@@ -102,7 +132,7 @@ impl Ground {
     /// A follower that goes on where the log ends, and reads so many transactions at a time.
     pub fn follower(&self, at_once: usize, run_bytes_target: u64) -> Follower<'_> {
         let log = self.log();
-        let feed = Box::new(self.script.feed(log.through(), at_once));
+        let feed = Box::new(self.script.feed(&log, at_once));
         let mut options = FollowOptions::default();
         options.run_bytes_target = run_bytes_target;
         Follower::with_feed(self.context(), feed, &self.repository, log, options).unwrap()
@@ -165,7 +195,7 @@ impl Ground {
             assert_eq!(count, image.row_count(TableIndex(table)));
             all
         };
-        let tables = u32::try_from(self.schema.tables().len()).unwrap();
+        let tables = u32::try_from(image.snapshot().schema.tables().len()).unwrap();
         Some((0..tables).map(rows).collect())
     }
 
@@ -267,15 +297,21 @@ impl Ground {
             let commit = self.base.commit + 10 * number;
             for tenant in tenants {
                 let owner = Owner::from_bytes(tenant.as_bytes()).unwrap();
-                let tables = 0..u32::try_from(self.schema.tables().len()).unwrap();
-                let expected: Vec<_> = tables
-                    .map(|table| model.rows_of(&self.schema, table, &owner))
-                    .collect();
-                let is_nothing = expected.iter().all(Vec::is_empty);
-                for position in [commit, commit + 1, commit + 9] {
+                // The tables change right behind the commit before.
+                let next = usize::try_from(number).unwrap();
+                let altered = self.altered.get(&next).unwrap_or(model);
+                for (position, model) in [
+                    (commit, model),
+                    (commit + 1, altered),
+                    (commit + 9, altered),
+                ] {
                     if position > end {
                         continue;
                     }
+                    let tables = 0..u32::try_from(model.tables.len()).unwrap();
+                    let expected: Vec<_> =
+                        tables.map(|table| model.rows_of(table, &owner)).collect();
+                    let is_nothing = expected.iter().all(Vec::is_empty);
                     let image = self.image(&log, position, tenant);
                     let found = image.unwrap_or_else(|| vec![Vec::new(); expected.len()]);
                     assert_eq!(found, expected, "{tenant} after transaction {number}");
@@ -289,7 +325,7 @@ impl Ground {
 }
 
 /// The name of the record that follows the one with this digest.
-fn record_name(repository: &MemoryRepository, previous: Digest) -> [u8; 16] {
+pub fn record_name(repository: &MemoryRepository, previous: Digest) -> [u8; 16] {
     let names = repository.list("log").unwrap();
     let found = names.into_iter().find(|name| {
         let bytes = repository.read("log", *name).unwrap();

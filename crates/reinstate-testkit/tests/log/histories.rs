@@ -224,7 +224,7 @@ pub fn history(base: &[Vec<Draw>], after: &[Vec<Draw>]) -> (Model, Vec<Vec<Step>
 }
 
 /// How many histories: the default, or as many as `REINSTATE_LOG_CASES` says.
-fn cases() -> u32 {
+pub fn cases() -> u32 {
     let wanted = std::env::var("REINSTATE_LOG_CASES").ok();
     wanted.map_or(150, |wanted| {
         wanted.parse().expect("REINSTATE_LOG_CASES: a number")
@@ -268,7 +268,7 @@ proptest! {
 
 fn break_off(ground: &Ground, transaction: usize, at_once: usize) -> Result<(), Error> {
     let log = ground.log();
-    let mut feed = ground.script.feed(log.through(), at_once);
+    let mut feed = ground.script.feed(&log, at_once);
     feed.breaks_in = Some(transaction);
     let mut follower = ground.follower_of(feed);
     while follower.step(Timestamp::from_micros(0))?.has_more {}

@@ -9,8 +9,9 @@ use reinstate_core::{
 pub type Values = Vec<Option<String>>;
 
 /// Tables by index: rows in no order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
+    pub schema: StoreSchema,
     pub tables: Vec<Vec<Values>>,
 }
 
@@ -120,6 +121,7 @@ pub fn encode(schema: &StoreSchema, table: u32, values: &Values) -> RowBuilder {
 impl Model {
     pub fn new(schema: &StoreSchema) -> Self {
         Self {
+            schema: schema.clone(),
             tables: vec![Vec::new(); schema.tables().len()],
         }
     }
@@ -142,15 +144,16 @@ impl Model {
     }
 
     /// The owner of a row, found by walking; none: shared.
-    pub fn owner(&self, schema: &StoreSchema, table: u32, row: &Values) -> Option<String> {
+    pub fn owner(&self, table: u32, row: &Values) -> Option<String> {
         let go = |reference: &Reference| {
             let name = row[reference.columns[0].get()].as_ref()?;
             let parent = reference.parent.0;
             let rows = &self.tables[parent as usize];
-            let found = rows.iter().find(|row| row[0].as_ref() == Some(name))?;
-            self.owner(schema, parent, found)
+            let column = reference.parent_columns[0].get();
+            let found = rows.iter().find(|row| row[column].as_ref() == Some(name))?;
+            self.owner(parent, found)
         };
-        match &schema.table(TableIndex(table)).tenancy {
+        match &self.schema.table(TableIndex(table)).tenancy {
             Tenancy::Direct { column } => row[column.get()].clone().filter(|id| !id.is_empty()),
             Tenancy::Via { reference } => go(reference),
             Tenancy::OneOf { routes } => {
@@ -166,13 +169,14 @@ impl Model {
     }
 
     /// The rows of one owner in one table, encoded and in order.
-    pub fn rows_of(&self, schema: &StoreSchema, table: u32, owner: &Owner) -> Vec<u8> {
+    pub fn rows_of(&self, table: u32, owner: &Owner) -> Vec<u8> {
         let rows = self.tables[table as usize].iter();
         let own = rows.filter(|row| {
-            let found = self.owner(schema, table, row).unwrap_or_default();
+            let found = self.owner(table, row).unwrap_or_default();
             found.as_bytes() == owner.as_bytes()
         });
-        let mut encoded: Vec<RowBuilder> = own.map(|row| encode(schema, table, row)).collect();
+        let mut encoded: Vec<RowBuilder> =
+            own.map(|row| encode(&self.schema, table, row)).collect();
         encoded.sort_by(|left, right| reinstate_core::compare_rows(left.row(), right.row()));
         let mut batch = RowBatch::new();
         encoded.iter().for_each(|row| batch.push_row(row.row()));

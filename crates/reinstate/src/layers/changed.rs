@@ -5,20 +5,21 @@ use std::sync::Arc;
 
 use reinstate_core::{ContentDigest, ErrorKind, RowBatch, RowRef, RowStream, StoreError};
 
+use super::ImageRows;
 use super::delta::{Delta, DeltaCursor, Fate};
 use crate::Error;
 use crate::plan::RowCursor;
-use crate::run_stream::RunStream;
 
 /// Rows in order, at a position of a log.
 pub struct ChangedRows {
-    base: RunStream,
+    base: ImageRows,
     batch: RowBatch,
     next: usize,
     base_ended: bool,
     delta: DeltaCursor,
     has_fate: bool,
-    /// What the base contains, with what became of the rows so far.
+    /// What the base contains, with what became of the rows so far. Of rows that were reshaped the sum
+    /// is that of the rows before: only what is taken from it and added to it counts.
     content: ContentDigest,
     /// What that has to be in the end: what the changes say, row by row, of what was there.
     expected: ContentDigest,
@@ -36,7 +37,7 @@ impl std::fmt::Debug for ChangedRows {
 impl ChangedRows {
     /// What the base contains, and what it has to contain with what became of its rows.
     pub(crate) fn new(
-        base: RunStream,
+        base: ImageRows,
         (content, expected): (ContentDigest, ContentDigest),
         delta: Arc<Delta>,
     ) -> Self {
@@ -99,7 +100,10 @@ impl ChangedRows {
     /// Handles the row or the fate that comes first; `false` at the end.
     fn step(&mut self, batch: &mut RowBatch) -> Result<bool, Error> {
         while !self.base_ended && self.next == self.batch.as_bytes().len() {
-            self.base_ended = !self.base.next(&mut self.batch)?;
+            self.base_ended = !self
+                .base
+                .next_batch(&mut self.batch)
+                .map_err(Error::store("read the rows of a snapshot and its log"))?;
             self.next = 0;
         }
         let base = self.batch.row_at(self.next);

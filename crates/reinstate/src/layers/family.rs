@@ -11,23 +11,30 @@ use reinstate_core::{
 };
 use reinstate_format::{ChangeKind, FamilyMove, LoggedChange, push_change};
 
-use super::{Layers, OwnerAt, Place, last_place};
+use super::{Layers, OwnerAt, Place, PlaceInLog};
 use crate::log::{Log, LogRun, Names, Way, going_by_others, names, names_of, way};
 use crate::opened::Opened;
 use crate::run_stream::{RunPart, RunStream};
 use crate::{Context, Error};
 
-/// The changes of `owner` that follow from those of other rows, up to a position.
+/// The changes of `owner` that follow from those of other rows, up to a position, by the stage and the
+/// table there.
 pub(super) fn followed(
     context: Context<'_>,
     opened: &Opened<'_>,
     log: &Log,
     position: Position,
     owner: &Owner,
-) -> Result<BTreeMap<TableIndex, RowBatch>, Error> {
-    let place = last_place(position);
-    let layers = Layers::open(context, opened, log, place, owner)?;
-    Ok(layers.followed)
+) -> Result<BTreeMap<(usize, TableIndex), RowBatch>, Error> {
+    let at = PlaceInLog::end_of(log, position);
+    let layers = Layers::open(context, opened, log, at, owner)?;
+    let stages = layers.stages.into_iter().enumerate();
+    Ok(stages
+        .flat_map(|(stage, layer)| {
+            let followed = layer.followed.into_iter();
+            followed.map(move |(table, rows)| ((stage, table), rows))
+        })
+        .collect())
 }
 
 /// Whether nothing else happened between two moves, so that it makes no difference which was first.
@@ -38,16 +45,16 @@ pub(super) fn go_together(left: &FamilyMove, right: &FamilyMove) -> bool {
         && (left.table, &left.from, &left.to) == (right.table, &right.from, &right.to)
 }
 
-/// Adds the changes of `owner` that follow from moves that go together, of one run.
+/// The changes of `owner` that follow from moves that go together, of one run of one version of the
+/// tables.
 pub(super) fn follow(
     context: Context<'_>,
     opened: &Opened<'_>,
     log: &Log,
-    (run, moves): (&LogRun, &[&FamilyMove]),
+    (version, run, moves): (usize, &LogRun, &[&FamilyMove]),
     owner: &Owner,
-    layers: &mut Layers,
-) -> Result<(), Error> {
-    let schema = &log.snapshot().schema;
+) -> Result<BTreeMap<TableIndex, RowBatch>, Error> {
+    let schema = log.schema_of(version);
     let moved = moves[0];
     // Just before the first row was inserted here: what its family was by then, and not what became
     // of it.
@@ -72,7 +79,8 @@ pub(super) fn follow(
         row.push_columns(change.columns);
         family.add(moved.table, row.row());
     }
-    let source = OwnerAt::open(context, opened, log, &moved.from, place)?;
+    let at = PlaceInLog { place, version };
+    let source = OwnerAt::open(context, opened, log, &moved.from, at)?;
     let mut change = RowBuilder::new();
     let mut followed: BTreeMap<TableIndex, RowBatch> = BTreeMap::new();
     for table in going_by_others(schema) {
@@ -108,11 +116,7 @@ pub(super) fn follow(
             }
         }
     }
-    for (table, rows) in followed {
-        let all = layers.followed.entry(table).or_default();
-        rows.iter().for_each(|row| all.push_row(row));
-    }
-    Ok(())
+    Ok(followed)
 }
 
 /// Rows that go by one row, over one hop or several.

@@ -10,7 +10,7 @@ use reinstate_core::{
 };
 use reinstate_format::{RunEntry, SegmentReader};
 
-use super::{ImageRows, ImageTable, Layers, Place, family, last_place, widths};
+use super::{ImageRows, ImageTable, Layers, Parts, Place, PlaceInLog, family};
 use crate::log::Log;
 use crate::opened::Opened;
 use crate::run_stream::RunPart;
@@ -25,8 +25,9 @@ pub(crate) struct AllRows<'a> {
     context: Context<'a>,
     sources: Vec<Source>,
     layers: Layers,
-    /// Changes that follow from those of other rows.
-    followed: BTreeMap<(Owner, TableIndex), RowBatch>,
+    /// Changes that follow from those of other rows, by owner and table, with the stage and the table
+    /// there.
+    followed: BTreeMap<(Owner, TableIndex), Vec<Followed>>,
     /// The owner and table of the current row.
     place: (Owner, TableIndex),
     rows: Option<ImageRows>,
@@ -35,11 +36,16 @@ pub(crate) struct AllRows<'a> {
     next: usize,
 }
 
+/// In which stage, which table there, and the changes.
+type Followed = (usize, TableIndex, RowBatch);
+
 /// The runs of one segment, in order.
 struct Source {
     reader: Arc<SegmentReader>,
-    runs: Peekable<std::vec::IntoIter<RunEntry>>,
-    is_log: bool,
+    /// By owner and table; the tables are those of the last version.
+    runs: Peekable<std::vec::IntoIter<(TableIndex, RunEntry)>>,
+    /// In which stage the changes are; none if it has rows.
+    stage: Option<usize>,
 }
 
 impl<'a> AllRows<'a> {
@@ -51,27 +57,25 @@ impl<'a> AllRows<'a> {
     ) -> Result<Self, Error> {
         let snapshot = log.snapshot();
         let opened = Opened::of(repository);
+        let at = PlaceInLog::end_of(log, position);
+        let mut layers = Layers::new(log, at);
         let mut sources = Vec::new();
         for segment in &snapshot.segments {
             let reader = opened.segment(snapshot, segment)?;
-            sources.push(Source::open(reader, false)?);
+            sources.push(Source::open(reader, &layers, None)?);
         }
-        let mut layers = Layers {
-            after: snapshot.position.commit,
-            through: last_place(position),
-            widths: widths(&snapshot.schema),
-            ..Layers::default()
-        };
         let mut moving: BTreeSet<Owner> = BTreeSet::new();
-        for run in log.runs() {
+        for (number, run) in log.runs().iter().enumerate() {
             let description = &run.description;
             if description.after >= position {
                 break;
             }
+            let stage = log.version_of_run(number);
             for truncation in &description.truncations {
                 let place: Place = (truncation.commit, truncation.ordinal);
                 if place <= layers.through {
-                    layers.truncations.push((truncation.table, place));
+                    let truncations = &mut layers.stages[stage].truncations;
+                    truncations.push((truncation.table, place));
                 }
             }
             for moved in &description.moves {
@@ -79,12 +83,17 @@ impl<'a> AllRows<'a> {
                     moving.extend([moved.from.clone(), moved.to.clone()]);
                 }
             }
-            sources.push(Source::open(opened.run(run)?, true)?);
+            let reader = opened.run(run)?;
+            sources.push(Source::open(reader, &layers, Some(stage))?);
         }
-        let mut followed = BTreeMap::new();
+        let mut followed: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for owner in moving {
-            for (table, rows) in family::followed(context, &opened, log, position, &owner)? {
-                followed.insert((owner.clone(), table), rows);
+            for ((stage, table), rows) in family::followed(context, &opened, log, position, &owner)?
+            {
+                if let Some(target) = layers.targets(stage)[table.get()] {
+                    let of_table = followed.entry((owner.clone(), target)).or_default();
+                    of_table.push((stage, table, rows));
+                }
             }
         }
         Ok(Self {
@@ -124,8 +133,8 @@ impl<'a> AllRows<'a> {
     /// Finds the rows of the next owner and table that has any.
     fn next_rows(&mut self) -> Result<Option<ImageTable>, Error> {
         let lowest = self.sources.iter_mut().filter_map(|source| {
-            let run = source.runs.peek()?;
-            Some((run.key.owner.clone(), run.key.table))
+            let (table, run) = source.runs.peek()?;
+            Some((run.key.owner.clone(), *table))
         });
         let followed = self.followed.first_key_value();
         let followed = followed.map(|(place, _)| place.clone());
@@ -133,39 +142,31 @@ impl<'a> AllRows<'a> {
             return Ok(None);
         };
         let (owner, table) = place.clone();
-        if table.get() >= self.layers.widths.len() {
-            let message = format!("rows of table {}, which there is none of", table.0);
-            return Err(Error::new(ErrorKind::Corrupt, message));
-        }
         let mut stored = Vec::new();
-        let mut changes = Vec::new();
+        let mut changes = Parts::new();
         for source in &mut self.sources {
-            let is_here = |run: &RunEntry| run.key.owner == owner && run.key.table == table;
-            while let Some(run) = source.runs.next_if(is_here) {
+            let is_here =
+                |(target, run): &(TableIndex, RunEntry)| run.key.owner == owner && *target == table;
+            while let Some((_, run)) = source.runs.next_if(is_here) {
+                let was = run.key.table;
                 let part = RunPart {
                     reader: Arc::clone(&source.reader),
                     run: Arc::new(run),
                 };
-                let parts = if source.is_log {
-                    &mut changes
-                } else {
-                    &mut stored
-                };
-                parts.push(part);
+                match source.stage {
+                    None => stored.push(part),
+                    Some(stage) => changes.entry((stage, was)).or_default().push(part),
+                }
             }
         }
-        let followed = self.followed.remove(&place);
-        let is_changed = followed.is_some() || !changes.is_empty();
-        self.layers.followed = followed.into_iter().map(|rows| (table, rows)).collect();
+        for stage in &mut self.layers.stages {
+            stage.followed.clear();
+        }
+        for (stage, table, rows) in self.followed.remove(&place).unwrap_or_default() {
+            self.layers.stages[stage].followed.insert(table, rows);
+        }
         let mut rows = ImageTable::of_parts(stored);
-        if self.layers.truncated(table).is_some() {
-            rows.clear();
-        }
-        if is_changed {
-            rows.resolve(self.context, &self.layers, table, changes)?;
-        } else {
-            rows.content = rows.stored_content;
-        }
+        rows.resolve(self.context, &self.layers, table, &mut changes)?;
         self.place = place;
         Ok(Some(rows))
     }
@@ -210,13 +211,33 @@ impl Cursor for AllRows<'_> {
 }
 
 impl Source {
-    fn open(reader: Arc<SegmentReader>, is_log: bool) -> Result<Self, Error> {
-        let runs = reader.runs().collect::<Result<Vec<_>, _>>();
-        let runs = runs.map_err(Error::format("read the index of a segment"))?;
+    fn open(
+        reader: Arc<SegmentReader>,
+        layers: &Layers,
+        stage: Option<usize>,
+    ) -> Result<Self, Error> {
+        let targets = layers.targets(stage.unwrap_or(0));
+        let mut runs = Vec::new();
+        for run in reader.runs() {
+            let run = run.map_err(Error::format("read the index of a segment"))?;
+            let table = run.key.table;
+            let Some(target) = targets.get(table.get()) else {
+                let message = format!("rows of table {}, which there is none of", table.0);
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            };
+            // Those of a table that is gone go with it.
+            if let Some(target) = target {
+                runs.push((*target, run));
+            }
+        }
+        // Tables may have changed places.
+        runs.sort_by(|(left, one), (right, two)| {
+            (&one.key.owner, left).cmp(&(&two.key.owner, right))
+        });
         Ok(Self {
             reader,
             runs: runs.into_iter().peekable(),
-            is_log,
+            stage,
         })
     }
 }

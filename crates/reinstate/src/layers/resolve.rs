@@ -1,27 +1,27 @@
 //! Resolve: from all changes of a row to what became of it.
 
-use reinstate_core::{ContentDigest, ErrorKind, RowBatch, RowBuilder, TableIndex};
+use reinstate_core::{ContentDigest, ErrorKind, RowBatch, RowBuilder, RowRef, TableIndex};
 use reinstate_format::{ChangeKind, LoggedChange};
 
-use super::Layers;
 use super::delta::{Delta, DeltaWriter};
-use crate::run_stream::{RunPart, RunStream};
+use super::{Layers, Parts, Span};
+use crate::run_stream::RunStream;
 use crate::sort::{Cursor, SortBudget, Sorted, SortedRows, Sorter};
 use crate::{Context, Error};
 
 impl Layers {
-    /// What became of the rows of one owner in one table, by these parts of its changes, and what the
-    /// rows contain then if they contained `content` before.
+    /// What became of the rows of one owner in one table while it stayed the same, by these parts of its
+    /// changes, and what the rows contain then if they contained `content` before.
     ///
     /// *Cost*: reads the parts once and sorts them.
     ///
     /// # Errors
     /// `Corrupt` if the changes of a row do not follow from each other.
-    pub(crate) fn resolve(
+    pub(super) fn resolve(
         &self,
         context: Context<'_>,
-        table: TableIndex,
-        parts: Vec<RunPart>,
+        span: &Span,
+        parts: &mut Parts,
         mut content: ContentDigest,
     ) -> Result<(Delta, ContentDigest), Error> {
         let resources = context.resources;
@@ -30,41 +30,40 @@ impl Layers {
             directory: resources.spill_directory().to_owned(),
         };
         let mut sorter = Sorter::new(resources.pool(), budget);
-        let truncated = self.truncated(table);
-        let width = *self.widths.get(table.get()).ok_or_else(|| {
-            let message = format!("changes of table {}, which there is none of", table.0);
-            Error::new(ErrorKind::Corrupt, message)
-        })?;
+        let truncated = self.truncated(span);
         let mut after = RowBuilder::new();
-        let mut rows = RunStream::new(resources, parts);
-        let mut batch = RowBatch::new();
-        while rows.next(&mut batch)? {
-            context.check()?;
-            for row in batch.iter() {
-                let change = LoggedChange::read(row).map_err(Error::format("read a change"))?;
-                let place = (change.commit, change.ordinal);
-                let counts = self.after < change.commit
-                    && place <= self.through
-                    && truncated.is_none_or(|truncated| place > truncated);
-                if counts {
-                    change
-                        .check(width)
-                        .map_err(Error::format("read a change"))?;
-                    change.follow(&mut content, &mut after);
-                    sorter.push(&[], table, row)?;
+        let (_, table) = *span.tables.last().expect("BUG: a span of nothing");
+        let mut add = |row: RowRef<'_>, width: Option<usize>| -> Result<(), Error> {
+            let change = LoggedChange::read(row).map_err(Error::format("read a change"))?;
+            let place = (change.commit, change.ordinal);
+            let counts = self.after < change.commit
+                && place <= self.through
+                && truncated.is_none_or(|truncated| place > truncated);
+            if !counts {
+                return Ok(());
+            }
+            if let Some(width) = width {
+                change
+                    .check(width)
+                    .map_err(Error::format("read a change"))?;
+            }
+            change.follow(&mut content, &mut after);
+            sorter.push(&[], table, row)
+        };
+        for &(stage, table) in &span.tables {
+            let layer = &self.stages[stage];
+            let parts = parts.remove(&(stage, table)).unwrap_or_default();
+            let mut rows = RunStream::new(resources, parts);
+            let mut batch = RowBatch::new();
+            while rows.next(&mut batch)? {
+                context.check()?;
+                for row in batch.iter() {
+                    add(row, Some(layer.widths[table.get()]))?;
                 }
             }
-        }
-        for row in self
-            .followed
-            .get(&table)
-            .iter()
-            .flat_map(|rows| rows.iter())
-        {
-            let change = LoggedChange::read(row).map_err(Error::format("read a change"))?;
-            if truncated.is_none_or(|truncated| (change.commit, change.ordinal) > truncated) {
-                change.follow(&mut content, &mut after);
-                sorter.push(&[], table, row)?;
+            let followed = layer.followed.get(&table).into_iter();
+            for row in followed.flat_map(RowBatch::iter) {
+                add(row, None)?;
             }
         }
         let memory = resources.memory_bytes_max() / 16;

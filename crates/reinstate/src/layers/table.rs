@@ -5,8 +5,8 @@ use std::sync::Arc;
 use reinstate_core::{ContentDigest, Owner, RowBatch, RowStream, StoreError, TableIndex};
 use reinstate_format::SegmentReader;
 
-use super::{ChangedRows, Delta, Layers, Place};
-use crate::log::Log;
+use super::{ChangedRows, Delta, Layers, Parts, PlaceInLog, ReshapedRows};
+use crate::log::{Log, Reshape};
 use crate::opened::Opened;
 use crate::run_stream::{RunPart, RunStream};
 use crate::{Context, Error};
@@ -19,8 +19,22 @@ pub(crate) struct ImageTable {
     pub(crate) parts: Vec<RunPart>,
     /// What the parts contain.
     pub(crate) stored_content: ContentDigest,
-    /// What became of their rows; none if nothing changed.
-    pub(crate) delta: Option<Arc<Delta>>,
+    /// What became of their rows, one after the other; none if nothing changed.
+    stages: Vec<TableStage>,
+}
+
+/// What became of the rows of a table while it stayed the same, and of the table before.
+#[derive(Clone)]
+struct TableStage {
+    reshape: Option<Arc<Reshape>>,
+    delta: Option<TableDelta>,
+}
+
+#[derive(Clone)]
+struct TableDelta {
+    fates: Arc<Delta>,
+    /// What the rows contained before, and contain then.
+    content: (ContentDigest, ContentDigest),
 }
 
 impl Default for ImageTable {
@@ -30,7 +44,7 @@ impl Default for ImageTable {
             content: ContentDigest::EMPTY,
             parts: Vec::new(),
             stored_content: ContentDigest::EMPTY,
-            delta: None,
+            stages: Vec::new(),
         }
     }
 }
@@ -42,6 +56,8 @@ pub enum ImageRows {
     Stored(RunStream),
     /// With what changed since.
     Changed(Box<ChangedRows>),
+    /// As rows of a table that changed since.
+    Reshaped(Box<ReshapedRows>),
 }
 
 impl RowStream for ImageRows {
@@ -49,6 +65,7 @@ impl RowStream for ImageRows {
         match self {
             Self::Stored(rows) => rows.next_batch(batch),
             Self::Changed(rows) => rows.next_batch(batch),
+            Self::Reshaped(rows) => rows.next_batch(batch),
         }
     }
 }
@@ -66,7 +83,7 @@ impl<'o> OwnerAt<'o> {
         opened: &Opened<'_>,
         log: &Log,
         owner: &'o Owner,
-        place: Place,
+        at: PlaceInLog,
     ) -> Result<Self, Error> {
         let snapshot = log.snapshot();
         let segments = snapshot.segments.iter();
@@ -77,14 +94,13 @@ impl<'o> OwnerAt<'o> {
         Ok(Self {
             owner,
             readers,
-            layers: Layers::open(context, opened, log, place, owner)?,
+            layers: Layers::open(context, opened, log, at, owner)?,
         })
     }
 
     /// The owner's rows in one table, in order.
     pub(crate) fn rows(&self, context: Context<'_>, table: TableIndex) -> Result<ImageRows, Error> {
-        let rows = ImageTable::of(&self.readers, self.owner, table)?;
-        rows.changed(context, &self.layers, self.owner, table)
+        ImageTable::changed(context, &self.readers, &self.layers, self.owner, table)
     }
 }
 
@@ -119,55 +135,106 @@ impl ImageTable {
 
     fn add(&mut self, part: RunPart) {
         self.stored_content.merge(part.run.content);
+        self.content = self.stored_content;
+        self.row_count = self.content.row_count();
         self.parts.push(part);
     }
 
-    /// Brings the rows to where the layers go, with these parts of the changes.
+    /// Whether anything became of what is stored.
+    pub(crate) fn is_changed(&self) -> bool {
+        !self.stages.is_empty()
+    }
+
+    /// Brings the rows to where the layers go, with these parts of the changes. What they contain is
+    /// known then only if the table stayed the same: see [`count`](Self::count).
     pub(crate) fn resolve(
         &mut self,
         context: Context<'_>,
         layers: &Layers,
         table: TableIndex,
-        changes: Vec<RunPart>,
+        parts: &mut Parts,
     ) -> Result<(), Error> {
-        let (delta, content) = layers.resolve(context, table, changes, self.stored_content)?;
-        self.content = content;
-        self.row_count = content.row_count();
-        self.delta = (delta.row_count() > 0).then(|| Arc::new(delta));
+        for span in layers.spans(table) {
+            if layers.truncated(&span).is_some() {
+                self.clear();
+            }
+            let has_changes = span.tables.iter().any(|place| {
+                let (stage, table) = place;
+                parts.contains_key(place) || layers.stages[*stage].followed.contains_key(table)
+            });
+            let before = self.content;
+            let mut delta = None;
+            if has_changes {
+                let (fates, content) = layers.resolve(context, &span, parts, before)?;
+                self.content = content;
+                delta = (fates.row_count() > 0).then(|| TableDelta {
+                    fates: Arc::new(fates),
+                    content: (before, content),
+                });
+            }
+            // Nothing was there to be reshaped.
+            let reshape = span.reshape.filter(|_| before.row_count() > 0);
+            if reshape.is_some() || delta.is_some() {
+                self.stages.push(TableStage { reshape, delta });
+            }
+        }
+        self.row_count = self.content.row_count();
         Ok(())
     }
 
-    /// The rows with what became of them.
+    /// Reads the rows, if their table changed on the way, and finds out what they contain.
+    pub(crate) fn count(&mut self, context: Context<'_>) -> Result<(), Error> {
+        if self.stages.iter().all(|stage| stage.reshape.is_none()) {
+            return Ok(());
+        }
+        let mut content = ContentDigest::EMPTY;
+        let mut rows = self.rows(context);
+        let mut batch = RowBatch::new();
+        while rows
+            .next_batch(&mut batch)
+            .map_err(Error::store("read the rows of a table that changed"))?
+        {
+            context.check()?;
+            batch.iter().for_each(|row| content.add(row));
+        }
+        self.content = content;
+        self.row_count = content.row_count();
+        Ok(())
+    }
+
+    /// What these segments have of one owner in one table, with what became of it.
     pub(crate) fn changed(
-        mut self,
         context: Context<'_>,
+        readers: &[Arc<SegmentReader>],
         layers: &Layers,
         owner: &Owner,
         table: TableIndex,
     ) -> Result<ImageRows, Error> {
-        if layers.truncated(table).is_some() {
-            self.clear();
-        }
-        if let Some(parts) = layers.parts(owner)?.remove(&table) {
-            self.resolve(context, layers, table, parts)?;
-        }
-        Ok(self.rows(context))
+        let mut rows = match layers.stored(table) {
+            Some(stored) => Self::of(readers, owner, stored)?,
+            None => Self::default(),
+        };
+        rows.resolve(context, layers, table, &mut layers.parts(owner)?)?;
+        Ok(rows.rows(context))
     }
 
     pub(crate) fn rows(&self, context: Context<'_>) -> ImageRows {
         let stored = RunStream::new(context.resources, self.parts.clone());
-        match &self.delta {
-            None => ImageRows::Stored(stored),
-            Some(delta) => ImageRows::Changed(Box::new(ChangedRows::new(
-                stored,
-                (self.stored_content, self.content),
-                Arc::clone(delta),
-            ))),
+        let mut rows = ImageRows::Stored(stored);
+        for stage in &self.stages {
+            if let Some(reshape) = &stage.reshape {
+                rows = ImageRows::Reshaped(ReshapedRows::new(rows, Arc::clone(reshape)).into());
+            }
+            if let Some(delta) = &stage.delta {
+                let fates = Arc::clone(&delta.fates);
+                rows = ImageRows::Changed(ChangedRows::new(rows, delta.content, fates).into());
+            }
         }
+        rows
     }
 
     /// Forgets all rows.
-    pub(crate) fn clear(&mut self) {
+    fn clear(&mut self) {
         *self = Self::default();
     }
 }

@@ -9,8 +9,11 @@ use reinstate_core::{
 };
 use reinstate_format::{
     LogBase, LogRunDescription, LoggedCommit, SegmentReader, decode_log_base, decode_log_run,
-    decode_snapshot, link_name, open_log_run, record_digest,
+    decode_log_version, decode_snapshot, is_log_version, link_name, log_version_place,
+    open_log_run, record_digest,
 };
+
+use super::versions::LogVersion;
 
 use crate::Error;
 use crate::capture::SNAPSHOT_RECORD;
@@ -31,6 +34,8 @@ pub struct Log {
     /// The place of the first of the runs in the log.
     first_number: u64,
     runs: Vec<Arc<LogRun>>,
+    /// Where its tables changed, in order.
+    pub(super) versions: Vec<LogVersion>,
     tip: Digest,
     /// Why the next record cannot be read, if there is one.
     damage: Option<String>,
@@ -66,9 +71,16 @@ pub fn log_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Log, 
     log_with(repository, snapshot, &mut Known::new())
 }
 
-/// Runs that were read already, by the names of their records: logs of snapshots that were made of
-/// each other share most of them.
-type Known = HashMap<[u8; 16], Arc<LogRun>>;
+/// Records that were read already, by their names: logs of snapshots that were made of each other share
+/// most of them.
+type Known = HashMap<[u8; 16], Link>;
+
+/// A record of a log.
+#[derive(Clone, Debug)]
+pub(super) enum Link {
+    Run(Arc<LogRun>),
+    Version(LogVersion),
+}
 
 fn log_with(
     repository: &dyn Repository,
@@ -88,6 +100,7 @@ fn log_with(
         id: base.map_or(snapshot, |base| base.log),
         first_number: base.map_or(0, |base| base.number + 1),
         runs: Vec::new(),
+        versions: Vec::new(),
         tip: base.map_or(digest, |base| base.run),
         damage: None,
     };
@@ -125,8 +138,8 @@ pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>),
         .map_err(Error::repository("list the runs of logs"))?;
     let mut names: BTreeSet<[u8; 16]> = names.into_iter().collect();
     for log in &logs {
-        for run in &log.runs {
-            names.remove(&link_name(repository.id(), &run.description.previous));
+        for previous in log.previous() {
+            names.remove(&link_name(repository.id(), previous));
         }
     }
     let mut unreachable = Vec::with_capacity(names.len());
@@ -153,6 +166,9 @@ pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>),
 /// Which run a record is, taken by its own word: it is only named in a message.
 fn place_of(repository: &dyn Repository, name: [u8; 16]) -> Option<(SnapshotId, u64)> {
     let bytes = repository.read(LOG_RECORD, name).ok()?;
+    if is_log_version(&bytes) {
+        return log_version_place(&bytes).ok();
+    }
     let previous = reinstate_format::log_run_previous(&bytes).ok()?;
     let (run, _) = decode_log_run(&bytes, repository.id(), &previous).ok()?;
     Some((run.log, run.number))
@@ -201,21 +217,29 @@ impl Log {
         self.damage.as_deref()
     }
 
-    /// Goes on behind the last run.
+    /// What its records follow, in order.
+    fn previous(&self) -> impl Iterator<Item = &Digest> {
+        let runs = self.runs.iter().map(|run| &run.description.previous);
+        let versions = self.versions.iter();
+        runs.chain(versions.map(|version| &version.description.previous))
+    }
+
+    /// Goes on behind the last record.
     fn extend(&mut self, repository: &dyn Repository, known: &mut Known) -> Result<(), Error> {
         loop {
             let name = link_name(repository.id(), &self.tip);
             let next = match known.get(&name) {
-                Some(run) => self
-                    .check_next(&run.description)
-                    .map(|()| Some(Arc::clone(run))),
+                Some(link) => Ok(Some(link.clone())),
                 None => self.read_next(repository, name),
             };
+            let next = next.and_then(|link| {
+                let check = link.as_ref().map(|link| self.check_next(link));
+                check.transpose().map(|_| link)
+            });
             match next {
-                Ok(Some(run)) => {
-                    known.insert(name, Arc::clone(&run));
-                    self.tip = run.digest;
-                    self.runs.push(run);
+                Ok(Some(link)) => {
+                    known.insert(name, link.clone());
+                    self.push(link);
                 }
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -227,36 +251,65 @@ impl Log {
         }
     }
 
-    pub(crate) fn push(&mut self, run: LogRun) {
-        self.tip = run.digest;
-        self.runs.push(Arc::new(run));
+    pub(super) fn push(&mut self, link: Link) {
+        match link {
+            Link::Run(run) => {
+                self.tip = run.digest;
+                self.runs.push(run);
+            }
+            Link::Version(mut version) => {
+                self.tip = version.digest;
+                version.first_run = self.runs.len();
+                self.versions.push(version);
+            }
+        }
     }
 
-    /// The run that follows the last one, if it was sealed by now.
+    /// The record that follows the last one, if it was sealed by now.
     fn read_next(
         &self,
         repository: &dyn Repository,
         name: [u8; 16],
-    ) -> Result<Option<Arc<LogRun>>, Error> {
+    ) -> Result<Option<Link>, Error> {
         let number = self.next_number();
         let operation = || format!("read run {number} of the log of {}", self.id);
         let bytes = match repository.read(LOG_RECORD, name) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             read => read.map_err(Error::repository(operation()))?,
         };
+        if is_log_version(&bytes) {
+            let (description, digest) =
+                decode_log_version(&bytes, repository.id(), &self.tip, self.last_schema())
+                    .map_err(Error::format(operation()))?;
+            return Ok(Some(Link::Version(LogVersion::new(description, digest))));
+        }
         let (description, digest) = decode_log_run(&bytes, repository.id(), &self.tip)
             .map_err(Error::format(operation()))?;
-        self.check_next(&description)?;
-        Ok(Some(Arc::new(LogRun {
+        Ok(Some(Link::Run(Arc::new(LogRun {
             description,
             digest,
-        })))
+        }))))
     }
 
-    /// Refuses a run that has the right name and does not go on where this log ends.
-    fn check_next(&self, run: &LogRunDescription) -> Result<(), Error> {
+    /// Refuses a record that has the right name and does not go on where this log ends.
+    fn check_next(&self, link: &Link) -> Result<(), Error> {
         let number = self.next_number();
-        if run.log == self.id && run.number == number && run.after == self.through() {
+        let goes_on = match link {
+            Link::Run(run) => {
+                let run = &run.description;
+                run.log == self.id
+                    && run.number == number
+                    && run.after == self.through()
+                    && run.schema_digest == self.last_schema_digest()
+            }
+            Link::Version(version) => {
+                let version = &version.description;
+                version.log == self.id
+                    && version.number == number
+                    && version.after == self.through()
+            }
+        };
+        if goes_on {
             return Ok(());
         }
         let message = format!(

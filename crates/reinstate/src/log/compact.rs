@@ -31,8 +31,8 @@ pub fn compact(
     let Some(last) = log.runs().last() else {
         return Ok(None);
     };
-    let base = log.snapshot();
     let position = log.through();
+    let base = log.snapshot_at(position);
     // No commit in it has a later time, wherever the clock went: so a time at or after this one means
     // the same position with either snapshot.
     let times = log.runs().iter().map(|run| run.description.latest_time);

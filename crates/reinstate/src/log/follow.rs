@@ -6,12 +6,12 @@
 
 use reinstate_core::{
     Change, ChangeFeed, ChangeSink, Commit, ContentDigest, ErrorKind, FeedProgress, FeedRow,
-    FeedSource, Owner, Position, Repository, RowRef, SnapshotDescription, SnapshotId, StoreError,
-    TableIndex, Timestamp,
+    FeedSource, FeedTables, Owner, Position, Repository, RowRef, SchemaChange, SnapshotDescription,
+    SnapshotId, StoreError, TableIndex, Timestamp,
 };
 use reinstate_format::{ChangeKind, FamilyMove, LoggedChange, LoggedCommit};
 
-use super::chain::{Log, LogRun, log_of};
+use super::chain::{Link, Log, LogRun, log_of};
 use super::owners::{Found, Owners};
 use super::seal::{Gathering, Seal, check};
 use super::waiting::Waiting;
@@ -43,6 +43,8 @@ impl Default for FollowOptions {
 pub struct FollowStep {
     /// The runs that were published, in order.
     pub sealed: Vec<LogRun>,
+    /// How often the tables changed, and the log went on with others.
+    pub versions: usize,
     /// Whether the store has more already.
     pub has_more: bool,
 }
@@ -77,6 +79,8 @@ pub struct Follower<'a> {
     log: Log,
     owners: Owners,
     feed: Box<dyn ChangeFeed + 'a>,
+    /// Whether the log has what the store says of its tables now.
+    is_noted: bool,
 }
 
 impl std::fmt::Debug for Follower<'_> {
@@ -93,7 +97,8 @@ impl<'a> Follower<'a> {
     ///
     /// # Errors
     /// `NotRecoverable` if the store forgot what comes after the last run; `NotFound` if it keeps
-    /// nothing for this log; `Stale` if its tables are no longer those of the snapshot.
+    /// nothing for this log; `Stale` if its tables are no longer those of the log, and it cannot be said
+    /// what became of their rows.
     pub fn start(
         context: Context<'a>,
         source: &'a dyn FeedSource,
@@ -102,8 +107,12 @@ impl<'a> Follower<'a> {
         options: FollowOptions,
     ) -> Result<Self, Error> {
         let log = log_of(repository, snapshot)?;
+        let tables = FeedTables {
+            schema: log.last_schema(),
+            facts: log.last_facts(),
+        };
         let feed = source
-            .resume_feed(log.id(), log.through())
+            .resume_feed_with(log.id(), log.through(), tables)
             .map_err(Error::store(format!(
                 "follow the log of snapshot {}",
                 snapshot.short()
@@ -133,6 +142,7 @@ impl<'a> Follower<'a> {
             log,
             owners,
             feed,
+            is_noted: false,
         })
     }
 
@@ -167,7 +177,8 @@ impl<'a> Follower<'a> {
             compression_level: self.options.compression_level,
             sealed_at: now,
         };
-        let first = self.log.runs().len();
+        self.note_facts(&seal)?;
+        let (first, versions) = (self.log.runs().len(), self.log.versions().len());
         let mut receiver = Receiver {
             seal,
             log: &mut self.log,
@@ -198,8 +209,29 @@ impl<'a> Follower<'a> {
         self.owners.rest()?;
         Ok(FollowStep {
             sealed,
+            versions: self.log.versions().len() - versions,
             has_more: progress.has_more,
         })
+    }
+}
+
+impl Follower<'_> {
+    /// Notes what the store says of its tables, unless the log has it: whoever goes on with the log can
+    /// tell then what became of them.
+    fn note_facts(&mut self, seal: &Seal<'_>) -> Result<(), Error> {
+        let facts = if self.is_noted {
+            None
+        } else {
+            self.feed.facts()
+        };
+        self.is_noted = true;
+        let Some(facts) = facts.filter(|facts| self.log.last_facts() != Some(facts)) else {
+            return Ok(());
+        };
+        let change = SchemaChange::unchanged(self.log.last_schema(), facts);
+        let version = seal.note_tables(&self.log, &change)?;
+        self.log.push(Link::Version(version));
+        Ok(())
     }
 }
 
@@ -223,6 +255,10 @@ impl ChangeSink for Receiver<'_> {
 
     fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
         self.take_commit(commit).map_err(Error::into_store_error)
+    }
+
+    fn tables(&mut self, change: &SchemaChange) -> Result<(), StoreError> {
+        self.take_tables(change).map_err(Error::into_store_error)
     }
 }
 
@@ -274,6 +310,24 @@ impl<'r> Receiver<'r> {
         if gathering.is_full(bytes_target) {
             self.seal(commit.position)?;
         }
+        Ok(())
+    }
+
+    /// Goes on with other tables: what was gathered is in the tables as they were.
+    fn take_tables(&mut self, change: &SchemaChange) -> Result<(), Error> {
+        let is_between = self.ordinal == 0 && self.waiting.is_empty();
+        if !is_between {
+            let message = "the store hands out other tables within a transaction";
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        if let Some(last) = self.gathering().commits().last() {
+            let through = last.commit.position;
+            self.seal(through)?;
+        }
+        let version = self.seal.note_tables(self.log, change)?;
+        self.log.push(Link::Version(version));
+        let (context, repository) = (self.seal.context, self.seal.repository);
+        *self.owners = super::known::owners(context, repository, self.log)?;
         Ok(())
     }
 
@@ -431,7 +485,7 @@ impl<'r> Receiver<'r> {
     fn seal(&mut self, through: Position) -> Result<(), Error> {
         let gathering = self.gathering.take().expect("BUG: sealing twice");
         let run = self.seal.seal(self.log, gathering, through)?;
-        self.log.push(run);
+        self.log.push(Link::Run(run.into()));
         self.gathering = Some(Gathering::start(self.seal.context));
         Ok(())
     }

@@ -72,7 +72,9 @@ pub fn history_of(
     let mut found: BTreeMap<u64, TenantTransaction> = BTreeMap::new();
     let mut history = TenantHistory::default();
     let is_between = |commit: u64| after.commit < commit && commit <= through.commit;
-    for run in log.runs() {
+    let last_version = log.version_at(through);
+    for (place, run) in log.runs().iter().enumerate() {
+        let version = log.version_of_run(place);
         let description = &run.description;
         if description.through <= after || description.after >= through {
             continue;
@@ -89,7 +91,12 @@ pub fn history_of(
             .map_err(Error::format("find a tenant's changes"))?;
         let mut batch = RowBatch::new();
         for entry in runs {
-            let table = entry.key.table;
+            // In terms of the tables in the end.
+            let carried = (version <= last_version)
+                .then(|| log.carry(entry.key.table, (version, last_version)));
+            let Some((table, _)) = carried.flatten() else {
+                continue;
+            };
             let part = RunPart {
                 reader: reader.clone(),
                 run: entry.into(),

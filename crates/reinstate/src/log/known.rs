@@ -1,6 +1,6 @@
 //! The owners that are known where a log ends: made anew from its snapshot and its runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use reinstate_core::{
@@ -10,6 +10,7 @@ use reinstate_format::{ChangeKind, LoggedChange, SegmentReader};
 
 use super::chain::{Log, LogRun};
 use super::owners::Owners;
+use super::versions::Reshape;
 use crate::catalogue::open_segment;
 use crate::run_stream::{RunPart, RunStream};
 use crate::{Context, Error};
@@ -23,30 +24,80 @@ pub(super) fn owners(
     log: &Log,
 ) -> Result<Owners, Error> {
     let snapshot = log.snapshot();
-    let mut owners = Owners::try_new(context, &snapshot.schema)?;
+    let mut owners = Owners::try_new(context, log.last_schema())?;
     let tables: BTreeSet<TableIndex> = owners.tables().collect();
     if tables.is_empty() {
         return Ok(owners);
     }
+    let mut carried = Carried::from(log, 0, &tables);
     for segment in &snapshot.segments {
         let reader = open_segment(repository, snapshot, segment)?;
-        for_each_row(context, &reader, &tables, |_, table, row| {
+        carried.for_each_row(context, &reader, |_, table, row| {
             owners.insert(table, row).map(|_| ())
         })?;
         settle(&mut owners)?;
     }
-    for run in log.runs() {
-        add_run(
-            context,
-            repository,
-            run,
-            &snapshot.schema,
-            &tables,
-            &mut owners,
-        )?;
+    for (place, run) in log.runs().iter().enumerate() {
+        let version = log.version_of_run(place);
+        if version != carried.version {
+            carried = Carried::from(log, version, &tables);
+        }
+        add_run(context, repository, run, &carried, &mut owners)?;
         settle(&mut owners)?;
     }
     Ok(owners)
+}
+
+/// The tables of one version of a log whose rows have to be known, and what they are in the last one.
+struct Carried<'l> {
+    version: usize,
+    schema: &'l StoreSchema,
+    tables: BTreeMap<TableIndex, (TableIndex, Option<Reshape>)>,
+}
+
+impl<'l> Carried<'l> {
+    fn from(log: &'l Log, version: usize, wanted: &BTreeSet<TableIndex>) -> Self {
+        let schema = log.schema_of(version);
+        let last = log.versions().len();
+        let tables = schema.iter().filter_map(|(table, _)| {
+            let carried = log.carry(table, (version, last))?;
+            wanted.contains(&carried.0).then_some((table, carried))
+        });
+        Self {
+            version,
+            tables: tables.collect(),
+            schema,
+        }
+    }
+
+    /// The rows of these tables, as they are in the last version.
+    fn for_each_row(
+        &self,
+        context: Context<'_>,
+        reader: &Arc<SegmentReader>,
+        mut each: impl FnMut(&Owner, TableIndex, RowRef<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut builder = RowBuilder::new();
+        for_each_row(context, reader, &self.tables, |owner, table, row| {
+            let (target, reshape) = &self.tables[&table];
+            let row = reshaped(reshape.as_ref(), row, &mut builder);
+            each(owner, *target, row)
+        })
+    }
+}
+
+fn reshaped<'r>(
+    reshape: Option<&Reshape>,
+    row: RowRef<'r>,
+    builder: &'r mut RowBuilder,
+) -> RowRef<'r> {
+    match reshape {
+        None => row,
+        Some(reshape) => {
+            reshape.apply(row, builder);
+            builder.row()
+        }
+    }
 }
 
 fn settle(owners: &mut Owners) -> Result<(), Error> {
@@ -60,17 +111,17 @@ fn add_run(
     context: Context<'_>,
     repository: &dyn Repository,
     run: &LogRun,
-    schema: &StoreSchema,
-    tables: &BTreeSet<TableIndex>,
+    carried: &Carried<'_>,
     owners: &mut Owners,
 ) -> Result<(), Error> {
+    let tables = &carried.tables;
     let end = Position {
         commit: u64::MAX,
         ordinal: 0,
     };
-    for &table in tables {
+    for (&table, (target, _)) in tables {
         if run.truncated(table, end).is_some() {
-            owners.truncate(table)?;
+            owners.truncate(*target)?;
         }
     }
     let reader = run.open(repository)?;
@@ -78,7 +129,7 @@ fn add_run(
         run.truncated(table, end)
             .is_none_or(|place| (change.commit, change.ordinal) > place)
     };
-    let mut removed = RowBuilder::new();
+    let (mut removed, mut builder) = (RowBuilder::new(), RowBuilder::new());
     for_each_row(context, &reader, tables, |_, table, row| {
         let change = read(row)?;
         if change.kind == ChangeKind::Removed && is_left(table, &change) {
@@ -86,9 +137,11 @@ fn add_run(
                 removed.start(&[]);
                 removed.push_columns(change.columns);
             } else {
-                row_of_key(schema, table, change.key, &mut removed);
+                row_of_key(carried.schema, table, change.key, &mut removed);
             }
-            owners.remove(table, removed.row())?;
+            let (target, reshape) = &tables[&table];
+            let row = reshaped(reshape.as_ref(), removed.row(), &mut builder);
+            owners.remove(*target, row)?;
         }
         Ok(())
     })?;
@@ -103,12 +156,12 @@ fn add_run(
             .as_ref()
             .is_none_or(|last| !last.is_of(owner, table, change.key));
         if is_next && let Some(last) = last.take() {
-            last.settle(owners)?;
+            last.settle(carried, owners)?;
         }
         last = Some(Last::new(owner, table, &change));
         Ok(())
     })?;
-    last.map_or(Ok(()), |last| last.settle(owners))
+    last.map_or(Ok(()), |last| last.settle(carried, owners))
 }
 
 /// The last change of one row that was met.
@@ -139,9 +192,12 @@ impl Last {
             && self.row.row().key() == key
     }
 
-    fn settle(self, owners: &mut Owners) -> Result<(), Error> {
+    fn settle(self, carried: &Carried<'_>, owners: &mut Owners) -> Result<(), Error> {
         if self.kind != ChangeKind::Removed {
-            owners.insert(self.table, self.row.row())?;
+            let (target, reshape) = &carried.tables[&self.table];
+            let mut builder = RowBuilder::new();
+            let row = reshaped(reshape.as_ref(), self.row.row(), &mut builder);
+            owners.insert(*target, row)?;
         }
         Ok(())
     }
@@ -163,16 +219,16 @@ fn row_of_key(schema: &StoreSchema, table: TableIndex, key: &[u8], row: &mut Row
     }
 }
 
-fn for_each_row(
+fn for_each_row<T>(
     context: Context<'_>,
     reader: &Arc<SegmentReader>,
-    tables: &BTreeSet<TableIndex>,
+    tables: &BTreeMap<TableIndex, T>,
     mut each: impl FnMut(&Owner, TableIndex, RowRef<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut batch = RowBatch::new();
     for run in reader.runs() {
         let run = run.map_err(Error::format("read an index"))?;
-        if !tables.contains(&run.key.table) {
+        if !tables.contains_key(&run.key.table) {
             continue;
         }
         let (owner, table) = (run.key.owner.clone(), run.key.table);

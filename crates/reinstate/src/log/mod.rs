@@ -13,10 +13,12 @@ mod known;
 mod owners;
 mod position;
 mod seal;
+mod versions;
 mod waiting;
 mod ways;
 
 pub(crate) use owners::{Names, names};
+pub(crate) use versions::Reshape;
 pub(crate) use ways::{Way, going_by_others, names_of, way};
 
 pub use chain::{Log, LogRun, Unreachable, log_of, logs};
@@ -24,3 +26,4 @@ pub use compact::compact;
 pub use follow::{FollowOptions, FollowStep, Follower, begin_log};
 pub use history::{TenantHistory, TenantTransaction, history_of};
 pub use position::{Moment, Surroundings};
+pub use versions::LogVersion;

@@ -5,15 +5,17 @@
 //! follower published one first, this one is refused and nothing of it counts.
 
 use reinstate_core::{
-    ErrorKind, Owner, Position, Repository, RowRole, SnapshotDescription, StoreSchema, Timestamp,
+    ErrorKind, Owner, Position, Repository, RowBuilder, RowRole, SchemaChange, SchemaChangeError,
+    StoreSchema, TableIndex, Timestamp,
 };
-use reinstate_core::{RowBuilder, TableIndex};
 use reinstate_format::{
-    FamilyMove, LOG_COMMITS_MAX, LogRunDescription, LogRunExtent, LoggedChange, LoggedCommit,
-    RunKey, Truncation, encode_commits, encode_log_run, log_run_identity, push_change,
+    FamilyMove, LOG_COMMITS_MAX, LogRunDescription, LogRunExtent, LogVersionDescription,
+    LoggedChange, LoggedCommit, RunKey, Truncation, encode_commits, encode_log_run,
+    encode_log_version, link_name, log_run_identity, push_change,
 };
 
 use super::chain::{LOG_RECORD, Log, LogRun};
+use super::versions::LogVersion;
 use crate::segment_writer::{OpenRun, SegmentWriter};
 use crate::sort::{Cursor, SortBudget, Sorted, SortedRows, Sorter};
 use crate::{Context, Error};
@@ -126,7 +128,6 @@ impl Seal<'_> {
             .write(&commits)
             .map_err(Error::repository("write the commits of a log run"))?;
         let (object, end) = segment.seal()?;
-        let snapshot: &SnapshotDescription = log.snapshot();
         let description = LogRunDescription {
             log: log.id(),
             number: log.next_number(),
@@ -140,7 +141,7 @@ impl Seal<'_> {
                 .map(|logged| logged.commit.time)
                 .max(),
             sealed_at: self.sealed_at,
-            schema_digest: snapshot.schema_digest,
+            schema_digest: log.last_schema_digest(),
             truncations: placed(&gathering.truncations, &gathering.commits),
             moves: moved(gathering.moves, &gathering.commits),
             extent: LogRunExtent {
@@ -155,25 +156,68 @@ impl Seal<'_> {
             },
         };
         let (bytes, digest) = encode_log_run(repository.id(), &description);
-        repository
-            .publish(LOG_RECORD, identity.container, &bytes)
-            .map_err(|error| match error.kind() {
-                ErrorKind::Conflict => {
-                    let message = format!(
-                        "publish run {} of the log of snapshot {}: somebody else follows the same \
-                         log",
-                        description.number,
-                        log.id().short()
-                    );
-                    Error::new(ErrorKind::Locked, message).caused_by(error)
-                }
-                _ => Error::repository("publish a log run")(error),
-            })?;
+        self.publish(log, &bytes)?;
         Ok(LogRun {
             description,
             digest,
         })
     }
+
+    /// Publishes which tables the runs are written in that follow.
+    pub(crate) fn note_tables(
+        &self,
+        log: &Log,
+        change: &SchemaChange,
+    ) -> Result<LogVersion, Error> {
+        let change = goes_on(log, change)?;
+        let description = LogVersionDescription {
+            log: log.id(),
+            number: log.next_number(),
+            previous: *log.tip(),
+            after: log.through(),
+            noted_at: self.sealed_at,
+            change,
+        };
+        let (bytes, digest) = encode_log_version(self.repository.id(), &description);
+        self.publish(log, &bytes)?;
+        Ok(LogVersion::new(description, digest))
+    }
+
+    /// Publishes the next record of a log.
+    fn publish(&self, log: &Log, bytes: &[u8]) -> Result<(), Error> {
+        let name = link_name(self.repository.id(), log.tip());
+        let published = self.repository.publish(LOG_RECORD, name, bytes);
+        published.map_err(|error| match error.kind() {
+            ErrorKind::Conflict => {
+                let message = format!(
+                    "publish run {} of the log of snapshot {}: somebody else follows the same log",
+                    log.next_number(),
+                    log.id().short()
+                );
+                Error::new(ErrorKind::Locked, message).caused_by(error)
+            }
+            _ => Error::repository("publish a log run")(error),
+        })
+    }
+}
+
+/// A change that goes on from the tables of the log, whatever the feed took it from.
+fn goes_on(log: &Log, change: &SchemaChange) -> Result<SchemaChange, Error> {
+    let checked = SchemaChange::try_new(
+        log.last_schema(),
+        change.schema().clone(),
+        change.origins().to_vec(),
+        change.facts().to_vec(),
+    );
+    checked.map_err(|error: SchemaChangeError| {
+        let message = format!(
+            "follow the log of snapshot {}: {error}. Everything up to {} stays recoverable; a new \
+             snapshot starts a new log",
+            log.snapshot().id.short(),
+            log.through().display(log.snapshot().notation)
+        );
+        Error::new(ErrorKind::Stale, message)
+    })
 }
 
 /// Writes changes that are sorted by owner, table and row into one segment, each with the position of
@@ -250,11 +294,11 @@ pub(crate) fn check(log: &Log, schema: &StoreSchema) -> Result<(), Error> {
         let message = format!("go on with a log whose last record is damaged: {damage}");
         return Err(Error::new(ErrorKind::NotRecoverable, message));
     }
-    if log.snapshot().schema == *schema {
+    if *log.last_schema() == *schema {
         return Ok(());
     }
     let message = format!(
-        "follow the log of snapshot {}: the tables are no longer those of the snapshot. Everything \
+        "follow the log of snapshot {}: the tables are no longer those of the log. Everything \
          up to {} stays recoverable; a new snapshot starts a new log",
         log.snapshot().id.short(),
         log.through().display(log.snapshot().notation)

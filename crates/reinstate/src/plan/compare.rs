@@ -208,7 +208,10 @@ impl<'a> Sides<'a> {
     fn deciding(&self, policy: Policy, source: TableIndex) -> Result<Deciding<'a>, Error> {
         // The log knows the rows of another table, if this one is not what it was.
         let known = self.since.filter(|_| self.mapping.shape.is_none());
-        let since = known.map(|since| since.table(source)).transpose()?;
+        let since = known
+            .map(|since| since.table(source))
+            .transpose()?
+            .flatten();
         Ok(Deciding {
             policy,
             since,

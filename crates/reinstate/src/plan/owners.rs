@@ -151,8 +151,15 @@ impl<'r> Owners<'r> {
             return Ok(had.into_iter().map(AtomicBool::into_inner).collect());
         };
         let snapshot = image.snapshot();
+        let stored = match image.log() {
+            Some(log) => log.lineage(table, log.version_at(image.position()))[0],
+            None => Some(table),
+        };
         let is_looked_at = |owner: &Owner| *owner != Owner::Shared && !claims.is_all_of(owner);
         for segment in &snapshot.segments {
+            let Some(table) = stored else {
+                break;
+            };
             let is_one_owners = segment.first_owner == segment.last_owner;
             if segment.last_owner == Owner::Shared
                 || (is_one_owners && !is_looked_at(&segment.first_owner))
@@ -188,8 +195,15 @@ impl<'r> Owners<'r> {
         let through = image.position();
         let mut truncated = None;
         let last: Mutex<HashMap<usize, (Place, bool)>> = Mutex::default();
-        let runs = log.runs().iter();
-        for run in runs.take_while(|run| run.description.after.commit < through.commit) {
+        let lineage = log.lineage(table, log.version_at(through));
+        for (number, run) in log.runs().iter().enumerate() {
+            if run.description.after.commit >= through.commit {
+                break;
+            }
+            // Its key is the same in all of them.
+            let Some(table) = lineage[log.version_of_run(number)] else {
+                continue;
+            };
             truncated = truncated.max(run.truncated(table, through));
             let reader = opened.run(run)?;
             self.for_each_row(

@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use reinstate_format::{
 
 use super::cursor::RowCursor;
 use crate::image::TenantImage;
-use crate::layers::{Layers, Place, last_place};
+use crate::layers::{Layers, Parts, Place, PlaceInLog, last_place};
 use crate::log::{Log, LogRun};
 use crate::opened::Opened;
-use crate::run_stream::{RunPart, RunStream};
+use crate::run_stream::RunStream;
 use crate::sort::{SortBudget, Sorted, SortedRows, Sorter};
 use crate::{Context, Error};
 
@@ -157,7 +157,9 @@ pub(super) struct TenantSince<'a> {
     lookup: &'a Lookup<'a>,
     after: u64,
     layers: Layers,
-    parts: BTreeMap<TableIndex, Vec<RunPart>>,
+    parts: Parts,
+    /// How many records of tables come before the restore point, and before the end of the log.
+    versions: (usize, usize),
 }
 
 impl<'a> TenantSince<'a> {
@@ -169,7 +171,8 @@ impl<'a> TenantSince<'a> {
         let log = lookup.since.log;
         let owner = Owner::Tenant(image.tenant().id.clone());
         let after = image.position().commit;
-        let range = (after, last_place(log.through()));
+        let end = PlaceInLog::end_of(log, log.through());
+        let range = (after, end);
         let layers = Layers::between(context, &lookup.opened, log, range, &owner)?;
         let parts = layers.parts(&owner)?;
         Ok(Self {
@@ -178,6 +181,7 @@ impl<'a> TenantSince<'a> {
             after,
             layers,
             parts,
+            versions: (log.version_at(image.position()), end.version),
         })
     }
 
@@ -186,8 +190,13 @@ impl<'a> TenantSince<'a> {
         self.layers.bytes_read()
     }
 
-    /// What it says about one table, as the log numbers it. To be asked about rows in their order.
-    pub(super) fn table(&self, table: TableIndex) -> Result<TableSince<'a>, Error> {
+    /// What it says about one table of the image; none if the table was altered after the restore point.
+    /// To be asked about rows in their order.
+    pub(super) fn table(&self, table: TableIndex) -> Result<Option<TableSince<'a>>, Error> {
+        let carried = self.lookup.since.log.carry(table, self.versions);
+        let Some((table, None)) = carried else {
+            return Ok(None);
+        };
         let resources = self.context.resources;
         let budget = SortBudget {
             memory_bytes_max: resources.memory_bytes_max() / 8,
@@ -210,21 +219,27 @@ impl<'a> TenantSince<'a> {
                 .iter()
                 .try_for_each(|row| sorter.push(&[], table, row))
         };
-        let parts = self.parts.get(&table).cloned().unwrap_or_default();
-        let mut rows = RunStream::new(resources, parts);
-        let mut batch = RowBatch::new();
-        while rows.next(&mut batch)? {
-            self.context.check()?;
-            batch.iter().try_for_each(&mut note)?;
+        for place in self.layers.places(table) {
+            let parts = self.parts.get(&place).cloned().unwrap_or_default();
+            let mut rows = RunStream::new(resources, parts);
+            let mut batch = RowBatch::new();
+            while rows.next(&mut batch)? {
+                self.context.check()?;
+                batch.iter().try_for_each(&mut note)?;
+            }
+            let followed = self.layers.followed(place).into_iter();
+            followed.flat_map(RowBatch::iter).try_for_each(&mut note)?;
         }
-        let followed = self.layers.followed(table).into_iter();
-        followed.flat_map(RowBatch::iter).try_for_each(&mut note)?;
         let rows = Sorted::merge(vec![sorter.finish()?], resources.memory_bytes_max() / 32)?;
-        let truncated = match self.layers.truncated(table) {
+        let places = self.layers.places(table);
+        let truncated = places
+            .filter_map(|place| self.layers.truncated_in(place))
+            .max();
+        let truncated = match truncated {
             None => None,
             Some(place) => Some((place, time_of(place.0)?)),
         };
-        TableSince::start(rows, truncated, since.only)
+        TableSince::start(rows, truncated, since.only).map(Some)
     }
 }
 

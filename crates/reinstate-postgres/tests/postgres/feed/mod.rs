@@ -1,5 +1,6 @@
 //! What is committed after a snapshot: all of it, once, in order.
 
+mod altered;
 mod changes;
 mod ends;
 mod exact;
@@ -7,12 +8,14 @@ mod faults;
 mod protected;
 mod refusals;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use reinstate_core::{
-    CaptureView, Change, ChangeFeed, ChangeSink, Commit, FeedProgress, FeedSource, OwnedRowBatch,
-    Position, RowRef, SnapshotId, SnapshotSource, StoreError, StoreSchema, TableIndex,
+    CaptureView, Change, ChangeFeed, ChangeSink, ColumnOrigin, Commit, ErrorKind, FeedProgress,
+    FeedSource, FeedTables, OwnedRowBatch, Position, RowBatch, RowBuilder, RowRef, SchemaChange,
+    SnapshotId, SnapshotSource, StoreError, StoreSchema, TableIndex, TableOrigin,
 };
 use reinstate_postgres::PostgresStore;
 use reinstate_testkit::cluster::{ClusterOptions, PostgresCluster};
@@ -80,14 +83,52 @@ impl Content {
         }
     }
 
+    /// The same rows in other tables.
+    fn alter(&mut self, before: &StoreSchema, change: &SchemaChange) {
+        let mut known = std::mem::take(self);
+        for ((_, table), origin) in change.schema().iter().zip(change.origins()) {
+            let was = origin
+                .as_ref()
+                .map(|origin| &before.table(origin.table).name);
+            let rows = was.and_then(|name| known.0.remove(&name.to_string()));
+            let rows = rows.unwrap_or_default().into_iter();
+            let rows = rows.map(|(row, count)| match origin {
+                Some(origin) => (reshape(&row, origin), count),
+                None => panic!("rows of a table that is new"),
+            });
+            self.0.insert(table.name.to_string(), rows.collect());
+        }
+    }
+
     pub fn count(&self, table: &str) -> u32 {
         self.0[table].values().sum()
     }
 }
 
+/// A row of a table as it was, as one of the table as it became.
+fn reshape((key, columns): &(Vec<u8>, Vec<u8>), origin: &TableOrigin) -> (Vec<u8>, Vec<u8>) {
+    let mut batch = RowBatch::new();
+    batch.push_parts(key, columns);
+    let row = batch.iter().next().unwrap();
+    let values: Vec<Option<&[u8]>> = row.values().collect();
+    let mut builder = RowBuilder::new();
+    builder.start(key);
+    for column in &origin.columns {
+        builder.push(match column {
+            ColumnOrigin::From(column) => values[column.get()],
+            ColumnOrigin::Filled(value) => value.as_deref(),
+        });
+    }
+    kept(builder.row())
+}
+
 /// Follows by the book: applies whole transactions, and insists that they fit.
 pub struct Follower {
     pub schema: StoreSchema,
+    /// What the feed said of these tables.
+    pub facts: RefCell<Option<Vec<u8>>>,
+    /// After how many commits they changed.
+    pub altered: Vec<usize>,
     pub content: Content,
     pub at: Position,
     pub commits: Vec<Commit>,
@@ -104,7 +145,7 @@ enum Owned {
     Truncate(TableIndex),
 }
 
-type Row = reinstate_core::RowBatch;
+type Row = RowBatch;
 
 fn own(row: RowRef<'_>) -> Row {
     let mut batch = Row::new();
@@ -122,6 +163,8 @@ impl Follower {
         let view = store.begin_feed(SNAPSHOT)?;
         Ok(Self {
             schema: view.schema().clone(),
+            facts: RefCell::default(),
+            altered: Vec::new(),
             content: Content::of(view.as_ref()),
             at: view.position(),
             commits: Vec::new(),
@@ -133,9 +176,22 @@ impl Follower {
     }
 
     pub fn resume<'s>(&self, store: &'s PostgresStore) -> Box<dyn ChangeFeed + 's> {
-        let feed = store.resume_feed(SNAPSHOT, self.at).unwrap();
+        self.try_resume(store).unwrap()
+    }
+
+    pub fn try_resume<'s>(
+        &self,
+        store: &'s PostgresStore,
+    ) -> Result<Box<dyn ChangeFeed + 's>, StoreError> {
+        let mut facts = self.facts.borrow_mut();
+        let tables = FeedTables {
+            schema: &self.schema,
+            facts: facts.as_deref(),
+        };
+        let feed = store.resume_feed_with(SNAPSHOT, self.at, tables)?;
         assert_eq!(*feed.schema(), self.schema);
-        feed
+        *facts = feed.facts();
+        Ok(feed)
     }
 
     /// Reads until nothing is left.
@@ -155,7 +211,7 @@ impl Follower {
 
     /// Resumes, reads everything and acknowledges it.
     pub fn follow(&mut self, store: &PostgresStore) -> Result<(), StoreError> {
-        let mut feed = self.resume(store);
+        let mut feed = self.try_resume(store)?;
         let progress = self.drain(feed.as_mut())?;
         feed.acknowledge(progress.through)
     }
@@ -209,6 +265,22 @@ impl ChangeSink for Follower {
         if !self.counts_only {
             self.open.push(owned);
         }
+        Ok(())
+    }
+
+    fn tables(&mut self, change: &SchemaChange) -> Result<(), StoreError> {
+        assert!(self.open.is_empty(), "within a transaction");
+        let checked = SchemaChange::try_new(
+            &self.schema,
+            change.schema().clone(),
+            change.origins().to_vec(),
+            Vec::new(),
+        );
+        checked.map_err(|error| StoreError::new(ErrorKind::Stale, error.to_string()))?;
+        self.content.alter(&self.schema, change);
+        self.schema = change.schema().clone();
+        *self.facts.borrow_mut() = Some(change.facts().to_vec());
+        self.altered.push(self.commits.len());
         Ok(())
     }
 

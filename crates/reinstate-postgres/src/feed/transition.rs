@@ -1,0 +1,166 @@
+//! What became of tables that were altered, or why nobody can say.
+//!
+//! A column that was added holds in the rows that were there what the server keeps as its missing
+//! value. What was dropped is gone. Everything that writes rows anew, or lets rows come and go without
+//! a word, cannot be followed: then the feed ends.
+
+use reinstate_core::{
+    ColumnIndex, ColumnOrigin, SchemaChange, StoreSchema, TableOrigin, TableSchema,
+};
+
+use super::layout::{ColumnLayout, Layout, RelationLayout, TableLayout, streamed};
+
+/// Types whose values are written the same, and that become each other where they lie.
+const TEXTS: [u32; 2] = [25, 1043];
+
+/// How the tables followed from those before. `facts` is kept with it.
+///
+/// # Errors
+/// What stands in the way, in words.
+pub(super) fn transition(
+    (before, was): (&StoreSchema, &Layout),
+    (schema, is): (&StoreSchema, &Layout),
+    facts: Vec<u8>,
+) -> Result<SchemaChange, String> {
+    if was.publication != is.publication {
+        return Err("the publication was altered".to_owned());
+    }
+    let is_renamed =
+        |(oid, label): (&u32, &String)| is.labels.get(oid).is_some_and(|other| other != label);
+    if was.labels.iter().any(is_renamed) {
+        return Err("a label of an enumeration was renamed, and rows with it".to_owned());
+    }
+    let mut origins: Vec<Option<TableOrigin>> = vec![None; schema.tables().len()];
+    for (oid, table) in &is.tables {
+        let Some(known) = was.tables.get(oid) else {
+            return Err(format!(
+                "table {} is new: what was written to it before it is followed is in no log",
+                table.name
+            ));
+        };
+        let found = (before.find(&known.name), schema.find(&table.name));
+        let (Some((source, described)), Some((index, target))) = found else {
+            return Err(format!("table {} is not in the catalogue", table.name));
+        };
+        check_table(known, table)?;
+        let columns = origins_of((known, described), (table, target))?;
+        origins[index.get()] = Some(TableOrigin {
+            table: source,
+            columns,
+        });
+    }
+    SchemaChange::try_new(before, schema.clone(), origins, facts).map_err(|error| error.to_string())
+}
+
+/// Refuses what changes rows without a word.
+fn check_table(was: &TableLayout, is: &TableLayout) -> Result<(), String> {
+    let name = &is.name;
+    if was.published != is.published {
+        return Err(format!(
+            "table {name} was taken out of the publication, or put into it"
+        ));
+    }
+    if !was.relations.keys().eq(is.relations.keys()) {
+        return Err(format!(
+            "partitions of table {name} came or went, with their rows"
+        ));
+    }
+    for (oid, relation) in &is.relations {
+        let known = &was.relations[oid];
+        if known.kind != relation.kind {
+            return Err(format!(
+                "table {name} no longer logs what it did (ALTER TABLE {name} REPLICA IDENTITY FULL)"
+            ));
+        }
+        if known.storage != relation.storage && !same_columns(known, relation) {
+            return Err(format!(
+                "table {name} was altered, and its rows were written anew meanwhile: what they hold \
+                 now is in no log"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn same_columns(was: &RelationLayout, is: &RelationLayout) -> bool {
+    was.allocated == is.allocated && was.columns == is.columns
+}
+
+fn origins_of(
+    (was, before): (&TableLayout, &TableSchema),
+    (is, after): (&TableLayout, &TableSchema),
+) -> Result<Vec<ColumnOrigin>, String> {
+    let mut found: Option<Vec<ColumnOrigin>> = None;
+    for (oid, relation) in &is.relations {
+        let known = &was.relations[oid];
+        let origins = after.columns.iter().map(|column| {
+            let mut columns = streamed(&relation.columns);
+            let column = columns.find(|other| other.name == column.name);
+            let column =
+                column.ok_or_else(|| format!("columns of table {} are missing", is.name))?;
+            origin(known, column, (before, &is.name))
+        });
+        let origins = origins.collect::<Result<Vec<_>, _>>()?;
+        if found.as_ref().is_some_and(|found| *found != origins) {
+            return Err(format!(
+                "partitions of table {} were altered one by one",
+                is.name
+            ));
+        }
+        found = Some(origins);
+    }
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    // Without a partition it has no row.
+    let names = |table: &TableSchema| -> Vec<String> {
+        table
+            .columns
+            .iter()
+            .map(|column| column.name.clone())
+            .collect()
+    };
+    if names(before) != names(after) {
+        return Err(format!(
+            "table {} was altered, and has no partition",
+            is.name
+        ));
+    }
+    let columns = (0..).map(ColumnIndex).take(after.columns.len());
+    Ok(columns.map(ColumnOrigin::From).collect())
+}
+
+fn origin(
+    known: &RelationLayout,
+    column: &ColumnLayout,
+    (before, table): (&TableSchema, &str),
+) -> Result<ColumnOrigin, String> {
+    if column.number > known.allocated {
+        let missing = column.missing.clone();
+        return Ok(ColumnOrigin::Filled(missing.map(String::into_bytes)));
+    }
+    let mut columns = streamed(&known.columns);
+    let was = columns.find(|other| other.number == column.number);
+    let Some(was) = was else {
+        return Err(format!(
+            "column {} of table {table} was computed by the server, and no longer is",
+            column.name
+        ));
+    };
+    let is_text = |kind| TEXTS.contains(&kind);
+    let same_texts =
+        was.type_id == column.type_id || (is_text(was.type_id) && is_text(column.type_id));
+    if !same_texts {
+        return Err(format!(
+            "column {} of table {table} has another type, in which its values may read otherwise",
+            column.name
+        ));
+    }
+    let place = before
+        .columns
+        .iter()
+        .position(|other| other.name == was.name);
+    let place = place.and_then(|place| u32::try_from(place).ok());
+    let place = place.ok_or_else(|| format!("columns of table {table} are missing"))?;
+    Ok(ColumnOrigin::From(ColumnIndex(place)))
+}
