@@ -175,7 +175,8 @@ fn a_tenant_goes_back_to_before_during_and_after_migrations() {
         .replace("\"branch\"", "\"account\"")
         .replace("\"bid\"", "\"account\"");
     let drift = "[tenancy.table.orders]\nvia = \"customer -> customers.id\"\n\
-                 [drift.table.customers]\ndropped = [\"note\"]\n";
+                 [drift.table.customers]\ndropped = [\"note\"]\n\
+                 [drift.table.visits]\nvalues = { at = \"5\" }\n";
     let file = shell.directory().join("reinstate.toml");
     fs::write(file, format!("{configuration}{drift}")).expect("write a file");
     shell.run("reinstate init && reinstate capture follow --once");
