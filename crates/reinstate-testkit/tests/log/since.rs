@@ -113,7 +113,7 @@ fn identity(bytes: &[u8]) -> Vec<u8> {
 /// The rows of a tenant in a table that have this identity.
 fn state(ground: &Ground, number: usize, name: &str, table: u32, identity: &[u8]) -> Vec<Vec<u8>> {
     let owner = Owner::from_bytes(name.as_bytes()).unwrap();
-    let bytes = ground.models[number].rows_of(&ground.schema, table, &owner);
+    let bytes = ground.models[number].rows_of(table, &owner);
     let batch = RowBatch::try_from_bytes(bytes).unwrap();
     let mut found = Vec::new();
     for row in batch.iter() {
@@ -129,7 +129,7 @@ fn state(ground: &Ground, number: usize, name: &str, table: u32, identity: &[u8]
 /// Whether a transaction names a row of this identity, or empties its table.
 fn names(ground: &Ground, number: usize, table: u32, wanted: &[u8]) -> bool {
     let is = |of: u32, row: &Values| {
-        let row = encode(&ground.schema, of, row);
+        let row = encode(&ground.script.schema, of, row);
         let mut single = RowBatch::new();
         single.push_row(row.row());
         of == table && identity(single.as_bytes()) == wanted

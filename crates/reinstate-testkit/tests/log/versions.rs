@@ -377,6 +377,7 @@ proptest! {
         let ground = ground(&base, &after, &alterations);
         ground.follow(&followers);
         ground.check(&TENANTS);
+        ground.check_tenants(&TENANTS);
         ground.check_compacted(compacted, &TENANTS);
     }
 }
