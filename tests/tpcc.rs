@@ -115,11 +115,8 @@ fn warehouse_3(cluster: &PostgresCluster, database: &str) -> Vec<String> {
     TABLES.iter().map(digest).collect()
 }
 
-#[test]
-fn a_warehouse_is_restored_while_the_others_trade_and_all_of_them_are_consistent() {
-    let cluster = shared_cluster().expect("a PostgreSQL server");
-    let database = cluster.fresh_database().expect("a database");
-    let name = database.name();
+/// Makes the tables in a database of their own, with orders, and a shell with what clients do.
+fn trading(cluster: &PostgresCluster, name: &str) -> Shell {
     cluster.psql(name, SCHEMA).expect("make tables");
     let shell = Shell::new(cluster).with_database(name);
     let others = "ARRAY[1,2,4,5,6,7,8,9,10]";
@@ -135,13 +132,35 @@ fn a_warehouse_is_restored_while_the_others_trade_and_all_of_them_are_consistent
     ] {
         fs::write(shell.directory().join(file), text).expect("write a file");
     }
-    let run = |file: &str, how: &str| {
-        format!("pgbench --no-vacuum --max-tries 100 --file {file} {how} \"$DATABASE\"")
-    };
     // Every district has an order that is not delivered yet.
     let first = "SELECT new_order(w, ARRAY[1,2,3,4,5,6,7,8,9,10])
                    FROM generate_series(1, 10) w, generate_series(1, 60)";
     cluster.psql(name, first).expect("first orders");
+    shell
+}
+
+fn pgbench(file: &str, how: &str) -> String {
+    format!("pgbench --no-vacuum --max-tries 100 --file {file} {how} \"$DATABASE\"")
+}
+
+/// Deletes warehouse 3. What refers to it from elsewhere would have to go with it; this script leaves
+/// it, as one that turns the keys off does.
+fn delete_warehouse_3(cluster: &PostgresCluster, name: &str) {
+    let delete: String = TABLES
+        .iter()
+        .map(|(table, column)| format!("DELETE FROM {table} WHERE {column} = 3;"))
+        .collect();
+    let quiet = format!("BEGIN; SET LOCAL session_replication_role = replica; {delete} COMMIT");
+    cluster.psql(name, &quiet).expect("delete a warehouse");
+}
+
+#[test]
+fn a_warehouse_is_restored_while_the_others_trade_and_all_of_them_are_consistent() {
+    let cluster = shared_cluster().expect("a PostgreSQL server");
+    let database = cluster.fresh_database().expect("a database");
+    let name = database.name();
+    let shell = trading(cluster, name);
+    let run = pgbench;
     shell.run(&run("all.sql", "--client 3 --transactions 300"));
     check_conditions(cluster, name, "before");
     shell.run("reinstate init && reinstate guard install && reinstate capture once");
@@ -150,14 +169,7 @@ fn a_warehouse_is_restored_while_the_others_trade_and_all_of_them_are_consistent
     let load = shell.spawn(&run("others.sql", "--client 3 --rate 120 --time 14"));
     shell.run(&run("third.sql", "--client 1 --transactions 100"));
     assert_ne!(warehouse_3(cluster, name), before);
-    // What refers to the warehouse from elsewhere has to go with a script that deletes it. This one
-    // leaves it, as one that turns the keys off does.
-    let delete: String = TABLES
-        .iter()
-        .map(|(table, column)| format!("DELETE FROM {table} WHERE {column} = 3;"))
-        .collect();
-    let quiet = format!("BEGIN; SET LOCAL session_replication_role = replica; {delete} COMMIT");
-    cluster.psql(name, &quiet).expect("delete a warehouse");
+    delete_warehouse_3(cluster, name);
     let restore = "reinstate restore warehouse:3 --at latest --nearest-before \
                    --confirm warehouse:3";
     let said = shell.run(restore);
@@ -169,5 +181,113 @@ fn a_warehouse_is_restored_while_the_others_trade_and_all_of_them_are_consistent
 
     // It trades on, and so do the others, with each other.
     shell.run(&run("all.sql", "--client 3 --transactions 100"));
+    check_conditions(cluster, name, "later");
+}
+
+/// A field of a JSON record, without quotes.
+fn field<'l>(line: &'l str, name: &str) -> &'l str {
+    let start = format!("\"{name}\":");
+    let (_, rest) = line.split_once(&start).unwrap_or_default();
+    let end = rest.find([',', '}']).unwrap_or(rest.len());
+    rest[..end].trim_matches('"')
+}
+
+/// The incident at a known moment: what was committed a second before it comes back, all of it, while
+/// the others trade on.
+#[test]
+fn a_warehouse_goes_back_to_one_second_before_it_was_deleted_and_nobody_else_notices() {
+    let cluster = shared_cluster().expect("a PostgreSQL server");
+    let database = cluster.fresh_database().expect("a database");
+    let name = database.name();
+    let shell = trading(cluster, name);
+    let full: String = TABLES
+        .iter()
+        .map(|(table, _)| format!("ALTER TABLE {table} REPLICA IDENTITY FULL;"))
+        .collect();
+    cluster.psql(name, &full).expect("write whole rows");
+    cluster
+        .psql(name, "ALTER TABLE item REPLICA IDENTITY FULL")
+        .expect("write whole rows");
+    shell.run("reinstate init && reinstate guard install");
+    let follower = shell.spawn(
+        "reinstate capture follow --every 1 & echo $! > follower; wait $! || test $? -eq 130",
+    );
+    shell.run("until reinstate snapshots --json | grep -q taken_at; do sleep 0.2; done");
+    shell.run(&pgbench("all.sql", "--client 3 --transactions 60"));
+    shell.run(&pgbench("third.sql", "--client 1 --transactions 60"));
+    let before = warehouse_3(cluster, name);
+    let load = shell.spawn(&pgbench("others.sql", "--client 2 --rate 60 --time 25"));
+    // The last trade of the warehouse is more than a second old.
+    let moment = "SELECT pg_sleep(1.5);
+                  SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' - interval '1 second',
+                                 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let moment = cluster.psql(name, moment).expect("the time");
+    let moment = moment.trim();
+    delete_warehouse_3(cluster, name);
+
+    // Until the log has the moment, it is refused by name.
+    let said = shell.run(&format!(
+        "for i in $(seq 100); do \
+           if reinstate restore warehouse:3 --at {moment} --confirm warehouse:3 > said 2>&1; then break; \
+           else code=$?; test $code -eq 7 || {{ cat said; exit $code; }}; sleep 0.3; fi; \
+         done; cat said"
+    ));
+    assert!(said.contains("1 of 1 tenant restored and proven"), "{said}");
+    assert_eq!(warehouse_3(cluster, name), before, "{said}");
+
+    // Again, and to just before that very transaction.
+    delete_warehouse_3(cluster, name);
+    let said = shell.run(
+        "for i in $(seq 100); do \
+           position=$(reinstate diff warehouse:3@latest live --json \
+             | grep '\"type\":\"transaction\"' | tail -1 \
+             | grep -v '\"removed\":0' | sed 's/.*\"position\":\"\\([^\"]*\\)\".*/\\1/' || true); \
+           if test -n \"$position\"; then break; fi; sleep 0.3; \
+         done; \
+         reinstate restore warehouse:3 --at \"$position\" --exclusive --confirm warehouse:3",
+    );
+    assert!(said.contains("1 of 1 tenant restored and proven"), "{said}");
+    assert!(said.contains("was the last to change rows"), "{said}");
+    assert_eq!(warehouse_3(cluster, name), before, "{said}");
+    let during = load.wait();
+    assert!(!during.contains("aborted"), "{during}");
+    check_conditions(cluster, name, "after");
+    shell.run("kill -s INT $(cat follower)");
+    follower.wait();
+
+    // The log is exact for everybody, and no transaction of a restore changed a row of another.
+    shell.run("reinstate capture follow --once");
+    let end = shell.run(
+        "reinstate window --json | sed -n 's/.*\"to_position\":\"\\([^\"]*\\)\".*/\\1/p' | tail -1",
+    );
+    let diff = |warehouse: u32| {
+        shell.run(&format!(
+            "reinstate diff warehouse:{warehouse}@latest live --json | grep '\"type\":\"transaction\"'"
+        ))
+    };
+    let third = diff(3);
+    let is_restore = |line: &&str| {
+        field(line, "inserted")
+            .parse()
+            .is_ok_and(|rows: u64| rows > 500)
+    };
+    let restores: Vec<&str> = third
+        .lines()
+        .filter(is_restore)
+        .map(|line| field(line, "position"))
+        .collect();
+    assert_eq!(restores.len(), 2, "{third}");
+    for warehouse in [1, 2, 3, 10] {
+        let same = format!("reinstate diff warehouse:{warehouse}@{} live", end.trim());
+        assert!(shell.run(&same).contains("no difference"), "{warehouse}");
+        let said = diff(warehouse);
+        for position in &restores {
+            let is_there = said
+                .lines()
+                .any(|line| field(line, "position") == *position);
+            assert_eq!(is_there, warehouse == 3, "{position}: {said}");
+        }
+    }
+    shell.run(&pgbench("all.sql", "--client 2 --transactions 40"));
     check_conditions(cluster, name, "later");
 }

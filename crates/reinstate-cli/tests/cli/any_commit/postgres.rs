@@ -1,0 +1,281 @@
+//! Writers at work in a PostgreSQL database, and what another decoder makes of the same server log.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::Stdio;
+use std::thread;
+
+use reinstate_core::TenantKind;
+use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl, TableRule, TenancyMap};
+use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
+
+use super::{Dice, Followed, Row, Rows, cases};
+
+/// Rows with a tenant, rows that belong to them over one and two hops, and rows without a key.
+const SCHEMA: &str = "\
+CREATE TABLE projects (id int PRIMARY KEY, account_id int, name text);
+CREATE TABLE issues (id int PRIMARY KEY, project_id int NOT NULL REFERENCES projects ON UPDATE CASCADE ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED, title text);
+CREATE TABLE comments (id int PRIMARY KEY, issue_id int NOT NULL REFERENCES issues ON DELETE CASCADE, body text);
+CREATE TABLE visits (account_id int, page text);
+ALTER TABLE projects REPLICA IDENTITY FULL; ALTER TABLE issues REPLICA IDENTITY FULL;
+ALTER TABLE comments REPLICA IDENTITY FULL; ALTER TABLE visits REPLICA IDENTITY FULL;
+INSERT INTO projects SELECT n, n % 3 + 1, 'p' FROM generate_series(1, 6) n;
+INSERT INTO issues SELECT n, n % 6 + 1, 'i' FROM generate_series(1, 12) n;
+INSERT INTO comments SELECT n, n % 12 + 1, 'c' FROM generate_series(1, 12) n;
+INSERT INTO visits SELECT n % 3 + 1, 'same' FROM generate_series(1, 6) n;
+";
+const TABLES: [(&str, &[&str]); 4] = [
+    ("projects", &["id", "account_id", "name"]),
+    ("issues", &["id", "project_id", "title"]),
+    ("comments", &["id", "issue_id", "body"]),
+    ("visits", &["account_id", "page"]),
+];
+const TENANTS: [&str; 4] = ["1", "2", "3", "4"];
+const WRITERS: u64 = 4;
+
+pub fn open(url: &str) -> PostgresStore {
+    let mut map = TenancyMap::new(TenantKind::parse("account").unwrap());
+    map.column = Some("account_id".to_owned());
+    for (table, reference) in [
+        ("issues", "project_id -> projects.id"),
+        ("comments", "issue_id -> issues.id"),
+    ] {
+        let rule = TableRule::via(reference.to_owned());
+        map.tables.insert(table.to_owned(), rule);
+    }
+    let mut settings = ConnectionSettings::new(SecretUrl::new(url), "ground");
+    settings.unguarded = true;
+    let store = PostgresStore::connect(settings, map).unwrap();
+    reinstate_core::LiveStore::prepare(&store).unwrap();
+    store
+}
+
+/// One statement of a writer.
+fn statement(dice: &mut Dice, writer: u64) -> String {
+    let id = 1 + dice.below(14);
+    let own = 20 + writer * 10 + dice.below(4);
+    let (tenant, other) = (1 + dice.below(4), 1 + dice.below(14));
+    let text = ["x", "again", "a-longer-text"][usize::try_from(dice.below(3)).unwrap()];
+    match dice.below(20) {
+        0 => format!("INSERT INTO projects VALUES ({own}, {tenant}, '{text}')"),
+        1 => format!("UPDATE projects SET name = '{text}' WHERE id = {id}"),
+        // A family goes to another tenant.
+        2 => format!("UPDATE projects SET account_id = {tenant} WHERE id = {id}"),
+        3 => format!("UPDATE projects SET account_id = NULL WHERE id = {own}"),
+        4 => format!("DELETE FROM projects WHERE id = {id} AND name <> 'p'"),
+        5 | 6 => format!(
+            "INSERT INTO issues VALUES ({own}, {id}, '{text}') ON CONFLICT (id) DO UPDATE SET title = 'upsert'"
+        ),
+        7 => format!("UPDATE issues SET project_id = {other} WHERE id = {id}"),
+        8 => format!("DELETE FROM issues WHERE id = {id}"),
+        9 => format!("UPDATE issues SET id = {own} + 100 WHERE id = {own}"),
+        10 | 11 => {
+            format!("INSERT INTO comments VALUES ({own}, {id}, '{text}') ON CONFLICT DO NOTHING")
+        }
+        12 => format!("UPDATE comments SET issue_id = {other}, body = '{text}' WHERE id = {own}"),
+        13 => format!("DELETE FROM comments WHERE id = {id}"),
+        14 => format!("UPDATE comments SET id = id + 1000 WHERE id = {own}"),
+        15 | 16 => format!("INSERT INTO visits VALUES ({tenant}, 'same'), ({tenant}, '{text}')"),
+        17 => format!(
+            "UPDATE visits SET account_id = {tenant} WHERE ctid IN (SELECT ctid FROM visits WHERE page = '{text}' LIMIT 2)"
+        ),
+        18 => format!(
+            "DELETE FROM visits WHERE ctid IN (SELECT ctid FROM visits WHERE account_id = {tenant} LIMIT 2)"
+        ),
+        _ if dice.below(4) == 0 => "TRUNCATE visits".to_owned(),
+        _ => "TRUNCATE comments".to_owned(),
+    }
+}
+
+/// What one writer does: transactions of a few statements, each of which may fail and be left out, in
+/// sub-transactions; some are rolled back.
+fn script(seed: u64, writer: u64, transactions: u64) -> String {
+    let mut dice = Dice(seed * WRITERS + writer);
+    let mut script = String::from("SET deadlock_timeout = '20ms';\n");
+    for _ in 0..transactions {
+        let mut body = String::new();
+        for _ in 0..=dice.below(4) {
+            let statement = statement(&mut dice, writer);
+            body += &format!(" BEGIN {statement}; EXCEPTION WHEN OTHERS THEN NULL; END;");
+        }
+        let end =
+            ["ROLLBACK", "COMMIT", "COMMIT", "COMMIT"][usize::try_from(dice.below(4)).unwrap()];
+        // A deferred constraint may still refuse the commit.
+        script += &format!("BEGIN; DO $$ BEGIN{body} END $$; {end};\n");
+    }
+    script
+}
+
+/// A whole store: its tables with all rows.
+type World = BTreeMap<String, Vec<Row>>;
+
+fn world(database: &TestDatabase<'_>) -> World {
+    let value = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let rows = |(table, _): &(&str, &[&str])| {
+        let text = database.psql(&format!("SELECT * FROM {table}")).unwrap();
+        let row = |line: &str| line.split('|').map(value).collect();
+        ((*table).to_owned(), text.lines().map(row).collect())
+    };
+    TABLES.iter().map(rows).collect()
+}
+
+/// The values in `id[integer]:1 name[text]:'x'`, where those that are null may be left out.
+fn values(table: &str, text: &str) -> Row {
+    let mut found = BTreeMap::new();
+    for value in text.split_whitespace() {
+        let (name, value) = value.split_once("]:").unwrap();
+        let (name, _) = name.split_once('[').unwrap();
+        if value != "null" {
+            found.insert(name, value.trim_matches('\'').to_owned());
+        }
+    }
+    let (_, columns) = TABLES.iter().find(|(name, _)| *name == table).unwrap();
+    columns.iter().map(|name| found.remove(name)).collect()
+}
+
+/// What each committed transaction that changed anything left, by the words of `test_decoding`.
+fn replay(mut world: World, words: &str) -> Vec<World> {
+    let mut worlds = vec![world.clone()];
+    let mut is_changed = false;
+    for line in words.lines() {
+        if line.starts_with("COMMIT") {
+            if std::mem::take(&mut is_changed) {
+                worlds.push(world.clone());
+            }
+            continue;
+        }
+        let Some(rest) = line.strip_prefix("table public.") else {
+            continue;
+        };
+        let (names, rest) = rest.split_once(": ").unwrap();
+        if let Some(rest) = rest.strip_prefix("TRUNCATE") {
+            assert!(rest.contains("flags"), "{line}");
+            for name in names.split(", ") {
+                world
+                    .get_mut(name.trim_start_matches("public."))
+                    .unwrap()
+                    .clear();
+            }
+            is_changed = true;
+            continue;
+        }
+        let Some(rows) = world.get_mut(names) else {
+            continue;
+        };
+        is_changed = true;
+        let mut remove = |row: &Row| {
+            let place = rows.iter().position(|other| other == row);
+            rows.swap_remove(place.unwrap_or_else(|| panic!("no such row: {line}")));
+        };
+        match rest.split_once(": ").unwrap() {
+            ("INSERT", row) => rows.push(values(names, row)),
+            ("DELETE", row) => remove(&values(names, row)),
+            ("UPDATE", rows_of) => {
+                let both = rows_of.strip_prefix("old-key: ").unwrap();
+                let (before, after) = both.split_once(" new-tuple: ").unwrap();
+                remove(&values(names, before));
+                rows.push(values(names, after));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    worlds
+}
+
+/// Whose each row is, by walking.
+fn by_tenant(world: &World) -> BTreeMap<String, Rows> {
+    let owner_of = |table: &str, row: &Row| -> Option<String> {
+        let up = |table: &str, id: &Option<String>| {
+            let rows = world[table].iter();
+            rows.into_iter().find(|row| row[0] == *id).cloned()
+        };
+        let project = match table {
+            "visits" => return row[0].clone(),
+            "projects" => row.clone(),
+            "issues" => up("projects", &row[1])?,
+            _ => up("projects", &up("issues", &row[1])?[1])?,
+        };
+        project[1].clone()
+    };
+    let mut tenants: BTreeMap<String, Rows> = BTreeMap::new();
+    for (table, rows) in world {
+        for row in rows {
+            if let Some(owner) = owner_of(table, row) {
+                let tables = tenants.entry(owner).or_default();
+                tables.entry(table.clone()).or_default().push(row.clone());
+            }
+        }
+    }
+    for rows in tenants.values_mut().flat_map(BTreeMap::values_mut) {
+        rows.sort();
+    }
+    tenants
+}
+
+/// Runs a script to its end, whatever fails in it.
+fn write(database: &TestDatabase<'_>, script: &str) {
+    let mut psql = database.cluster().command("psql").unwrap();
+    psql.args(["-X", "-q", "-d", database.name(), "-f", "-"]);
+    psql.stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut psql = psql.spawn().unwrap();
+    let mut input = psql.stdin.take().unwrap();
+    input.write_all(script.as_bytes()).unwrap();
+    drop(input);
+    assert!(psql.wait().unwrap().success());
+}
+
+fn check_history(seed: u64) {
+    let database = shared_cluster().unwrap().fresh_database().unwrap();
+    database.psql(SCHEMA).unwrap();
+    let store = open(&database.url());
+    let slot = format!("witness_{}", database.name());
+    database
+        .psql(&format!(
+            "SELECT pg_create_logical_replication_slot('{slot}', 'test_decoding')"
+        ))
+        .unwrap();
+    let base = world(&database);
+    let followed = Followed::begin(&store);
+    thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let script = script(seed, writer, 12);
+            let database = &database;
+            scope.spawn(move || write(database, &script));
+        }
+        // Followed while they write, run by run.
+        for _ in 0..3 {
+            followed.follow(&store, 300);
+        }
+    });
+    followed.follow(&store, 1 << 20);
+    let words = database
+        .psql(&format!(
+            "SELECT data FROM pg_logical_slot_get_changes('{slot}', NULL, NULL, 'include-xids', '0', 'skip-empty-xacts', '1')"
+        ))
+        .unwrap();
+    database
+        .psql(&format!("SELECT pg_drop_replication_slot('{slot}')"))
+        .unwrap();
+    let worlds = replay(base, &words);
+    let sorted = |mut world: World| {
+        world.values_mut().for_each(|rows| rows.sort());
+        world
+    };
+    let last = worlds.last().unwrap().clone();
+    assert_eq!(sorted(last), sorted(world(&database)));
+    assert!(worlds.len() > 15, "{} transactions", worlds.len());
+    let states: Vec<_> = worlds.iter().map(by_tenant).collect();
+    followed.check(&TENANTS, &states);
+    reinstate_core::FeedSource::end_feed(&store, super::SNAPSHOT).unwrap();
+}
+
+/// A witness that knows nothing of this project decodes the same transactions.
+#[test]
+fn every_tenant_at_every_commit_of_many_writers_is_what_another_decoder_says() {
+    for seed in 1..=cases(2) {
+        println!("seed {seed}");
+        check_history(seed);
+    }
+}
