@@ -25,6 +25,8 @@ const GRAPH_END: &str = "<!-- end of crate graph -->";
 /// The page that names the tests of every guarantee, in a table between two comments.
 const GUARANTEES_PAGE: &str = "docs/guarantees.md";
 const THREATS_START: &str = "<!-- threats: tests/tidy.rs looks for every test -->";
+const TRAPS_START: &str = "<!-- traps: tests/tidy.rs checks that the tests exist -->";
+const TRAPS_END: &str = "<!-- end of traps -->";
 const THREATS_END: &str = "<!-- end of threats -->";
 
 type Graph = BTreeMap<String, Edges>;
@@ -115,9 +117,20 @@ fn source_is_ascii() {
 
 #[test]
 fn every_test_that_the_guarantees_name_exists() {
-    let page = fs::read_to_string(root().join(GUARANTEES_PAGE)).unwrap();
-    let (_, table) = page.split_once(THREATS_START).unwrap();
-    let (table, _) = table.split_once(THREATS_END).unwrap();
+    check_named_tests(GUARANTEES_PAGE, (THREATS_START, THREATS_END), 20);
+}
+
+#[test]
+fn every_trap_of_postgresql_has_the_tests_that_the_page_names() {
+    check_named_tests("docs/postgres.md", (TRAPS_START, TRAPS_END), 14);
+}
+
+/// The last column of each row of a table names tests that there are.
+#[track_caller]
+fn check_named_tests(page: &str, (start, end): (&str, &str), rows_min: usize) {
+    let page = fs::read_to_string(root().join(page)).unwrap();
+    let (_, table) = page.split_once(start).unwrap();
+    let (table, _) = table.split_once(end).unwrap();
     let tests: BTreeSet<String> = SOURCE_DIRECTORIES
         .iter()
         .flat_map(|directory| files(&root().join(directory), "rs"))
@@ -128,7 +141,7 @@ fn every_test_that_the_guarantees_name_exists() {
         .skip(4)
         .filter(|row| !row.is_empty())
         .collect();
-    assert!(rows.len() > 20, "found only {} rows", rows.len());
+    assert!(rows.len() >= rows_min, "found only {} rows", rows.len());
     for row in rows {
         let named = row.rsplit('|').nth(1).unwrap();
         let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();

@@ -44,15 +44,15 @@ pub struct StrayReference {
     pub row_count: u64,
 }
 
-/// What keeps rows from being deleted or changed: rows of others that refer to them by a reference that
-/// the store guards.
+/// What would keep the store from letting rows be written: rows of others that refer to them, or a rule
+/// that they do not satisfy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeldInPlace {
-    /// The reference.
+pub struct Hindrance {
+    /// What it is: a reference, a constraint.
     pub object: String,
     /// What it would do, and how to help.
     pub detail: String,
-    /// How many rows it holds.
+    /// How many rows are concerned.
     pub row_count: u64,
 }
 

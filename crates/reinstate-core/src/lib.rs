@@ -35,7 +35,7 @@ pub use feed::{
     Change, ChangeFeed, ChangeSink, Commit, FeedHealth, FeedProgress, FeedRow, FeedSource,
     FeedTables,
 };
-pub use finding::{HeldInPlace, Lead, OtherRelations, SharedCreation, SideEffect, StrayReference};
+pub use finding::{Hindrance, Lead, OtherRelations, SharedCreation, SideEffect, StrayReference};
 pub use fit::{Filling, Fit};
 pub use id::{CampaignId, JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};
 pub use key::{KeyForm, KeyPart, KeyWriter};

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::{
-    ChangeCounts, ColumnIndex, ErrorKind, Filling, Fit, HeldInPlace, JobId, JournalEntry, KeyForm,
+    ChangeCounts, ColumnIndex, ErrorKind, Filling, Fit, Hindrance, JobId, JournalEntry, KeyForm,
     ObjectId, OtherRelations, OwnedRowBatch, Position, PositionNotation, Reference,
     RepositoryError, RepositoryId, RowBatch, RowRole, SequenceValue, SharedCreation, SideEffect,
     StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, Tenancy, TenantId,
@@ -315,8 +315,36 @@ pub trait LiveView: Send {
         _table: TableIndex,
         _before: &RowBatch,
         _after: Option<&RowBatch>,
-    ) -> Result<Vec<HeldInPlace>, StoreError> {
+    ) -> Result<Vec<Hindrance>, StoreError> {
         Ok(Vec::new())
+    }
+
+    /// What the table has against these rows, all to be written, whoever else holds what: values that its
+    /// columns do not take, rules that the rows break. `was_changed`: whether the table is not as it was
+    /// when they were in it.
+    ///
+    /// # Errors
+    /// `Refused` if a value is none of its column's type; otherwise as the store reports it.
+    fn not_taken(
+        &self,
+        _table: TableIndex,
+        _rows: &RowBatch,
+        _was_changed: bool,
+    ) -> Result<Vec<Hindrance>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// A value for a column as the store writes it, from a text that a person wrote; or why it is none.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn value_of(
+        &self,
+        _table: TableIndex,
+        _column: ColumnIndex,
+        text: &str,
+    ) -> Result<Result<Vec<u8>, String>, StoreError> {
+        Ok(Ok(text.as_bytes().to_vec()))
     }
 
     /// Whether rows of everybody that are gone may be created in a shared table.

@@ -1,9 +1,9 @@
 //! What a column takes of values that were written when it was another.
 
-use reinstate_core::{ColumnIndex, Filling, Fit, StoreError, TableIndex};
+use reinstate_core::{ColumnIndex, ErrorKind, Filling, Fit, StoreError, TableIndex};
 use tokio_postgres::types::Type;
 
-use crate::catalog::{Catalog, TenantType, get};
+use crate::catalog::{Catalog, CatalogColumn, TenantType, get};
 use crate::session::Session;
 
 /// Which values of the type `was` are values of the column, written the same. Only types whose
@@ -162,6 +162,33 @@ pub(crate) fn filling(
         return Ok(Filling::Unknown("it may not be NULL and its default is"));
     }
     Ok(Filling::Value(value.map(String::into_bytes)))
+}
+
+/// The value that a text of an operator's is in this column, as the server writes it; or why it is none.
+pub(crate) fn value_of(
+    session: &Session,
+    catalog: &Catalog,
+    table: TableIndex,
+    column: ColumnIndex,
+    text: &str,
+) -> Result<Result<Vec<u8>, String>, StoreError> {
+    let (schema, relation) = catalog.table(table);
+    let CatalogColumn { name, type_sql, .. } = &relation.columns[column.get()];
+    let operation = format!("make a value for {}.{name}", schema.name);
+    let sql =
+        format!("SELECT pg_catalog.format('%s', v.v::{type_sql}) FROM (SELECT $1::text AS v) v");
+    // The view goes on after a text that is no value.
+    session.run(&operation, "SAVEPOINT reinstate_value")?;
+    let value = session.row(&operation, &sql, &[(&text, Type::TEXT)]);
+    let (end, value) = match value {
+        Ok(row) => ("RELEASE", Ok(get::<String>(&row, 0)?.into_bytes())),
+        Err(error) if matches!(error.kind(), ErrorKind::Other | ErrorKind::Conflict) => {
+            ("ROLLBACK TO", Err(error.to_string()))
+        }
+        Err(error) => return Err(error),
+    };
+    session.run(&operation, &format!("{end} SAVEPOINT reinstate_value"))?;
+    Ok(value)
 }
 
 #[cfg(test)]

@@ -24,12 +24,21 @@ pub(crate) fn store_error(operation: &str, error: &Error) -> StoreError {
         _ => String::new(),
     };
     let code = report.code();
-    let message = format!("{operation}: {}{}", report.message(), advice(code));
+    let said = without_value(code, report.message());
+    let message = format!("{operation}: {said}{}", advice(code));
     StoreError::new(kind_of(code), message).because(ServerReport {
         code: code.code().to_owned(),
-        message: report.message().to_owned(),
+        message: said.to_owned(),
         place,
     })
+}
+
+/// What the server said of a value that is none of its type, without the value: it ends the message.
+fn without_value<'m>(code: &SqlState, message: &'m str) -> &'m str {
+    match message.split_once(": \"") {
+        Some((said, _)) if code.code().starts_with("22") => said,
+        _ => message,
+    }
 }
 
 /// An error that the server reported outside of the driver.
@@ -104,6 +113,19 @@ fn advice(code: &SqlState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_that_is_none_is_not_repeated() {
+        let invalid = SqlState::from_code("22P02");
+        let message = "invalid input value for enum mood: \"secret\"";
+        let said = "invalid input value for enum mood";
+        assert_eq!(without_value(&invalid, message), said);
+        assert_eq!(
+            without_value(&SqlState::from_code("42P01"), message),
+            message
+        );
+        assert_eq!(without_value(&invalid, said), said);
+    }
 
     #[test]
     fn server_codes_say_what_can_be_done() {

@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 
 use crate::catalog::{Catalog, UniqueIndex, get};
 use crate::owner::{Selection, ownership};
-use crate::sent::{ORDINAL, parameters, sent_rows, sent_rows_from};
+use crate::sent::{ORDINAL, gather, parameters, sent_rows, sent_rows_from};
 use crate::session::Session;
 use crate::sql::quote;
 
@@ -198,19 +198,4 @@ impl Holders<'_> {
             selection.condition
         )))
     }
-}
-
-/// The values of some columns, one list per column. None if a value is not text.
-fn gather<'r>(rows: &'r RowBatch, columns: &[ColumnIndex]) -> Option<Vec<Vec<Option<&'r str>>>> {
-    let mut lists = vec![Vec::with_capacity(rows.len()); columns.len()];
-    for row in rows.iter() {
-        let values: Vec<Option<&[u8]>> = row.values().collect();
-        for (list, column) in lists.iter_mut().zip(columns) {
-            list.push(match values.get(column.get())? {
-                Some(bytes) => Some(std::str::from_utf8(bytes).ok()?),
-                None => None,
-            });
-        }
-    }
-    Some(lists)
 }

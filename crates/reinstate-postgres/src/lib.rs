@@ -37,6 +37,7 @@ mod sql;
 mod store;
 mod stray;
 mod suggest;
+mod taken;
 mod tenancy;
 mod tls;
 mod view;

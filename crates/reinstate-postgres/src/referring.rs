@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use reinstate_core::{
-    ColumnIndex, ErrorKind, HeldInPlace, RowBatch, StoreError, TableIndex, TenantId,
+    ColumnIndex, ErrorKind, Hindrance, RowBatch, StoreError, TableIndex, TenantId,
 };
 
 use crate::catalog::{Catalog, ForeignKey, get};
@@ -22,7 +22,7 @@ pub(crate) fn held_in_place(
     (tenant, table): (&TenantId, TableIndex),
     before: &RowBatch,
     after: Option<&RowBatch>,
-) -> Result<Vec<HeldInPlace>, StoreError> {
+) -> Result<Vec<Hindrance>, StoreError> {
     let mut found = Vec::new();
     let keys = catalog.foreign_keys.iter();
     for key in keys.filter(|key| key.reference.parent == table) {
@@ -172,7 +172,7 @@ fn question(catalog: &Catalog, key: &ForeignKey, selection: &Selection) -> Strin
     )
 }
 
-fn describe(catalog: &Catalog, key: &ForeignKey, is_update: bool, row_count: u64) -> HeldInPlace {
+fn describe(catalog: &Catalog, key: &ForeignKey, is_update: bool, row_count: u64) -> Hindrance {
     let child = &catalog.schema.table(key.child).name;
     let acts = match is_update {
         true => key.acts_on_update,
@@ -184,7 +184,7 @@ fn describe(catalog: &Catalog, key: &ForeignKey, is_update: bool, row_count: u64
         (false, true) => ("rows to be deleted", "would change or go with them"),
         (false, false) => ("rows to be deleted", "would be left without them"),
     };
-    HeldInPlace {
+    Hindrance {
         object: format!("foreign key {}", key.name),
         detail: format!(
             "of {child} leads from rows that are not the tenant's to {what}: they {then}, and are not \
@@ -194,9 +194,9 @@ fn describe(catalog: &Catalog, key: &ForeignKey, is_update: bool, row_count: u64
     }
 }
 
-fn describe_stuck(catalog: &Catalog, key: &ForeignKey, row_count: u64) -> HeldInPlace {
+fn describe_stuck(catalog: &Catalog, key: &ForeignKey, row_count: u64) -> Hindrance {
     let child = &catalog.schema.table(key.child).name;
-    HeldInPlace {
+    Hindrance {
         object: format!("foreign key {}", key.name),
         detail: format!(
             "would give rows of {child} another primary key, while others refer to them: make the keys \

@@ -1,7 +1,7 @@
 //! Rows that are sent with a question: a list of texts for each column, as its parameters; and rows
 //! that are its answer.
 
-use reinstate_core::{ErrorKind, RowBatch, RowBuilder, StoreError, TableSchema};
+use reinstate_core::{ColumnIndex, ErrorKind, RowBatch, RowBuilder, StoreError, TableSchema};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -79,4 +79,22 @@ pub(crate) fn push_answers(
         rows.push_row(builder.row());
     }
     Ok(())
+}
+
+/// The values of some columns, one list per column. None if a value is not text.
+pub(crate) fn gather<'r>(
+    rows: &'r RowBatch,
+    columns: &[ColumnIndex],
+) -> Option<Vec<Vec<Option<&'r str>>>> {
+    let mut lists = vec![Vec::with_capacity(rows.len()); columns.len()];
+    for row in rows.iter() {
+        let values: Vec<Option<&[u8]>> = row.values().collect();
+        for (list, column) in lists.iter_mut().zip(columns) {
+            list.push(match values.get(column.get())? {
+                Some(bytes) => Some(std::str::from_utf8(bytes).ok()?),
+                None => None,
+            });
+        }
+    }
+    Some(lists)
 }

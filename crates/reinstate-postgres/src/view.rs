@@ -1,10 +1,11 @@
 //! The live store at one position.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
 
 use reinstate_core::{
-    ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldInPlace, HeldKey, LiveView,
+    ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldKey, Hindrance, LiveView,
     OtherRelations, OwnHold, Position, Reference, RowBatch, RowOrder, RowRole, RowStream,
     SharedCreation, SideEffect, StoreError, StoreSchema, StrayReference, TableIndex, TenantId,
     Timestamp, UniqueKey, ValueKind,
@@ -24,6 +25,7 @@ use crate::referring::held_in_place;
 use crate::rows::TenantRows;
 use crate::snapshot::{Access, Moment, begin};
 use crate::stray::{parents_of_everybody, stray_references};
+use crate::taken::Demands;
 use crate::tenancy::TenancyMap;
 
 /// A read-only transaction on a connection of its own.
@@ -31,6 +33,8 @@ pub(crate) struct PostgresView {
     session: Reader,
     moment: Moment,
     map: TenancyMap,
+    /// What tables ask of rows, once somebody wants to know.
+    demands: OnceCell<Demands>,
     /// Whether merges need no guard.
     is_unguarded: bool,
 }
@@ -47,6 +51,7 @@ impl PostgresView {
             session,
             moment,
             map,
+            demands: OnceCell::new(),
             is_unguarded: connections.settings().unguarded,
         })
     }
@@ -152,9 +157,33 @@ impl LiveView for PostgresView {
         table: TableIndex,
         before: &RowBatch,
         after: Option<&RowBatch>,
-    ) -> Result<Vec<HeldInPlace>, StoreError> {
+    ) -> Result<Vec<Hindrance>, StoreError> {
         let catalog = &self.moment.catalog;
         held_in_place(&self.session, catalog, (tenant, table), before, after)
+    }
+
+    fn not_taken(
+        &self,
+        table: TableIndex,
+        rows: &RowBatch,
+        was_changed: bool,
+    ) -> Result<Vec<Hindrance>, StoreError> {
+        let catalog = &self.moment.catalog;
+        if self.demands.get().is_none() {
+            let demands = Demands::read(&self.session, catalog)?;
+            let _ = self.demands.set(demands);
+        }
+        let demands = self.demands.get().expect("BUG: what was set is gone");
+        demands.hindrances(&self.session, catalog, table, rows, was_changed)
+    }
+
+    fn value_of(
+        &self,
+        table: TableIndex,
+        column: ColumnIndex,
+        text: &str,
+    ) -> Result<Result<Vec<u8>, String>, StoreError> {
+        drift::value_of(&self.session, &self.moment.catalog, table, column, text)
     }
 
     fn shared_creation(&self, table: TableIndex) -> Result<SharedCreation, StoreError> {

@@ -68,6 +68,36 @@ fn a_sequence_of_the_tenant_is_raised_to_what_is_restored() {
     assert_eq!(ground.psql("SELECT nextval('issue_number_2')"), "10");
 }
 
+/// The role of least privilege may raise the sequences of the tenants that there are, and of those that
+/// come after it was made.
+#[test]
+fn a_confined_role_raises_the_sequences_of_tenants_old_and_new() {
+    let ground = Ground::prepared(SCHEMA, &sections(COUNTING));
+    let role = format!("counting_{}", ground.database.name());
+    ground.psql(&format!("CREATE ROLE {role} LOGIN"));
+    let script = ground.sandbox.run(&["guard", "role", &role]);
+    ground.psql(&script.stdout);
+    ground.configure_as(Some(&role), &sections(COUNTING));
+    ground.psql(
+        "INSERT INTO accounts VALUES (7, 'new', 1); CREATE SEQUENCE issue_number_7;
+         INSERT INTO issues VALUES (700, 7, 5), (701, 7, 6)",
+    );
+    ground.sandbox.run(&["capture", "once"]).done(&[]);
+    ground.psql(
+        "DELETE FROM issues WHERE account_id IN (1, 7);
+         DROP SEQUENCE issue_number_1; CREATE SEQUENCE issue_number_1",
+    );
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(ground.psql("SELECT nextval('issue_number_1')"), "8");
+    let seven = ["restore", "account:7", "--at", "latest", "--nearest-before"];
+    let confirm = ["--confirm", "account:7"];
+    ground
+        .sandbox
+        .run(&[&seven[..], &confirm].concat())
+        .done(&["restored"]);
+    assert_eq!(ground.psql("SELECT nextval('issue_number_7')"), "7");
+}
+
 #[test]
 fn what_cannot_count_is_refused() {
     for (counting, says) in [

@@ -1,8 +1,9 @@
 //! The role of least privilege: what an administrator runs to make one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reinstate_core::{StoreError, Tenancy};
+use tokio_postgres::types::Type;
 
 use crate::catalog::{Catalog, CatalogTable, get};
 use crate::owner::ownership;
@@ -29,8 +30,14 @@ impl PostgresStore {
         )?;
         let database: String = get(&row, 0)?;
         let policed: Vec<u32> = get(&row, 1)?;
+        let own_sequences = own_sequences(&session, &self.map.sequences)?;
         session.roll_back();
-        Ok(script(&catalog, role, &database, &policed))
+        let script = script(&catalog, role, &database, &policed);
+        let role = quote(role).trim().to_owned();
+        Ok(format!(
+            "{script}{}COMMIT;\n",
+            raises(&own_sequences, &role)
+        ))
     }
 }
 
@@ -98,7 +105,75 @@ fn script(catalog: &Catalog, role: &str, database: &str, policed: &[u32]) -> Str
             ));
         }
     }
-    sql + "COMMIT;\n"
+    sql
+}
+
+/// A sequence that a tenant has of its own.
+struct OwnSequence {
+    namespace: String,
+    relation: String,
+    /// The role that owns it, as SQL.
+    owner: String,
+    /// Whether others of its kind come into the same schema.
+    is_of_one_schema: bool,
+}
+
+/// The sequences that there are whose names follow one of these patterns.
+fn own_sequences(
+    session: &Session,
+    patterns: &BTreeMap<String, String>,
+) -> Result<Vec<OwnSequence>, StoreError> {
+    let sql = "SELECT n.nspname::text, c.relname::text, quote_ident(pg_get_userbyid(c.relowner))
+                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE c.relkind = 'S' AND n.nspname LIKE $1 AND c.relname LIKE $2 ORDER BY 1, 2";
+    let like = |name: &str| {
+        let literal = name.replace('\\', "\\\\").replace('%', "\\%");
+        literal.replace('_', "\\_").replace("{tenant}", "%")
+    };
+    let mut found = Vec::new();
+    for pattern in patterns.keys() {
+        let (namespace, relation) = pattern.split_once('.').unwrap_or(("public", pattern));
+        let values = [like(namespace), like(relation)];
+        let values = [(&values[0] as _, Type::TEXT), (&values[1] as _, Type::TEXT)];
+        for row in session.rows("look for the tenants' own sequences", sql, &values)? {
+            found.push(OwnSequence {
+                namespace: get(&row, 0)?,
+                relation: get(&row, 1)?,
+                owner: get(&row, 2)?,
+                is_of_one_schema: !namespace.contains("{tenant}"),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// What lets a role raise the tenants' own sequences, those to come included.
+fn raises(sequences: &[OwnSequence], role: &str) -> String {
+    const RIGHTS: &str = "USAGE, SELECT, UPDATE";
+    let mut statements = BTreeSet::new();
+    let mut to_come = BTreeSet::new();
+    for sequence in sequences {
+        let (schema, name) = (quote(&sequence.namespace), &sequence.relation);
+        statements.insert(format!("GRANT USAGE ON SCHEMA {schema} TO {role};\n"));
+        let name = qualified(&sequence.namespace, name);
+        statements.insert(format!("GRANT {RIGHTS} ON SEQUENCE {name} TO {role};\n"));
+        if sequence.is_of_one_schema {
+            to_come.insert(format!(
+                "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {schema}\n    GRANT {RIGHTS} ON \
+                 SEQUENCES TO {role};\n",
+                sequence.owner
+            ));
+        }
+    }
+    if statements.is_empty() {
+        return String::new();
+    }
+    let head = "\n-- The tenants' own sequences, and those of tenants to come.\n";
+    [head.to_owned()]
+        .into_iter()
+        .chain(statements)
+        .chain(to_come)
+        .collect()
 }
 
 /// What lets a role raise the sequences of a table.

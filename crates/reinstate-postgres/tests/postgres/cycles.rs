@@ -2,7 +2,7 @@
 
 use reinstate_core::LiveStore;
 
-use crate::ground::{Ground, tenant};
+use crate::ground::{Ground, Plan, bind, tenant};
 
 /// Departments have a head, who may be nobody yet; employees have a department.
 const LOOSE: &str = "\
@@ -182,4 +182,36 @@ fn what_was_made_anew_under_the_same_name_goes_first_if_its_keys_can_wait() {
     );
     ground.restore("1", &image).unwrap();
     assert_eq!(ground.image("1"), image);
+}
+
+/// Making a key deferrable would keep everybody from the table until the end.
+#[test]
+fn no_table_is_altered_to_let_rows_come_back() {
+    let schema = "CREATE TABLE crews (id int PRIMARY KEY, account_id int NOT NULL, head int);
+         CREATE TABLE staff (id int PRIMARY KEY, account_id int NOT NULL, crew int NOT NULL
+             REFERENCES crews);
+         ALTER TABLE crews ADD CONSTRAINT head FOREIGN KEY (head) REFERENCES staff;
+         INSERT INTO crews SELECT n, n % 3 FROM generate_series(1, 9) n;
+         INSERT INTO staff SELECT n, n % 3, n FROM generate_series(1, 9) n;
+         UPDATE crews SET head = id";
+    let ground = Ground::new(schema);
+    let image = ground.image("1");
+    let locked = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+          WHERE c.relname IN ('crews', 'staff')
+            AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
+    let naive =
+        format!("BEGIN; ALTER TABLE crews ALTER CONSTRAINT head DEFERRABLE; {locked}; ROLLBACK");
+    assert_ne!(ground.psql(&naive), "0");
+    ground.psql(
+        "WITH gone AS (DELETE FROM staff WHERE account_id = 1) DELETE FROM crews WHERE account_id = 1",
+    );
+    let id = tenant("1");
+    let (fingerprint, schema) = bind(&ground.store, &id);
+    let plan = Plan::between(&schema, &ground.image("1"), &image);
+    let mut writer = ground
+        .store
+        .begin_merge(&id, &fingerprint, &schema)
+        .unwrap();
+    writer.apply(&plan).unwrap();
+    assert_eq!(ground.psql(locked), "0");
 }

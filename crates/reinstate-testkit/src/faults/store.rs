@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use reinstate_core::{
     CaptureView, ChangeCounts, ChangeSource, ColumnIndex, Committed, ErrorKind, Filling,
-    Fingerprint, Fit, HeldInPlace, HeldKey, JobId, JournalEntry, LiveStore, LiveView,
-    OtherRelations, OwnHold, OwnedRowBatch, OwnedRowStream, Position, PositionNotation, Reference,
-    RowBatch, RowOrder, RowRole, RowStream, SequenceValue, SharedCreation, SideEffect,
-    SnapshotSource, StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName,
-    TenantId, TenantKind, TenantWriter, Timestamp, UniqueKey, ValueKind,
+    Fingerprint, Fit, HeldKey, Hindrance, JobId, JournalEntry, LiveStore, LiveView, OtherRelations,
+    OwnHold, OwnedRowBatch, OwnedRowStream, Position, PositionNotation, Reference, RowBatch,
+    RowOrder, RowRole, RowStream, SequenceValue, SharedCreation, SideEffect, SnapshotSource,
+    StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName, TenantId,
+    TenantKind, TenantWriter, Timestamp, UniqueKey, ValueKind,
 };
 
 /// What a store does wrong, and when. Calls are counted from zero.
@@ -323,9 +323,19 @@ impl LiveView for FaultyView<'_> {
         table: TableIndex,
         before: &RowBatch,
         after: Option<&RowBatch>,
-    ) -> Result<Vec<HeldInPlace>, StoreError> {
+    ) -> Result<Vec<Hindrance>, StoreError> {
         self.faults.call("look for what refers to rows")?;
         self.inner.held_in_place(tenant, table, before, after)
+    }
+
+    fn not_taken(
+        &self,
+        table: TableIndex,
+        rows: &RowBatch,
+        was_changed: bool,
+    ) -> Result<Vec<Hindrance>, StoreError> {
+        self.faults.call("look whether rows are taken")?;
+        self.inner.not_taken(table, rows, was_changed)
     }
 
     fn parents_of_everybody(

@@ -321,9 +321,25 @@ impl<'a> Finder<'a> {
         let name = table.columns[column.get()].name.as_str();
         let rules = self.rules.tables.get(table.name.as_str());
         if let Some(value) = rules.and_then(|rules| rules.values.get(name)) {
-            let detail = "added: rows that come back hold the value of [drift]";
-            self.note(NoteKind::ColumnAdded, object, detail);
-            return Ok(Some(value.clone().into_bytes()));
+            let made = self
+                .view
+                .value_of(index, column, value)
+                .map_err(Error::store("make values of [drift]"))?;
+            match made {
+                Ok(value) => {
+                    let detail = "added: rows that come back hold the value of [drift]";
+                    self.note(NoteKind::ColumnAdded, object, detail);
+                    return Ok(Some(value));
+                }
+                Err(reason) => {
+                    self.undecided.push(format!(
+                        "{object} was added, and {value:?} is no value for it ({reason}): correct \
+                         `values` under [drift.table.{:?}]",
+                        table.name.as_str()
+                    ));
+                    return Ok(None);
+                }
+            }
         }
         if !table.has_key() {
             self.undecided.push(format!(

@@ -12,7 +12,7 @@ use reinstate_format::{
 };
 
 use super::decide::Decision;
-use super::dependents::Dependents;
+use super::hindrances::Hindrances;
 use super::holds::Holds;
 use super::leaving::Leaving;
 use super::left_behind::{LeftBehind, Returning};
@@ -34,6 +34,8 @@ pub(super) struct TableChanges<'w, 'a> {
     writer: &'w mut SegmentWriter<'a>,
     /// What is asked of rows that come from the snapshot.
     pub(super) checks: Option<RowChecks<'w>>,
+    /// Whether the table changed since the snapshot.
+    pub(super) was_changed: bool,
     tenant: TenantId,
     table: TableIndex,
     counts: ChangeCounts,
@@ -59,7 +61,7 @@ pub(super) struct TableChanges<'w, 'a> {
     to_put_back_by: Vec<By>,
     strays: Strays,
     fixed: FixedValues,
-    dependents: Dependents,
+    hindrances: Hindrances,
     /// Rows that the tenant will have without their being written.
     pub(super) returning: Returning,
     /// Those of them that are in nobody's way.
@@ -94,6 +96,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             view,
             writer,
             checks: None,
+            was_changed: false,
             tenant: tenant.clone(),
             table,
             counts: ChangeCounts::NONE,
@@ -113,7 +116,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             to_put_back_by: Vec::new(),
             strays: Strays::default(),
             fixed: FixedValues::of(context, view, table),
-            dependents: Dependents::default(),
+            hindrances: Hindrances::default(),
             returning: Returning::default(),
             giving_way: RowBatch::new(),
             left_behind: None,
@@ -229,7 +232,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         self.counts.deleted += 1;
         self.changed_by(RowRole::Deleted, self.by)?;
         let place = (&self.tenant, self.table);
-        self.dependents.delete(self.view, place, row)?;
+        self.hindrances.delete(self.view, place, row)?;
         self.append(RowRole::Deleted, row)
     }
 
@@ -308,6 +311,12 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         Ok(())
     }
 
+    fn ask_taken(&mut self, rows: &RowBatch) -> Result<(), Error> {
+        let (table, was_changed) = (self.table, self.was_changed);
+        self.hindrances
+            .ask_taken(self.view, table, rows, was_changed)
+    }
+
     /// The keys among these rows that somebody else holds; each is noted as a conflict. Where
     /// their references lead astray is noted too.
     fn look_around(&mut self, role: RowRole, rows: &RowBatch) -> Result<HashSet<Vec<u8>>, Error> {
@@ -358,6 +367,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
     /// is live that is what was asked for, with any other the plan cannot be applied.
     fn create_gathered(&mut self) -> Result<(), Error> {
         let mut rows = std::mem::take(&mut self.to_create);
+        self.ask_taken(&rows)?;
         let held = self.look_around(RowRole::Created, &rows)?;
         let mut created = RowBatch::new();
         let by = std::mem::take(&mut self.to_create_by);
@@ -386,6 +396,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
 
     fn put_back_gathered(&mut self) -> Result<(), Error> {
         let (mut before, mut after) = std::mem::take(&mut self.to_put_back);
+        self.ask_taken(&after)?;
         let held = self.look_around(RowRole::PutBackAfter, &after)?;
         if !self.fixed.is_empty() && !after.is_empty() {
             let own = self
@@ -395,7 +406,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             self.fixed.add(&after, own);
         }
         let place = (&self.tenant, self.table);
-        self.dependents
+        self.hindrances
             .ask(self.view, place, &before, Some(&after))?;
         let by = std::mem::take(&mut self.to_put_back_by);
         for ((before, after), by) in before.iter().zip(after.iter()).zip(by) {
@@ -478,7 +489,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         self.put_back_gathered()?;
         self.create_gathered()?;
         let place = (&self.tenant, self.table);
-        self.dependents.ask_deleted(self.view, place)?;
+        self.hindrances.ask_deleted(self.view, place)?;
         self.find_by_other_values()?;
         self.expected = self.before;
         self.expected.merge(self.found);
@@ -514,7 +525,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             conflicts: self.conflicts,
             strays: self.strays,
             fixed: self.fixed,
-            dependents: self.dependents,
+            hindrances: self.hindrances,
         })
     }
 }
@@ -528,7 +539,7 @@ pub(super) struct Finished {
     conflicts: Vec<Conflict>,
     strays: Strays,
     fixed: FixedValues,
-    dependents: Dependents,
+    hindrances: Hindrances,
 }
 
 impl Finished {
@@ -562,7 +573,7 @@ impl Finished {
         description.conflicts.truncate(CONFLICTS_MAX);
         description.notes.extend(self.strays.into_notes());
         description.notes.extend(self.fixed.into_notes());
-        description.notes.extend(self.dependents.into_notes());
+        description.notes.extend(self.hindrances.into_notes());
         if self.found > 0 {
             let detail = "holds rows that were left behind when what they belong to went: they are \
                           the tenant's again";

@@ -75,6 +75,7 @@ pub(super) fn plan_tenant(
         changes.parents = Some(&mut parents);
         changes.leaving = Some(&mut leaving);
         changes.checks = Some(RowChecks::new(&mapping.checks, view.schema().table(table)));
+        changes.was_changed = mapping.shape.is_some() || !mapping.checks.is_empty();
         let mut count = |by: By| tally.add(by);
         if since.is_some() {
             changes.on_change = Some(&mut count);

@@ -8,7 +8,7 @@ mod changes;
 mod compare;
 mod cursor;
 mod decide;
-mod dependents;
+mod hindrances;
 mod holds;
 mod leaving;
 mod left_behind;

@@ -1,26 +1,27 @@
-//! Rows of others that refer to what a plan deletes, or takes a value from.
+//! What the store would not let a plan do to rows.
 //!
-//! Their references are guarded by the store: it would refuse the merge, or change those rows with it.
-//! They are nobody's to write in a restore, so that a plan names what refers to them and cannot be
-//! applied.
+//! Rows of others refer to what is deleted, or to a value that is taken away, by a reference that the
+//! store guards: it would refuse the merge, or change those rows with it, which are nobody's to write in
+//! a restore. And rows of a snapshot may break a rule that is younger than they are. Either way a plan
+//! names it and cannot be applied.
 
 use std::collections::BTreeMap;
 
-use reinstate_core::{LiveView, RowBatch, RowRef, TableIndex, TenantId};
+use reinstate_core::{Hindrance, LiveView, RowBatch, RowRef, TableIndex, TenantId};
 use reinstate_format::{NoteKind, PlanNote};
 
 use crate::Error;
 
 /// What is found out about one table's rows.
 #[derive(Debug, Default)]
-pub(super) struct Dependents {
+pub(super) struct Hindrances {
     /// Rows to delete of which it is not known yet what refers to them.
     to_delete: RowBatch,
-    /// How many rows each reference holds, by what it is and what it would do.
+    /// How many rows each concerns, by what it is and what it would do.
     found: BTreeMap<(String, String), u64>,
 }
 
-impl Dependents {
+impl Hindrances {
     /// Notes a row that is deleted.
     pub(super) fn delete(
         &mut self,
@@ -62,10 +63,33 @@ impl Dependents {
         let found = view
             .held_in_place(tenant, table, before, after)
             .map_err(Error::store("look for rows that refer to what goes"))?;
-        for held in found {
-            *self.found.entry((held.object, held.detail)).or_insert(0) += held.row_count;
-        }
+        self.keep(found);
         Ok(())
+    }
+
+    /// Asks whether the table takes these rows.
+    pub(super) fn ask_taken(
+        &mut self,
+        view: &dyn LiveView,
+        table: TableIndex,
+        rows: &RowBatch,
+        was_changed: bool,
+    ) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let found = view
+            .not_taken(table, rows, was_changed)
+            .map_err(Error::store("look whether rows are taken"))?;
+        self.keep(found);
+        Ok(())
+    }
+
+    fn keep(&mut self, found: Vec<Hindrance>) {
+        for hindrance in found {
+            let place = (hindrance.object, hindrance.detail);
+            *self.found.entry(place).or_insert(0) += hindrance.row_count;
+        }
     }
 
     pub(super) fn into_notes(self) -> impl Iterator<Item = PlanNote> {
