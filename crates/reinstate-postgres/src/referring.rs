@@ -6,13 +6,16 @@
 use std::collections::BTreeSet;
 
 use reinstate_core::{
-    ColumnIndex, ErrorKind, Hindrance, RowBatch, StoreError, TableIndex, TenantId,
+    ColumnIndex, ErrorKind, Hindrance, RowBatch, StoreError, TableIndex, Tenancy, TenantId,
 };
 
 use crate::catalog::{Catalog, ForeignKey, get};
+use crate::left_behind::can_be_left_behind;
+use crate::merge::making_anew;
 use crate::owner::{Selection, joined, ownership};
 use crate::sent::{parameters, sent_rows};
 use crate::session::Session;
+use crate::sql::literal;
 
 /// What keeps these rows of `tenant` from becoming `after`, or from going, without a row of others
 /// that would be changed or left without what it refers to.
@@ -24,6 +27,7 @@ pub(crate) fn held_in_place(
     after: Option<&RowBatch>,
 ) -> Result<Vec<Hindrance>, StoreError> {
     let mut found = Vec::new();
+    found.extend(after.and_then(|after| rigid_identity(catalog, table, before, after)));
     let keys = catalog.foreign_keys.iter();
     for key in keys.filter(|key| key.reference.parent == table) {
         let columns = &key.reference.parent_columns;
@@ -42,11 +46,13 @@ pub(crate) fn held_in_place(
             .collect();
         let operation = format!("look for what refers to rows by {}", key.name);
         let is_update = after.is_some();
-        let of_others = question(catalog, key, &of_others(catalog, key.child, tenant)?);
-        let row = session.row(&operation, &of_others, &parameters(&lists))?;
-        let row_count = get::<i64>(&row, 0)?.cast_unsigned();
-        if row_count > 0 {
-            found.push(describe(catalog, key, is_update, row_count));
+        if let Some(selection) = of_others(catalog, key, tenant)? {
+            let sql = question(catalog, key, &selection);
+            let row = session.row(&operation, &sql, &parameters(&lists))?;
+            let row_count = get::<i64>(&row, 0)?.cast_unsigned();
+            if row_count > 0 {
+                found.push(describe(catalog, key, is_update, row_count));
+            }
         }
         if is_update && let Some(selection) = stuck(catalog, key, tenant)? {
             let sql = question(catalog, key, &selection);
@@ -58,6 +64,37 @@ pub(crate) fn held_in_place(
         }
     }
     Ok(found)
+}
+
+/// Rows of which a column GENERATED ALWAYS AS IDENTITY is another: they can only be made anew, if nothing
+/// stands against that.
+fn rigid_identity(
+    catalog: &Catalog,
+    table: TableIndex,
+    before: &RowBatch,
+    after: &RowBatch,
+) -> Option<Hindrance> {
+    let (schema, relation) = catalog.table(table);
+    let columns = relation.columns.iter().enumerate();
+    let columns = columns.filter(|(_, column)| column.is_identity_always);
+    let places: Vec<usize> = columns.map(|(place, _)| place).collect();
+    if places.is_empty() {
+        return None;
+    }
+    let reason = making_anew(catalog, table, "restore while it is dropped")?;
+    let rows = before.iter().zip(after.iter());
+    let differs = rows.filter(|(before, after)| {
+        let (was, is): (Vec<_>, Vec<_>) = (before.values().collect(), after.values().collect());
+        places.iter().any(|&place| was.get(place) != is.get(place))
+    });
+    let row_count = differs.count() as u64;
+    (row_count > 0).then(|| Hindrance {
+        object: format!("table {}", schema.name),
+        detail: format!(
+            "has other values in a column GENERATED ALWAYS AS IDENTITY, which nobody may update: {reason}"
+        ),
+        row_count,
+    })
 }
 
 /// What rows hold in the columns that a key refers to and will hold no more, each value once. Without
@@ -109,16 +146,32 @@ fn tuple<'r>(
     })
 }
 
-/// The rows `k` of a table that are not the tenant's.
+/// The rows `k` of a table that are not the tenant's. None where all that refer by the key are.
+///
+/// Rows that belong to whom they refer to, or may have been left behind, are nobody's to others: they
+/// are the plan's own business.
 fn of_others(
     catalog: &Catalog,
-    child: TableIndex,
+    key: &ForeignKey,
     tenant: &TenantId,
-) -> Result<Selection, StoreError> {
-    match ownership(catalog, child, "k") {
-        Some(owned) => owned.of_others(tenant),
-        None => Ok(Selection::everything()),
+) -> Result<Option<Selection>, StoreError> {
+    let tenancy = &catalog.schema.table(key.child).tenancy;
+    if matches!(tenancy, Tenancy::Via { reference } if *reference == key.reference) {
+        return Ok(None);
     }
+    let Some(owned) = ownership(catalog, key.child, "k") else {
+        return Ok(Some(Selection::everything()));
+    };
+    let mut ways = tenancy.references();
+    if !can_be_left_behind(catalog, key.child) && ways.all(|way| *way != key.reference) {
+        return owned.of_others(tenant).map(Some);
+    }
+    let (sources, owner) = owned.captured();
+    let own = literal(&String::from_utf8_lossy(tenant.as_bytes()));
+    Ok(Some(Selection {
+        sources,
+        condition: format!("({owner}) COLLATE \"C\" NOT IN ('', {own})"),
+    }))
 }
 
 /// The tenant's own rows `k` that get another primary key with what they refer to, while others still

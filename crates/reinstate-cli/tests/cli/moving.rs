@@ -171,12 +171,7 @@ fn rows_that_follow_rows_that_follow_are_counted() {
     };
     let rename = "UPDATE projects SET code = 'new' WHERE id = 4";
     let tables = ["projects", "tasks", "marks"];
-    for (first, second) in [
-        ("CASCADE", "CASCADE"),
-        ("CASCADE", "SET NULL"),
-        ("SET NULL", "CASCADE"),
-        ("CASCADE DEFERRABLE", "CASCADE DEFERRABLE"),
-    ] {
+    for (first, second) in [("CASCADE", "CASCADE DEFERRABLE"), ("SET NULL", "CASCADE")] {
         there_and_back(&chain(first, second), &tables, rename);
     }
 }
@@ -273,4 +268,24 @@ fn rows_that_would_follow_by_their_key_are_refused_by_the_plan() {
     assert_eq!(all().map(|rows| rows.len()), before.map(|rows| rows.len()));
     ground.psql("UPDATE projects SET code = 'new' WHERE id = 10");
     ground.restore(&[]).done(&["restored"]);
+}
+
+/// A column that the server alone sets, and lets nobody update: the row is made anew, unless something
+/// would happen at that.
+#[test]
+fn an_identity_outside_of_the_key_comes_back() {
+    let schema = "CREATE TABLE notes (id int PRIMARY KEY, account_id int NOT NULL, body text,
+             serial bigint GENERATED ALWAYS AS IDENTITY);
+         CREATE TABLE marks (id int PRIMARY KEY, account_id int NOT NULL, note int REFERENCES notes);
+         INSERT INTO notes (id, account_id, body) SELECT n, n % 3, 'x' FROM generate_series(1, 9) n;
+         INSERT INTO marks SELECT n, n % 3, n FROM generate_series(1, 9) n";
+    let incident = "UPDATE notes SET serial = DEFAULT, body = 'y' WHERE id IN (4, 7);
+                    UPDATE notes SET body = 'z' WHERE id = 1";
+    there_and_back(schema, &["notes", "marks"], incident);
+    let acts = schema.replace("REFERENCES notes)", "REFERENCES notes ON DELETE SET NULL)");
+    let ground = Ground::captured(&acts, TENANCY);
+    ground.psql(incident);
+    let says = "table notes has other values in a column GENERATED ALWAYS AS IDENTITY, which nobody may \
+                update: rows would have to be deleted and made anew, and foreign key marks_note_fkey";
+    ground.restore(&[]).refused(1, &[says]);
 }

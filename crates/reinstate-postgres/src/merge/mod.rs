@@ -57,7 +57,7 @@ use shared::SharedRows;
 pub(crate) use apply::{quiet_obstacles, together_obstacles};
 pub(crate) use guards::lock_number;
 pub(crate) use mark::count_foreign_rows;
-pub(crate) use moving::{can_move, obstacle};
+pub(crate) use moving::{can_move, making_anew, obstacle};
 pub(crate) use sequences::find_own_sequence;
 pub(crate) use shared::shared_creation;
 

@@ -8,14 +8,16 @@ use super::statements::Target;
 use crate::catalog::{Catalog, UniqueIndex};
 use crate::sql::quote;
 
-/// The keys of rows to be put back that hold what another of them gets, as a query. None if no index
-/// is checked row by row.
+/// The keys of rows to be put back that have to be made anew, as a query: those that hold what another
+/// of them gets, and those of which a column is another that only the server may update. None if there
+/// can be no such row.
 pub(super) fn givers(target: Target<'_>, stage: &Stage) -> Option<String> {
     let indexes = target.relation().unique_indexes.iter();
-    let parts: Vec<String> = indexes
+    let indexes = indexes
         .filter(|index| index.is_immediate && can_move(target.catalog, target.table, index))
-        .map(|index| part(target, stage, index))
-        .collect();
+        .filter(|_| stage.row_count > 1);
+    let parts = indexes.map(|index| part(target, stage, index));
+    let parts: Vec<String> = parts.chain(target.keys_unlike(stage)).collect();
     (!parts.is_empty()).then(|| parts.join(" UNION "))
 }
 
@@ -26,13 +28,18 @@ pub(crate) fn can_move(catalog: &Catalog, table: TableIndex, index: &UniqueIndex
     !index.is_primary && !index.columns.as_ref().is_some_and(is_of_key)
 }
 
-/// Why rows of the table cannot be deleted and made anew in one go, if they cannot.
+/// Why unique values cannot move among rows of the table, if they cannot.
 pub(crate) fn obstacle(catalog: &Catalog, table: TableIndex) -> Option<String> {
+    let remedy = "make the constraint DEFERRABLE, or restore while it is dropped";
+    making_anew(catalog, table, remedy)
+}
+
+/// Why rows of the table cannot be deleted and made anew in one go, if they cannot, and what helps.
+pub(crate) fn making_anew(catalog: &Catalog, table: TableIndex, remedy: &str) -> Option<String> {
     let (schema, relation) = catalog.table(table);
     if relation.is_put_back_quietly() {
         return None;
     }
-    let remedy = "make the constraint DEFERRABLE, or restore while it is dropped";
     let mut triggers = relation.triggers.iter();
     if let Some(trigger) =
         triggers.find(|trigger| (trigger.on_insert || trigger.on_delete) && !trigger.is_allowed)

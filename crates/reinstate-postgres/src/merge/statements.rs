@@ -155,14 +155,31 @@ impl<'a> Target<'a> {
     /// Counts the rows in which a column that only the server may set is not as staged. None if
     /// there is no such column.
     pub(super) fn count_unlike(&self, stage: &Stage) -> Option<String> {
-        let unlike: Vec<String> = self
-            .value_columns()
-            .filter(|column| self.is_identity_always(*column))
-            .map(|column| format!("t.{0} IS DISTINCT FROM s.{0}", self.column(column)))
-            .collect();
+        let unlike = self.unlike();
         (!unlike.is_empty()).then(|| {
             format!(
                 "SELECT count(*) FROM {} AS t JOIN {} AS s ON {} WHERE {}",
+                self.relation().sql_rows(),
+                stage.name,
+                self.same_key("t", "s"),
+                unlike.join(" OR ")
+            )
+        })
+    }
+
+    /// The keys of the rows in which such a column is not as staged, as a query. None if there is no such
+    /// column.
+    pub(super) fn keys_unlike(&self, stage: &Stage) -> Option<String> {
+        let unlike = self.unlike();
+        let key = self
+            .schema()
+            .key
+            .iter()
+            .map(|&key| format!("t.{}", self.column(key)));
+        (!unlike.is_empty()).then(|| {
+            format!(
+                "SELECT {} FROM {} AS t JOIN {} AS s ON {} WHERE {}",
+                key.collect::<Vec<_>>().join(", "),
                 self.relation().sql_rows(),
                 stage.name,
                 self.same_key("t", "s"),
@@ -366,6 +383,14 @@ impl<'a> Target<'a> {
     fn value_columns(&self) -> impl Iterator<Item = ColumnIndex> {
         let schema = self.schema();
         self.columns().filter(|column| !schema.key.contains(column))
+    }
+
+    /// For each column that only the server may update, that it is not as staged.
+    fn unlike(&self) -> Vec<String> {
+        self.value_columns()
+            .filter(|column| self.is_identity_always(*column))
+            .map(|column| format!("t.{0} IS DISTINCT FROM s.{0}", self.column(column)))
+            .collect()
     }
 
     fn is_identity_always(&self, column: ColumnIndex) -> bool {

@@ -375,7 +375,7 @@ fn rows_of_others_cannot_be_written_by_any_role_of_a_row() {
 }
 
 #[test]
-fn an_identity_that_the_server_alone_sets_is_put_back_only_if_it_is_the_same() {
+fn a_row_with_an_identity_that_the_server_alone_sets_is_made_anew() {
     let ground = Ground::new(
         "CREATE TABLE notes (id int PRIMARY KEY, account_id text, body text,
              serial int GENERATED ALWAYS AS IDENTITY);
@@ -386,9 +386,19 @@ fn an_identity_that_the_server_alone_sets_is_put_back_only_if_it_is_the_same() {
     ground.restore("acme", &image).unwrap();
     assert_eq!(ground.image("acme"), image);
     ground.psql("UPDATE notes SET serial = DEFAULT WHERE id = 1");
+    let outcome = ground.restore("acme", &image).unwrap();
+    assert_eq!(outcome.counted, outcome.planned);
+    assert_eq!(ground.image("acme"), image);
+    // It cannot be, if something would happen at that.
+    ground.psql(
+        "CREATE TABLE marks (id int PRIMARY KEY, account_id text,
+             note int REFERENCES notes ON DELETE CASCADE); UPDATE notes SET serial = DEFAULT WHERE id = 1",
+    );
     let error = ground.restore("acme", &image).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
-    assert!(error.to_string().contains("IDENTITY"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    let says = "a value that only the server may update: rows would have to be deleted and made anew, \
+                and foreign key marks_note_fkey of marks would act on that";
+    assert!(error.to_string().contains(says), "{error}");
 }
 
 #[test]

@@ -234,7 +234,7 @@ impl Apply<'_> {
         stage: &Stage,
     ) -> Result<Option<Stage>, StoreError> {
         let target = self.target(table);
-        let Some(sql) = moving::givers(target, stage).filter(|_| stage.row_count > 1) else {
+        let Some(sql) = moving::givers(target, stage) else {
             return Ok(None);
         };
         let operation = format!("look for values that move in {}", target.schema().name);
@@ -245,7 +245,10 @@ impl Apply<'_> {
             return Ok(None);
         }
         if let Some(reason) = moving::obstacle(target.catalog, table) {
-            let message = format!("{operation}: {row_count} rows hold what others get: {reason}");
+            let message = format!(
+                "{operation}: {row_count} rows hold what others get, or a value that only the server \
+                 may update: {reason}"
+            );
             return Err(StoreError::new(ErrorKind::Conflict, message));
         }
         self.staging.stage_count += 1;
