@@ -110,3 +110,37 @@ mod followed_aside_in_a_file {
 mod in_memory {
     reinstate_testkit::certify_engine!(super::EmbeddedFixture<false>, cases = 60);
 }
+
+/// Sixty of a thousand tenants restored again and again while eight threads write to the others.
+mod under_load {
+    use std::time::Duration;
+
+    use reinstate_testkit::engine::{Load, check_load};
+
+    use super::EmbeddedFixture;
+
+    const LOAD: Load = Load {
+        tenants: 1000,
+        restored: 60,
+        writers: 8,
+        runs: 0,
+        pause: Duration::from_millis(4),
+    };
+
+    #[test]
+    fn restores_in_place_lose_no_write_of_others() {
+        check_load::<EmbeddedFixture<false>>("load-embedded", Load { runs: 130, ..LOAD });
+    }
+
+    #[test]
+    fn restores_aside_in_a_file_lose_no_write_of_others() {
+        let load = Load { runs: 25, ..LOAD };
+        check_load::<EmbeddedFixture<true, 0>>("load-embedded-aside", load);
+    }
+
+    #[test]
+    fn restores_of_a_followed_store_lose_no_write_of_others() {
+        let load = Load { runs: 40, ..LOAD };
+        check_load::<EmbeddedFixture<true, 4096, true>>("load-embedded-followed", load);
+    }
+}

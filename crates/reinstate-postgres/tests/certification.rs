@@ -179,3 +179,24 @@ mod confined {
     reinstate_testkit::certify_live_store!(PostgresFixture<CONFINED>);
     reinstate_testkit::certify_engine!(PostgresFixture<CONFINED>, cases = 10);
 }
+
+/// Sixty of a thousand tenants restored again and again while eight sessions write to the others.
+mod under_load {
+    use std::time::Duration;
+
+    use reinstate_testkit::engine::{Load, check_load};
+
+    use super::{GUARDED, PostgresFixture};
+
+    #[test]
+    fn restores_lose_no_write_of_others() {
+        let load = Load {
+            tenants: 1000,
+            restored: 60,
+            writers: 8,
+            runs: 6,
+            pause: Duration::from_millis(100),
+        };
+        check_load::<PostgresFixture<GUARDED>>("load-postgres", load);
+    }
+}

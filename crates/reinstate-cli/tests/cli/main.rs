@@ -21,6 +21,7 @@ mod ground;
 mod guard;
 mod help;
 mod json;
+mod killed;
 mod left_behind;
 mod looking;
 mod moving;

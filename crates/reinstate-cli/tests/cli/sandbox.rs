@@ -93,8 +93,13 @@ impl Sandbox {
 
     /// A store and a repository with one snapshot.
     pub fn captured() -> Self {
+        Self::captured_with(TENANTS, ROWS)
+    }
+
+    /// The same with so many tenants and rows.
+    pub fn captured_with(tenants: u32, rows: u64) -> Self {
         let sandbox = Self::empty();
-        let (tenants, rows) = (TENANTS.to_string(), ROWS.to_string());
+        let (tenants, rows) = (tenants.to_string(), rows.to_string());
         let generate = [
             "generate",
             "--into",

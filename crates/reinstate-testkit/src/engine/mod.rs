@@ -6,6 +6,7 @@
 
 mod batch;
 mod history;
+mod load;
 mod oracle;
 mod run;
 mod suites;
@@ -14,6 +15,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
 use crate::certification::{Fixture, Violation};
 use history::{History, histories};
+pub use load::{Load, LoadReport, check_load, try_load};
 
 /// How often a failing history is made smaller, at most.
 const SHRINKS_MAX: u32 = 300;
