@@ -27,3 +27,5 @@ mod life;
 mod making;
 #[path = "crash/random.rs"]
 mod random;
+#[path = "crash/sabotage.rs"]
+mod sabotage;

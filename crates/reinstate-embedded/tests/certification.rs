@@ -129,7 +129,7 @@ mod under_load {
 
     #[test]
     fn restores_in_place_lose_no_write_of_others() {
-        check_load::<EmbeddedFixture<false>>("load-embedded", Load { runs: 130, ..LOAD });
+        check_load::<EmbeddedFixture<false>>("load-embedded", Load { runs: 135, ..LOAD });
     }
 
     #[test]

@@ -194,7 +194,7 @@ mod under_load {
             tenants: 1000,
             restored: 60,
             writers: 8,
-            runs: 6,
+            runs: 3,
             pause: Duration::from_millis(100),
         };
         check_load::<PostgresFixture<GUARDED>>("load-postgres", load);

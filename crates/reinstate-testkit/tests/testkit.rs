@@ -2,6 +2,8 @@
 
 #[path = "testkit/faults.rs"]
 mod faults;
+#[path = "testkit/meanwhile.rs"]
+mod meanwhile;
 #[path = "testkit/memory.rs"]
 mod memory;
 #[path = "testkit/mutants.rs"]

@@ -19,23 +19,23 @@ use reinstate_testkit::{ApplicationChange, KeySpace, MemoryRepository};
 use crate::memory::{MemoryFixture, SQL};
 
 /// More operations than any run here has.
-const OPERATIONS_MAX: u64 = 10_000;
+pub(crate) const OPERATIONS_MAX: u64 = 10_000;
 
 const NOW: Timestamp = Timestamp::from_micros(0);
 
 /// A store with a snapshot, and a tenant that has lost rows since.
-struct Scene {
-    fixture: MemoryFixture<SQL>,
-    repository: Arc<MemoryRepository>,
-    snapshot: Arc<SnapshotDescription>,
-    then: Contents,
-    now: Contents,
+pub(crate) struct Scene {
+    pub(crate) fixture: MemoryFixture<SQL>,
+    pub(crate) repository: Arc<MemoryRepository>,
+    pub(crate) snapshot: Arc<SnapshotDescription>,
+    pub(crate) then: Contents,
+    pub(crate) now: Contents,
     resources: Resources,
     cancellation: Cancellation,
 }
 
 impl Scene {
-    fn set() -> Self {
+    pub(crate) fn set() -> Self {
         let fixture = MemoryFixture::create();
         fixture.store().prepare().expect("a store that works");
         let resources = ResourceOptions {
@@ -82,13 +82,13 @@ impl Scene {
         scene
     }
 
-    fn write(&self, changes: &[ApplicationChange]) {
+    pub(crate) fn write(&self, changes: &[ApplicationChange]) {
         self.fixture
             .application_write(changes)
             .expect("rows that fit");
     }
 
-    fn contents(&self) -> Contents {
+    pub(crate) fn contents(&self) -> Contents {
         captured(self.fixture.store()).expect("a store that works")
     }
 
@@ -106,7 +106,7 @@ impl Scene {
     }
 
     /// Restores the tenant; an error of the whole run and one of the tenant are the same here.
-    fn restore(
+    pub(crate) fn restore(
         &self,
         store: &dyn LiveStore,
         repository: &dyn Repository,
