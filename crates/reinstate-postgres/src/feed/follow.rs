@@ -24,6 +24,7 @@ use reinstate_core::{
 };
 
 use super::facts::{Facts, altering, read_facts};
+use super::fresh::{Fresh, take_in};
 use super::incoming::{Incoming, Pause, log_end};
 use super::layout::Layout;
 use super::message::{Message, RowChange, Tuples, parse};
@@ -41,6 +42,8 @@ const LOOKS_MAX: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(10);
 /// How many looks an alteration that is under way is waited for.
 const ALTERING_LOOKS_MAX: u32 = 4;
+/// How often the tables are read anew because others came.
+const LOOKS_CLOSELY_MAX: u32 = 5;
 
 /// A slot that is being read.
 pub(super) struct PostgresFeed {
@@ -57,6 +60,8 @@ pub(super) struct PostgresFeed {
     facts: Facts,
     /// The tables as they are by now, where they are others.
     next: Option<Next>,
+    /// Tables that are new, with their rows.
+    fresh: Vec<Fresh>,
     /// Everything up to here was handed over.
     through: u64,
     row: Transaction,
@@ -122,6 +127,7 @@ impl PostgresFeed {
             layout,
             facts,
             next: None,
+            fresh: Vec::new(),
             through: after.commit,
             row: Transaction::default(),
             is_over: false,
@@ -179,17 +185,19 @@ impl PostgresFeed {
     /// # Errors
     /// `Stale` if it cannot be said what became of the rows.
     fn look(&mut self) -> Result<(), StoreError> {
-        let catalog = begin(&self.session, &self.map, Access::ReadOnly)?.catalog;
-        let facts = read_facts(&self.session, &self.map)?;
-        let mut layout = Layout::read(&self.session, &catalog, &facts)?;
-        self.session.roll_back();
+        let (schema, facts, mut layout) = self.look_closely()?;
         let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
         let row = self.session.row("look for the end of the log", sql, &[])?;
         layout.reached = get::<i64>(&row, 0)?.cast_unsigned();
         layout.keep_missing(&self.layout);
+        layout.keep_since(&self.layout, &self.fresh);
+        let is_new = |(oid, _): &(&u32, _)| !self.layout.tables.contains_key(oid);
+        let new = layout.tables.iter().filter(is_new);
+        self.relations.coming = new
+            .flat_map(|(_, table)| table.relations.keys().copied())
+            .collect();
         let names = facts.changed_since(&self.facts).join(", ");
         self.facts = facts;
-        let schema = catalog.schema;
         let before = (&self.schema, &self.layout);
         if let Err(reason) = transition(before, (&schema, &layout), Vec::new()) {
             let names = if names.is_empty() {
@@ -201,6 +209,35 @@ impl PostgresFeed {
         }
         self.next = Some(Next { schema, layout });
         Ok(())
+    }
+
+    /// The tables as they are, once those that are new are published and read.
+    fn look_closely(&mut self) -> Result<(StoreSchema, Facts, Layout), StoreError> {
+        for _ in 0..LOOKS_CLOSELY_MAX {
+            let catalog = begin(&self.session, &self.map, Access::ReadOnly)?.catalog;
+            let facts = read_facts(&self.session, &self.map)?;
+            let layout = Layout::read(&self.session, &catalog, &facts)?;
+            self.session.roll_back();
+            let is_known = |oid: &u32| {
+                let mut fresh = self.fresh.iter();
+                self.layout.tables.contains_key(oid) || fresh.any(|f| f.tables.contains(oid))
+            };
+            if layout.tables.keys().all(is_known) {
+                if !self.fresh.iter().all(|fresh| fresh.fits(&catalog.schema)) {
+                    return Err(stale(
+                        "a new table was altered before its rows were handed over",
+                    ));
+                }
+                return Ok((catalog.schema, facts, layout));
+            }
+            if self.fresh.is_empty() {
+                self.fresh
+                    .extend(take_in(&self.session, &self.map, &self.layout)?);
+            } else {
+                return Err(stale("tables come faster than they can be followed"));
+            }
+        }
+        Err(crate::snapshot::restless())
     }
 
     /// Goes on with the next tables.
@@ -218,6 +255,37 @@ impl PostgresFeed {
         Ok(())
     }
 
+    /// Whether a transaction published and read new tables.
+    fn is_taken_in_by(&self, transaction: u32) -> bool {
+        let mut fresh = self.fresh.iter();
+        fresh.any(|fresh| fresh.transaction == transaction)
+    }
+
+    /// Hands over the rows of new tables, if this is the transaction in whose place they are.
+    fn hand_over_fresh(
+        &mut self,
+        transaction: u32,
+        sink: &mut dyn ChangeSink,
+    ) -> Result<(), StoreError> {
+        let mut fresh = self.fresh.iter();
+        let place = fresh.position(|fresh| fresh.transaction == transaction);
+        let fresh = place.map(|place| self.fresh.remove(place));
+        let tables = self.layout.tables.values_mut();
+        let awaiting = tables.filter(|table| table.awaits == Some(transaction));
+        let awaiting = awaiting.map(|table| table.awaits = None).count();
+        match fresh {
+            Some(fresh) => {
+                self.row.is_open = true;
+                fresh.hand_over(&self.schema, sink)
+            }
+            None if awaiting > 0 => Err(stale(
+                "the rows that new tables had were read, and not written down before the follower \
+                 was stopped",
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a transaction shows a table as it is next.
     fn shows_next(&self, messages: &[BytesMut]) -> Result<bool, StoreError> {
         let Some(next) = &self.next else {
@@ -231,6 +299,9 @@ impl PostgresFeed {
             }
             match parse(message, &mut tuples)? {
                 Message::Begin { commit, .. } if commit < self.through => return Ok(false),
+                Message::Begin { transaction, .. } if self.is_taken_in_by(transaction) => {
+                    return Ok(true);
+                }
                 Message::Relation(relation) if self.relations.shows(&relation, &next.layout)? => {
                     return Ok(true);
                 }
@@ -293,9 +364,16 @@ impl PostgresFeed {
             ..
         } = &mut self.row;
         match parse(message, tuples)? {
-            Message::Begin { commit, .. } => {
+            Message::Begin {
+                commit,
+                transaction,
+            } => {
                 *is_known = commit < self.through;
                 self.relations.is_settled = commit >= self.layout.reached;
+                self.relations.commit = commit;
+                if !*is_known {
+                    self.hand_over_fresh(transaction, sink)?;
+                }
             }
             Message::Commit { end, micros } => {
                 if !*is_known {
@@ -350,7 +428,10 @@ impl PostgresFeed {
                 if sent > self.through && self.certify(&[])? {
                     self.through = sent;
                 }
-                if self.next.is_none() {
+                if self.next.is_none() && self.fresh.is_empty() {
+                    // What did not come by now came before the feed was resumed.
+                    let tables = self.layout.tables.values_mut();
+                    tables.for_each(|table| table.awaits = None);
                     return Ok(self.progress(false));
                 }
             }

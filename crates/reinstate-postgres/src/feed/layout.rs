@@ -11,6 +11,7 @@ use reinstate_core::{ErrorKind, StoreError};
 use tokio_postgres::types::Type;
 
 use super::facts::Facts;
+use super::fresh::Fresh;
 use super::publication::PUBLICATION;
 use crate::catalog::{Catalog, get};
 use crate::session::Session;
@@ -40,6 +41,10 @@ pub(super) struct TableLayout {
     pub name: String,
     /// Its place in the publication.
     pub published: String,
+    /// What was written to it before this place of the server's log is not followed: it was new then.
+    pub since: u64,
+    /// The transaction in whose place its rows of then are handed over, where that is to come.
+    pub awaits: Option<u32>,
     /// What holds its rows, by their ids: the table itself, or its partitions.
     pub relations: BTreeMap<u32, RelationLayout>,
 }
@@ -178,6 +183,19 @@ impl Layout {
         }
     }
 
+    /// Takes over what is known of tables that were new.
+    pub(super) fn keep_since(&mut self, before: &Self, fresh: &[Fresh]) {
+        for (oid, table) in &mut self.tables {
+            if let Some(known) = before.tables.get(oid) {
+                (table.since, table.awaits) = (known.since, known.awaits);
+            }
+            let mut fresh = fresh.iter();
+            if let Some(fresh) = fresh.find(|fresh| fresh.tables.contains(oid)) {
+                (table.since, table.awaits) = (fresh.since, Some(fresh.transaction));
+            }
+        }
+    }
+
     /// Takes over what added columns held in rows that were there, which the server forgets once it
     /// wrote them anew.
     pub(super) fn keep_missing(&mut self, before: &Self) {
@@ -206,7 +224,10 @@ impl Layout {
             text.line("label", &[oid, label]);
         }
         for (oid, table) in &self.tables {
-            text.line("table", &[oid, &table.name, &table.published]);
+            let awaits = table.awaits.unwrap_or(0);
+            let table_line: [&dyn ToString; 5] =
+                [oid, &table.name, &table.published, &table.since, &awaits];
+            text.line("table", &table_line);
             for (oid, relation) in &table.relations {
                 text.line(
                     "relation",
@@ -324,6 +345,8 @@ fn parse(bytes: &[u8]) -> Option<Layout> {
                 let table = TableLayout {
                     name: field(1)?,
                     published: field(2)?,
+                    since: field(3)?.parse().ok()?,
+                    awaits: Some(field(4)?.parse().ok()?).filter(|transaction| *transaction != 0),
                     relations: BTreeMap::new(),
                 };
                 layout.tables.insert(field(0)?.parse().ok()?, table);
@@ -401,6 +424,8 @@ pub(super) mod tests {
         let table = TableLayout {
             name: "t".to_owned(),
             published: "1,2".to_owned(),
+            since: 12,
+            awaits: Some(34),
             relations: BTreeMap::from([(7, relation)]),
         };
         let layout = Layout {

@@ -9,6 +9,7 @@
 
 mod facts;
 mod follow;
+mod fresh;
 mod incoming;
 mod layout;
 mod message;

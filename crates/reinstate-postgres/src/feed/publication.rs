@@ -65,7 +65,10 @@ fn missing_of_server(session: &Session) -> Result<Vec<String>, StoreError> {
 }
 
 /// What is wrong with the tables that are to be followed, partitions included.
-fn missing_of_tables(session: &Session, catalog: &Catalog) -> Result<Vec<String>, StoreError> {
+pub(super) fn missing_of_tables(
+    session: &Session,
+    catalog: &Catalog,
+) -> Result<Vec<String>, StoreError> {
     let mut missing = Vec::new();
     let followed = || followed(catalog);
     let is_keyed = |table: &CatalogTable| table.unique_indexes.iter().any(|index| index.is_primary);

@@ -20,8 +20,12 @@ pub(super) struct Relations {
     of_table: BTreeMap<TableIndex, BTreeSet<u32>>,
     /// Those of tables that are gone by now, and may still be in the stream.
     gone: BTreeSet<u32>,
+    /// Those of tables that are new, and not yet in the tables of the feed.
+    pub coming: BTreeSet<u32>,
     /// Whether the stream is beyond all that was altered up to now.
     pub is_settled: bool,
+    /// The commit of the transaction in the stream.
+    pub commit: u64,
 }
 
 /// One of them.
@@ -39,6 +43,8 @@ pub(super) struct Followed {
     key: Vec<(usize, KeyForm)>,
     /// Whether it was told since it was last certain what the tables are.
     is_fresh: bool,
+    /// What was committed before is not followed: the table was new then.
+    since: u64,
 }
 
 /// Where the values of a column are.
@@ -60,14 +66,16 @@ impl Relations {
             by_id: HashMap::new(),
             of_table: BTreeMap::new(),
             gone: BTreeSet::new(),
+            coming: BTreeSet::new(),
             is_settled: false,
+            commit: 0,
         };
         for table in layout.tables.values() {
             let Some((index, described)) = schema.find(&table.name) else {
                 continue;
             };
             for (id, relation) in &table.relations {
-                let followed = Followed::new(described, index, relation)?;
+                let followed = Followed::new(described, index, (relation, table.since))?;
                 relations.by_id.insert(*id, followed);
                 relations.of_table.entry(index).or_default().insert(*id);
             }
@@ -105,13 +113,14 @@ impl Relations {
         }
     }
 
-    /// The relation with this id; none if its table is gone by now.
+    /// The relation with this id; none if its table is gone by now, or was not followed yet.
     ///
     /// # Errors
     /// `Stale` if none of the followed ones has it.
     pub(super) fn get(&self, id: u32) -> Result<Option<&Followed>, StoreError> {
         match self.by_id.get(&id) {
-            Some(followed) => Ok(Some(followed)),
+            Some(followed) => Ok(Some(followed).filter(|table| table.since <= self.commit)),
+            None if self.coming.contains(&id) => Ok(None),
             None if self.gone.contains(&id) && !self.is_settled => Ok(None),
             None => Err(stale(&format!(
                 "the relation with id {id} is none of the tables that are followed"
@@ -126,7 +135,7 @@ impl Relations {
     /// `Stale` if that cannot be said.
     pub(super) fn shows(&self, found: &Relation, next: &Layout) -> Result<bool, StoreError> {
         let Some(followed) = self.by_id.get(&found.id) else {
-            return Ok(true);
+            return Ok(!self.coming.contains(&found.id));
         };
         let mut tables = next.tables.values();
         let Some(now) = tables.find_map(|table| table.relations.get(&found.id)) else {
@@ -180,6 +189,11 @@ impl Relations {
     ) -> Result<(), StoreError> {
         let name = crate::catalog::display_name(&found.namespace, &found.name);
         let is_settled = self.is_settled;
+        let is_coming = self.coming.contains(&found.id);
+        let is_early = |followed: &Followed| followed.since > self.commit;
+        if is_coming || self.by_id.get(&found.id).is_some_and(is_early) {
+            return Ok(());
+        }
         let Some(followed) = self.by_id.get_mut(&found.id) else {
             if self.gone.contains(&found.id) && !is_settled {
                 return Ok(());
@@ -242,7 +256,7 @@ impl Followed {
     fn new(
         schema: &TableSchema,
         table: TableIndex,
-        now: &RelationLayout,
+        (now, since): (&RelationLayout, u64),
     ) -> Result<Self, StoreError> {
         let told = match &now.earlier {
             None => State::of(now),
@@ -265,6 +279,7 @@ impl Followed {
             places: Vec::new(),
             key: key.collect(),
             is_fresh: false,
+            since,
         };
         followed.arrange(schema)?;
         Ok(followed)

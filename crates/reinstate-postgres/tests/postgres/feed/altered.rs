@@ -294,3 +294,90 @@ fn alterations_beside_writers_are_followed_to_the_row() {
     assert!(!follower.altered.is_empty());
     ground.psql(FULL);
 }
+
+const NEW: &str = "\
+CREATE TABLE fresh (id int PRIMARY KEY, account_id int, t_id int REFERENCES t, note text);
+ALTER TABLE fresh REPLICA IDENTITY FULL;
+CREATE TABLE loose (account_id int, note text);
+ALTER TABLE loose REPLICA IDENTITY FULL;
+INSERT INTO fresh SELECT n, 1, 1 + n % 3, E'a\\tb' FROM generate_series(1, 20) n;
+INSERT INTO loose SELECT 1, NULL FROM generate_series(1, 5) n;
+UPDATE fresh SET note = 'x' WHERE id = 3; DELETE FROM fresh WHERE id = 4;
+ALTER TABLE fresh ADD COLUMN more int DEFAULT 3";
+
+#[test]
+fn a_table_that_is_new_is_followed_with_the_rows_that_it_has() {
+    for is_followed in [true, false] {
+        let ground = ground(TABLES);
+        let mut follower = begin(&ground);
+        write(&ground, 1);
+        let mut feed = is_followed.then(|| follower.resume(&ground.store));
+        ground.psql(NEW);
+        ground.psql("ALTER TABLE t ADD COLUMN more text DEFAULT 'more'");
+        write(&ground, 2);
+        match &mut feed {
+            Some(feed) => drop(follower.drain(feed.as_mut()).unwrap()),
+            None => follower.follow(&ground.store).unwrap(),
+        }
+        follower.expect_live(&ground.store);
+        ground.psql(
+            "INSERT INTO fresh VALUES (90, 2, 1, 'late', 4); UPDATE fresh SET more = 9 WHERE id < 9;
+             DELETE FROM loose; INSERT INTO loose VALUES (3, 'z'); TRUNCATE fresh;
+             INSERT INTO fresh VALUES (1, 1, 1, 'again')",
+        );
+        drop(feed);
+        follower.follow(&ground.store).unwrap();
+        follower.expect_live(&ground.store);
+    }
+}
+
+/// Whoever writes to a table while it comes writes either before it was read, or into the log.
+#[test]
+fn rows_written_while_a_table_comes_are_neither_lost_nor_doubled() {
+    let ground = ground(TABLES);
+    let mut follower = begin(&ground);
+    let mut feed = follower.resume(&ground.store);
+    for round in 0..4 {
+        let name = format!("fresh{round}");
+        ground.psql(&format!(
+            "CREATE TABLE {name} (id serial PRIMARY KEY, account_id int);
+             ALTER TABLE {name} REPLICA IDENTITY FULL"
+        ));
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    ground.psql(&format!(
+                        "INSERT INTO {name} (account_id) VALUES (1), (2);
+                         UPDATE {name} SET account_id = account_id + 1 WHERE id % 3 = 0;
+                         DELETE FROM {name} WHERE id % 7 = 0"
+                    ));
+                }
+                is_over.store(true, std::sync::atomic::Ordering::Release);
+            });
+            while !is_over.load(std::sync::atomic::Ordering::Acquire) {
+                follower.drain(feed.as_mut()).unwrap();
+            }
+        });
+        follower.drain(feed.as_mut()).unwrap();
+        follower.expect_live(&ground.store);
+    }
+}
+
+#[test]
+fn a_kill_between_a_new_table_and_its_rows_ends_the_feed_and_loses_nothing_in_silence() {
+    let ground = ground(TABLES);
+    let mut follower = begin(&ground);
+    let before = follower.at;
+    ground.psql(NEW);
+    let mut feed = follower.resume(&ground.store);
+    follower.drain(feed.as_mut()).unwrap();
+    drop(feed);
+    follower.expect_live(&ground.store);
+    // The tables were noted, and what is behind them was not.
+    let again = begin_again(&follower, before);
+    let mut feed = again.try_resume(&ground.store).unwrap();
+    let mut again = begin_again(&again, before);
+    again.counts_only = true;
+    stale(again.drain(feed.as_mut()).map(drop), "not written down");
+}
