@@ -19,6 +19,7 @@ mod resolve;
 mod session;
 mod signals;
 mod synthetic;
+mod written_report;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

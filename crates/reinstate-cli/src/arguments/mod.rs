@@ -20,7 +20,7 @@ pub use changing::{
     Apply, Approval, Copying, OnOff, Pacing, Plan, Restore, Show, Undo, Verify, Whose,
 };
 pub use looking::{At, Diff, Export, Snapshots, Tenants, Window};
-pub use proving::Drill;
+pub use proving::{Drill, Report};
 pub use setting_up::{Completions, Demo, Generate, Guard, Init, Man, Tenancy};
 
 /// Brings chosen tenants of a shared, live database back to a point in time, without touching any
@@ -122,6 +122,8 @@ pub enum Command {
     Verify(Verify),
     /// Bring tenants drawn by lot back beside the live store, prove it, and say how long it took.
     Drill(Drill),
+    /// Write what a job did into one HTML file that can be shown.
+    Report(Report),
     /// Generate a synthetic store to try things on.
     Generate(Generate),
     /// Print a completion script for a shell.

@@ -26,3 +26,16 @@ pub struct Drill {
     #[arg(long, value_name = "FILE")]
     pub publish: Option<PathBuf>,
 }
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The job: 4 or more digits of its id.
+    pub job: String,
+    /// The file to write, in HTML; must not exist yet.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Report one tenant of the job and nothing of the others: for its owner.
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
+}

@@ -32,6 +32,10 @@ use crate::drill;
 use crate::exit::Exit;
 use crate::session::Session;
 use crate::signals::Interruption;
+use crate::written_report;
+
+pub use tenants::parse_tenant;
+pub use undo::find_job;
 
 /// Does what the command line says.
 ///
@@ -65,6 +69,7 @@ pub fn run(
         Command::Campaign(campaign) => campaign::run(campaign, global, console, interruption),
         Command::Verify(verify) => verify::run(verify, &session()?),
         Command::Drill(drill) => drill::run(drill, &session()?),
+        Command::Report(report) => written_report::run(report, &session()?),
         Command::Generate(generate) => generate::run(generate, global, console, interruption),
         Command::Completions(completions) => reference::completions(completions, console),
         Command::Man(man) => reference::man(man, console),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::sandbox::Sandbox;
 
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 22] = [
     "demo",
     "init",
     "doctor",
@@ -24,6 +24,7 @@ const VERBS: [&str; 21] = [
     "campaign",
     "verify",
     "drill",
+    "report",
     "generate",
     "completions",
     "man",

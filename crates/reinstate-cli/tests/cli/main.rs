@@ -28,6 +28,7 @@ mod moving;
 mod neighbours;
 mod obstacles;
 mod prompting;
+mod reporting;
 mod restoring;
 mod rules;
 mod sandbox;

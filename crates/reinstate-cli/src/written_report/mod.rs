@@ -1,0 +1,82 @@
+//! A report that can be shown: one HTML file that needs no network, runs no program, and holds no
+//! contents of rows.
+
+mod job;
+mod page;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use askama::Template;
+use reinstate::jobs;
+use reinstate_core::ErrorKind;
+use serde::Serialize;
+
+use crate::arguments::Report;
+use crate::commands::{find_job, parse_tenant};
+use crate::console::Console;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::session::{Session, now};
+
+use page::Page;
+
+/// `report JOB -o FILE`.
+pub fn run(arguments: &Report, session: &Session<'_>) -> anyhow::Result<Exit> {
+    let repository = session.repository()?;
+    let job = find_job(&jobs(&repository)?, &arguments.job)?;
+    let only = arguments.tenant.as_deref().map(parse_tenant).transpose()?;
+    let only = only.as_ref().map(|tenant| &tenant.id);
+    let page = job::page(&repository, job, only, now())?;
+    write(session.console, &page, &arguments.out)
+}
+
+#[derive(Serialize)]
+struct ReportRecord {
+    #[serde(rename = "type")]
+    record: &'static str,
+    file: String,
+    outcome: String,
+    tenants: usize,
+    bytes: usize,
+}
+
+/// Writes the page to a file that does not exist yet.
+fn write(console: &Console, page: &Page, path: &Path) -> anyhow::Result<Exit> {
+    let text = page.render()?;
+    let failed = |error: std::io::Error| {
+        let kind = match error.kind() {
+            std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound => ErrorKind::Usage,
+            std::io::ErrorKind::StorageFull => ErrorKind::Full,
+            _ => ErrorKind::Other,
+        };
+        Failure::new(kind, format!("write the report {}", path.display()))
+            .because(error)
+            .next("choose another --out: the file must not exist, its directory must")
+    };
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".reinstate-report-")
+        .tempfile_in(directory)
+        .map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist_noclobber(path)
+        .map_err(|error| failed(error.error))?;
+    console.record(&ReportRecord {
+        record: "report",
+        file: path.display().to_string(),
+        outcome: page.status.label.clone(),
+        tenants: page.subjects.len(),
+        bytes: text.len(),
+    });
+    console.line(format_args!(
+        "report   {}: {}",
+        path.display(),
+        page.status.label
+    ));
+    Ok(Exit::Done)
+}
