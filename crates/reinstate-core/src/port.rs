@@ -319,6 +319,11 @@ pub trait LiveView: Send {
         Ok(Vec::new())
     }
 
+    /// Whether a table is made of parts that can be taken out of it and are tables then.
+    fn is_divided(&self, _table: TableIndex) -> bool {
+        false
+    }
+
     /// What the table has against these rows, all to be written, whoever else holds what: values that its
     /// columns do not take, rules that the rows break. `was_changed`: whether the table is not as it was
     /// when they were in it.

@@ -91,7 +91,7 @@ pub(crate) fn refused(object: String, detail: impl Into<String>) -> SideEffect {
 }
 
 /// A sequence that the role may not raise.
-fn closed_sequence(
+pub(crate) fn closed_sequence(
     session: &Session,
     sequence: &OwnedSequence,
 ) -> Result<Option<SideEffect>, StoreError> {

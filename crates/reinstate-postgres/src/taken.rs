@@ -12,6 +12,8 @@ use reinstate_core::{
 };
 
 use crate::catalog::{Catalog, CatalogTable, get};
+use crate::merge::{AT_END, is_at_end};
+use crate::obstacles::closed_sequence;
 use crate::sent::{gather, parameters, sent_rows};
 use crate::session::Session;
 use crate::sql::quote;
@@ -130,19 +132,19 @@ impl Demands {
         rows: &RowBatch,
         is_changed: bool,
     ) -> Result<Vec<Hindrance>, StoreError> {
-        let Some(demands) = self.tables.get(&table) else {
-            return Ok(Vec::new());
-        };
         let asked = Asked {
             session,
             schema: catalog.schema.table(table),
             relation: &catalog.tables[table.get()],
             rows,
         };
+        let mut found = asked.sequences_at_end()?;
+        let Some(demands) = self.tables.get(&table) else {
+            return Ok(found);
+        };
         for &column in &demands.columns {
             asked.cast(column)?;
         }
-        let mut found = Vec::new();
         let checks = demands
             .checks
             .iter()
@@ -198,6 +200,35 @@ impl Asked<'_> {
                 .iter()
                 .map(|column| &self.relation.columns[column.get()]),
         )
+    }
+
+    /// Sequences that would have nothing more to give once these rows are there. Those that the role may
+    /// not read are another hindrance.
+    fn sequences_at_end(&self) -> Result<Vec<Hindrance>, StoreError> {
+        let mut found = Vec::new();
+        for sequence in &self.relation.sequences {
+            let Some(last) = sequence.last_of(self.relation) else {
+                continue;
+            };
+            let values = self.rows.iter().filter_map(|row| {
+                let text = row.values().nth(sequence.column.get()).flatten();
+                text.and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse::<i64>().ok())
+            });
+            let greatest = values.filter(|value| *value <= last).max();
+            let Some(greatest) = greatest.filter(|value| *value > last - sequence.increment) else {
+                continue;
+            };
+            if closed_sequence(self.session, sequence)?.is_none()
+                && is_at_end(self.session, sequence, Some(last), greatest)?
+            {
+                found.push(Hindrance {
+                    object: format!("sequence {}", sequence.display_name),
+                    detail: AT_END.to_owned(),
+                    row_count: 1,
+                });
+            }
+        }
+        Ok(found)
     }
 
     /// Makes values of the texts of one column.

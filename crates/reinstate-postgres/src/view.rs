@@ -162,6 +162,10 @@ impl LiveView for PostgresView {
         held_in_place(&self.session, catalog, (tenant, table), before, after)
     }
 
+    fn is_divided(&self, table: TableIndex) -> bool {
+        self.moment.catalog.tables[table.get()].is_partitioned
+    }
+
     fn not_taken(
         &self,
         table: TableIndex,

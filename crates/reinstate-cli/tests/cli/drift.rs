@@ -233,3 +233,25 @@ fn a_table_that_is_owned_otherwise_is_refused_even_if_the_tenant_has_nothing_in_
     let says = "visits: tenants own it in the snapshot, and no tenant does now";
     ground.restore(&[]).refused(1, &[says]);
 }
+
+/// Last year's events were detached, and are a table of their own. A restore would not find them where
+/// they were, and create every one a second time.
+#[test]
+fn rows_of_a_partition_that_was_detached_are_not_created_again() {
+    let ground = Ground::captured(
+        "CREATE TABLE events (id int, account_id int NOT NULL, year int, PRIMARY KEY (id, year))
+             PARTITION BY LIST (year);
+         CREATE TABLE events_20 PARTITION OF events FOR VALUES IN (2020);
+         CREATE TABLE events_rest PARTITION OF events DEFAULT;
+         INSERT INTO events SELECT n, n % 3, 2020 + n % 2 FROM generate_series(1, 12) n",
+        "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n",
+    );
+    ground.psql("ALTER TABLE events DETACH PARTITION events_20; DELETE FROM events WHERE id = 1");
+    let says = "events_20 is not in the snapshot and is like a part of events: if it was detached";
+    ground.restore(&[]).refused(1, &[says, "Attach it again"]);
+    ground.psql("ALTER TABLE events ATTACH PARTITION events_20 FOR VALUES IN (2020)");
+    ground
+        .restore(&[])
+        .done(&["1 of 1 tenant restored and proven, 1 row changed"]);
+    assert_eq!(ground.psql("SELECT count(*) FROM events"), "12");
+}

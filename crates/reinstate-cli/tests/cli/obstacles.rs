@@ -175,3 +175,53 @@ ALTER TABLE lists ADD CONSTRAINT lists_board FOREIGN KEY (board_id) REFERENCES b
     ground.restore(&[]).done(&["restored"]);
     assert_eq!(all(), before);
 }
+
+/// One row of an account had the greatest number that there is, given by hand. Raised to that, the
+/// sequence would have nothing to give any more, to anybody.
+#[test]
+fn a_sequence_that_would_be_at_its_end_is_an_obstacle() {
+    for (key, max) in [
+        ("smallserial PRIMARY KEY", 32_767),
+        (
+            "int GENERATED ALWAYS AS IDENTITY (MAXVALUE 500) PRIMARY KEY",
+            500,
+        ),
+        ("int PRIMARY KEY DEFAULT nextval('numbers')", 2_147_483_647),
+    ] {
+        let schema = format!(
+            "CREATE SEQUENCE numbers; CREATE TABLE notes (id {key}, account_id int NOT NULL);
+             INSERT INTO notes (account_id) SELECT n % 3 FROM generate_series(1, 9) n;
+             INSERT INTO notes OVERRIDING SYSTEM VALUE VALUES ({max}, 1)"
+        );
+        let ground = Ground::captured(&schema, TENANCY);
+        ground.psql("DELETE FROM notes WHERE account_id = 1");
+        let says = ["would be at its end, so that nobody gets a number from it any more"];
+        refused_by_the_plan(&ground, &ground.restore(&[]), &says);
+        let next = "INSERT INTO notes (account_id) VALUES (2) RETURNING id";
+        assert_eq!(ground.psql(next), "10", "neighbours go on");
+    }
+}
+
+/// A table came with the last deployment, and nobody said whose its rows are.
+#[test]
+fn a_table_that_nobody_classified_is_named_with_the_lines_to_add() {
+    let schema = "CREATE TABLE notes (id int PRIMARY KEY, account_id int NOT NULL);
+                  INSERT INTO notes SELECT n, n % 3 FROM generate_series(1, 9) n";
+    let ground = Ground::captured(schema, TENANCY);
+    ground.psql(
+        "DELETE FROM notes WHERE account_id = 1;
+         CREATE TABLE marks (id int PRIMARY KEY, note int NOT NULL REFERENCES notes)",
+    );
+    let says = [
+        "[tenancy.table.marks]",
+        "via = \"note -> notes.id\"",
+        "shared = [\"marks\"]",
+    ];
+    ground.restore(&[]).refused(2, &says);
+    ground.sandbox.run(&["tenancy", "check"]).refused(2, &says);
+    assert_eq!(ground.psql("SELECT count(*) FROM notes"), "6");
+    ground.configure(&format!(
+        "{TENANCY}[tenancy.table.marks]\nvia = \"note -> notes.id\"\n"
+    ));
+    ground.restore(&[]).done(&["restored"]);
+}

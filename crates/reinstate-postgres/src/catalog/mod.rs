@@ -186,6 +186,8 @@ pub(crate) struct OwnedSequence {
     pub column: ColumnIndex,
     pub increment: i64,
     pub value_max: i64,
+    /// Whether it begins again at its end.
+    pub is_cycle: bool,
 }
 
 /// A foreign key that changes or deletes its own table's rows when the parent's change.
@@ -304,6 +306,21 @@ impl CatalogTable {
 }
 
 impl OwnedSequence {
+    /// The greatest value from which nobody gets another one: of a row with such a value, the sequence
+    /// would be at its end. None if it has none.
+    pub(crate) fn last_of(&self, table: &CatalogTable) -> Option<i64> {
+        if self.is_cycle || self.increment <= 0 {
+            return None;
+        }
+        let column = table.columns.get(self.column.get());
+        let of_type = match column.and_then(|column| column.tenant_type.as_ref()) {
+            Some(TenantType::SmallInt) => i16::MAX.into(),
+            Some(TenantType::Integer) => i32::MAX.into(),
+            _ => i64::MAX,
+        };
+        Some(self.value_max.min(of_type))
+    }
+
     /// The sequence's name as SQL.
     pub(crate) fn sql_name(&self) -> String {
         qualified(&self.namespace, &self.relation)

@@ -236,7 +236,7 @@ pub(super) fn sequences(session: &Session) -> Result<Vec<Row>, StoreError> {
               AND pg_get_expr(f.adbin, f.adrelid)
                   ~ '^[(]?nextval[(]''[^'']*''::regclass[)][)]?(::[a-z ]+)?$')
          SELECT u.relation, u.number, n.nspname::text, c.relname::text, s.seqincrement, s.seqmax,
-                s.seqstart,
+                s.seqcycle,
                 CASE WHEN has_schema_privilege(n.oid, 'USAGE')
                       AND has_sequence_privilege(c.oid, 'USAGE, SELECT')
                      THEN coalesce(pg_sequence_last_value(c.oid), s.seqstart - s.seqincrement) END

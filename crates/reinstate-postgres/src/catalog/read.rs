@@ -412,6 +412,7 @@ fn read_owned_sequences(
             column,
             increment: get(&row, 4)?,
             value_max: get(&row, 5)?,
+            is_cycle: get(&row, 6)?,
         });
     }
     Ok(())

@@ -58,7 +58,7 @@ pub(crate) use apply::{quiet_obstacles, together_obstacles};
 pub(crate) use guards::lock_number;
 pub(crate) use mark::count_foreign_rows;
 pub(crate) use moving::{can_move, making_anew, obstacle};
-pub(crate) use sequences::find_own_sequence;
+pub(crate) use sequences::{AT_END, find_own_sequence, is_at_end};
 pub(crate) use shared::shared_creation;
 
 /// One open transaction on one tenant.

@@ -60,7 +60,7 @@ pub(crate) fn find_own_sequence(
     let named = |part: &str| part.replace("{tenant}", &id);
     let (namespace, relation) = (named(namespace), named(relation));
     let display = display_name(&namespace, &relation);
-    let sql = "SELECT s.seqincrement, s.seqmax
+    let sql = "SELECT s.seqincrement, s.seqmax, s.seqcycle
                  FROM pg_sequence s
                  JOIN pg_class c ON c.oid = s.seqrelid
                  JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -83,13 +83,23 @@ pub(crate) fn find_own_sequence(
         column: ColumnIndex(0),
         increment: get(row, 0)?,
         value_max: get(row, 1)?,
+        is_cycle: get(row, 2)?,
     })
 }
 
 /// The greatest restored value of each sequence.
 #[derive(Debug, Default)]
 pub(super) struct RestoredValues {
-    by_name: BTreeMap<String, (OwnedSequence, i64)>,
+    by_name: BTreeMap<String, Restored>,
+}
+
+/// What a sequence must have handed out.
+#[derive(Debug)]
+struct Restored {
+    sequence: OwnedSequence,
+    greatest: i64,
+    /// From where on it has nothing more to give.
+    last: Option<i64>,
 }
 
 /// The columns of one table that take their values from sequences.
@@ -97,6 +107,8 @@ pub(super) struct SequenceColumns<'r> {
     values: &'r mut RestoredValues,
     /// Columns with what their sequences are called, and the greatest value so far.
     columns: Vec<(usize, OwnedSequence, Option<i64>)>,
+    /// Where each sequence ends, in their order.
+    lasts: Vec<Option<i64>>,
 }
 
 impl RestoredValues {
@@ -108,6 +120,10 @@ impl RestoredValues {
             .filter(|sequence| sequence.increment > 0);
         SequenceColumns {
             values: self,
+            lasts: rising
+                .clone()
+                .map(|sequence| sequence.last_of(table))
+                .collect(),
             columns: rising
                 .map(|sequence| (sequence.column.get(), sequence.clone(), None))
                 .collect(),
@@ -119,6 +135,7 @@ impl RestoredValues {
         SequenceColumns {
             values: self,
             columns: Vec::new(),
+            lasts: Vec::new(),
         }
     }
 
@@ -127,9 +144,12 @@ impl RestoredValues {
     /// # Errors
     /// `Refused` if the role may not use one of them.
     pub(super) fn raise(&self, session: &Session) -> Result<Vec<SequenceRaise>, StoreError> {
+        for restored in self.by_name.values() {
+            check_end(session, restored)?;
+        }
         let mut raised = Vec::new();
-        for (sequence, restored) in self.by_name.values() {
-            raised.extend(raise(session, sequence, *restored)?);
+        for restored in self.by_name.values() {
+            raised.extend(raise(session, &restored.sequence, restored.greatest)?);
         }
         Ok(raised)
     }
@@ -150,18 +170,61 @@ impl SequenceColumns<'_> {
 
 impl Drop for SequenceColumns<'_> {
     fn drop(&mut self) {
-        for (_, sequence, greatest) in self.columns.drain(..) {
+        let lasts = std::mem::take(&mut self.lasts);
+        for ((_, sequence, greatest), last) in self.columns.drain(..).zip(lasts) {
             if let Some(greatest) = greatest {
                 let name = sequence.sql_name();
-                let known = self
-                    .values
-                    .by_name
-                    .entry(name)
-                    .or_insert((sequence, greatest));
-                known.1 = known.1.max(greatest);
+                let known = self.values.by_name.entry(name).or_insert(Restored {
+                    sequence,
+                    greatest,
+                    last,
+                });
+                known.greatest = known.greatest.max(greatest);
             }
         }
     }
+}
+
+/// What a sequence handed out last, as a query.
+fn state(sequence: &OwnedSequence) -> String {
+    format!(
+        "SELECT CASE WHEN q.is_called THEN q.last_value ELSE q.last_value - {} END FROM {} q",
+        sequence.increment,
+        sequence.sql_name()
+    )
+}
+
+/// Whether a value would take a sequence to its end, where nobody gets another one. Its last value is
+/// asked for only if that is so.
+pub(crate) fn is_at_end(
+    session: &Session,
+    sequence: &OwnedSequence,
+    last: Option<i64>,
+    restored: i64,
+) -> Result<bool, StoreError> {
+    if last.is_none_or(|last| restored > last || restored <= last - sequence.increment) {
+        return Ok(false);
+    }
+    let operation = format!("look at sequence {}", sequence.display_name);
+    let handed_out: i64 = get(&session.row(&operation, &state(sequence), &[])?, 0)?;
+    Ok(handed_out < restored)
+}
+
+/// What to do about a sequence that would be at its end.
+pub(crate) const AT_END: &str = "would be at its end, so that nobody gets a number from it any more: give \
+     it and its column a larger type or MAXVALUE, or another number to the row that has the last one, first";
+
+fn check_end(session: &Session, restored: &Restored) -> Result<(), StoreError> {
+    let Restored {
+        sequence,
+        greatest,
+        last,
+    } = restored;
+    if is_at_end(session, sequence, *last, *greatest)? {
+        let message = format!("sequence {} {AT_END}", sequence.display_name);
+        return Err(StoreError::new(ErrorKind::Refused, message));
+    }
+    Ok(())
 }
 
 fn raise(
@@ -171,10 +234,7 @@ fn raise(
 ) -> Result<Option<SequenceRaise>, StoreError> {
     let operation = format!("raise sequence {}", sequence.display_name);
     let name = sequence.sql_name();
-    let state = format!(
-        "SELECT CASE WHEN q.is_called THEN q.last_value ELSE q.last_value - {} END FROM {name} q",
-        sequence.increment
-    );
+    let state = state(sequence);
     let last = || -> Result<i64, StoreError> { get(&session.row(&operation, &state, &[])?, 0) };
     let from = last()?;
     if from >= restored {

@@ -181,6 +181,7 @@ impl<'a> Finder<'a> {
         needed: &BTreeSet<TableIndex>,
     ) -> Result<TableMapping, Error> {
         let Some(source) = self.pairs.source(index) else {
+            self.find_detached(table, needed);
             let detail = "not in the snapshot: the tenant's rows in it stay as they are";
             self.note(NoteKind::TableAdded, table.name.to_string(), detail);
             return Ok(TableMapping::default());
@@ -215,6 +216,27 @@ impl<'a> Finder<'a> {
         }
         self.find_dropped(source, table);
         self.columns(index, table, source)
+    }
+
+    /// A table that came since and is like a part of another: rows that it holds would be created there.
+    fn find_detached(&mut self, table: &TableSchema, needed: &BTreeSet<TableIndex>) {
+        let now = self.view.schema();
+        let mut wholes = now.iter().filter(|(index, whole)| {
+            let source = self.pairs.source(*index);
+            source.is_some_and(|source| needed.contains(&source))
+                && self.view.is_divided(*index)
+                && whole.columns == table.columns
+                && whole.key == table.key
+        });
+        if let Some((_, whole)) = wholes.next() {
+            self.undecided.push(format!(
+                "{0} is not in the snapshot and is like a part of {1}: if it was detached from it, its \
+                 rows would be there twice. Attach it again, or add {0:?} to excluded under [tenancy] \
+                 for this restore",
+                table.name.as_str(),
+                whole.name
+            ));
+        }
     }
 
     fn has_same_key(&self, source: TableIndex, table: &TableSchema) -> bool {
