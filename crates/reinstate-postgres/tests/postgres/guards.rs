@@ -391,13 +391,13 @@ fn a_row_with_an_identity_that_the_server_alone_sets_is_made_anew() {
     assert_eq!(ground.image("acme"), image);
     // It cannot be, if something would happen at that.
     ground.psql(
-        "CREATE TABLE marks (id int PRIMARY KEY, account_id text,
+        "CREATE TABLE tags (id int PRIMARY KEY, account_id text,
              note int REFERENCES notes ON DELETE CASCADE); UPDATE notes SET serial = DEFAULT WHERE id = 1",
     );
     let error = ground.restore("acme", &image).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
     let says = "a value that only the server may update: rows would have to be deleted and made anew, \
-                and foreign key marks_note_fkey of marks would act on that";
+                and foreign key tags_note_fkey of tags would act on that";
     assert!(error.to_string().contains(says), "{error}");
 }
 
