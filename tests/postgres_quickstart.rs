@@ -1,5 +1,6 @@
 //! The README's PostgreSQL quickstart, run as it stands there; and the same incident under load.
 
+#[expect(dead_code, reason = "other tests of this package use the rest")]
 mod support;
 
 use std::collections::BTreeMap;

@@ -109,6 +109,28 @@ impl Shell {
 }
 
 impl Running {
+    /// Whether the script is over.
+    pub fn is_over(&mut self) -> bool {
+        self.0.try_wait().expect("look at a shell").is_some()
+    }
+
+    /// Kills what the script became by `exec`, as a power cut would.
+    pub fn kill(mut self) {
+        self.0.kill().expect("kill a shell");
+        self.0.wait().expect("wait for a shell");
+    }
+
+    /// Waits for the script; returns its exit code and all that it printed.
+    pub fn end(self) -> (Option<i32>, String) {
+        let output = self.0.wait_with_output().expect("wait for a shell");
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        (output.status.code(), text)
+    }
+
     /// Waits for the script and returns all that it printed.
     #[track_caller]
     pub fn wait(self) -> String {

@@ -99,6 +99,9 @@ pub enum Campaign {
         /// The campaign's digest, or its first 12 digits or more.
         #[arg(long, value_name = "DIGEST")]
         confirm_digest: Option<String>,
+        /// How many seconds a run that stops, or a store that is away, is waited for.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        patience: u32,
     },
     /// Print who did what when: of one campaign, or what never became one.
     Audit {

@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use reinstate_core::{Digest, ErrorKind, Repository};
 use reinstate_format::{
-    CampaignChain, CampaignEntry, CampaignRecord, decode_campaign_record, encode_campaign_record,
-    link_name,
+    CampaignChain, CampaignEntry, CampaignRecord, EntryKind, decode_campaign_record,
+    encode_campaign_record, link_name,
 };
 
 use super::record::StoredCampaign;
@@ -40,6 +40,21 @@ struct Tail {
     number: u64,
     digest: Digest,
     entries: Vec<CampaignEntry>,
+    /// The last thing that somebody said to whoever runs the campaign.
+    said: Option<EntryKind>,
+}
+
+impl Tail {
+    fn extend(&mut self, entries: &[CampaignEntry]) {
+        let said = entries.iter().rev().map(|entry| entry.kind).find(|kind| {
+            matches!(
+                kind,
+                EntryKind::Paused | EntryKind::Resumed | EntryKind::Aborted
+            )
+        });
+        self.said = said.or(self.said);
+        self.entries.extend_from_slice(entries);
+    }
 }
 
 /// The journal of a campaign.
@@ -71,6 +86,7 @@ impl<'r> Journal<'r> {
             number: 0,
             digest: chain.root(repository.id()),
             entries: Vec::new(),
+            said: None,
         };
         let journal = Self {
             repository,
@@ -99,6 +115,11 @@ impl<'r> Journal<'r> {
     /// Looks at everything that happened, as far as it was read.
     pub fn look<T>(&self, look: impl FnOnce(&[CampaignEntry]) -> T) -> T {
         look(&self.tail().entries)
+    }
+
+    /// The last thing that somebody said to whoever runs the campaign: paused, resumed or aborted.
+    pub(super) fn said(&self) -> Option<EntryKind> {
+        self.tail().said
     }
 
     /// The digest of the last record: whoever keeps it can tell that none was taken away.
@@ -147,7 +168,7 @@ impl<'r> Journal<'r> {
                 Ok(()) => {
                     tail.number += 1;
                     tail.digest = digest;
-                    tail.entries.extend_from_slice(entries);
+                    tail.extend(entries);
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => self.read_on(tail)?,
@@ -181,7 +202,7 @@ impl<'r> Journal<'r> {
                     .map_err(Error::format("read the campaign's journal"))?;
             tail.number += 1;
             tail.digest = digest;
-            tail.entries.extend(record.entries);
+            tail.extend(&record.entries);
         }
     }
 }

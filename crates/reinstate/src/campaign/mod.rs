@@ -20,6 +20,7 @@ mod record;
 mod run;
 mod state;
 mod tenant;
+mod undo;
 
 pub use approval::{approve_campaign, refuse};
 pub use journal::{Journal, audit_journal, campaign_journal};
@@ -33,3 +34,4 @@ pub use state::{
     CampaignStage, CampaignState, GateOutcome, GateProgress, StoreMerge, StoreProgress,
     TenantProgress, TenantState, campaign_state, gate_names,
 };
+pub use undo::undo_campaign;

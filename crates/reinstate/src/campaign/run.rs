@@ -12,7 +12,9 @@ use super::journal::Journal;
 use super::plan::is_of_the_tenant;
 use super::ports::{EstateStore, Operator};
 use super::record::StoredCampaign;
-use super::state::{CampaignStage, CampaignState, TenantState, campaign_state, is_approved};
+use super::state::{
+    CampaignStage, CampaignState, TenantProgress, TenantState, campaign_state, is_approved,
+};
 use super::tenant::{Left, lead};
 use crate::job::store_job;
 use crate::plan::StoredPlan;
@@ -97,16 +99,7 @@ impl CampaignRun<'_> {
     pub(super) fn check(&self) -> Result<(), Error> {
         self.context.check()?;
         self.journal.refresh()?;
-        let asked = self.journal.look(|entries| {
-            let mut kinds = entries.iter().rev().map(|entry| entry.kind);
-            kinds.find(|kind| {
-                matches!(
-                    kind,
-                    EntryKind::Paused | EntryKind::Resumed | EntryKind::Aborted
-                )
-            })
-        });
-        let fact = match asked {
+        let fact = match self.journal.said() {
             Some(EntryKind::Paused) => "paused",
             Some(EntryKind::Aborted) => "aborted",
             _ => return Ok(()),
@@ -254,7 +247,8 @@ fn run_batch(run: &CampaignRun<'_>, batch: u32) -> Result<(), Error> {
         .filter(|place| at(**place).state == TenantState::Planned);
     let extracted = new.map(|place| run.tenant_entry(EntryKind::Extracted, *place));
     run.journal.append(extracted.collect())?;
-    work(run, &plans, left)
+    let left = left.into_iter().map(|place| (place, at(place).clone()));
+    work(run, &plans, left.collect())
 }
 
 /// The plans of a batch, every byte of them checked against what was approved.
@@ -309,8 +303,22 @@ pub(super) struct Shared<'b> {
     pub(super) permits: Vec<Permits>,
 }
 
+impl Shared<'_> {
+    /// Nothing: for what writes to no store.
+    pub(super) const fn none() -> Self {
+        Self {
+            plans: &[],
+            permits: Vec::new(),
+        }
+    }
+}
+
 /// Leads the tenants, at most as many at once as the stores take.
-fn work(run: &CampaignRun<'_>, plans: &[Option<StoredPlan>], left: Vec<u32>) -> Result<(), Error> {
+fn work(
+    run: &CampaignRun<'_>,
+    plans: &[Option<StoredPlan>],
+    left: Vec<(u32, TenantProgress)>,
+) -> Result<(), Error> {
     let stores = &run.campaign.description().stores;
     let permits = stores.iter().map(|store| Permits::new(store.concurrency));
     let shared = Shared {
@@ -321,32 +329,54 @@ fn work(run: &CampaignRun<'_>, plans: &[Option<StoredPlan>], left: Vec<u32>) -> 
         .iter()
         .map(|store| u64::from(store.concurrency.max(1)))
         .sum();
-    let workers = usize::try_from(at_once)
-        .unwrap_or(usize::MAX)
-        .min(left.len());
-    let queue = Mutex::new(VecDeque::from(left));
+    let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
+    in_parallel(at_once, left, |(place, before)| {
+        lead_one(run, &shared, place, before)
+    })
+    .map(drop)
+}
+
+/// Does something with each of these, so many at once, in their order. After an error nothing more is
+/// begun; what is under way comes to its end.
+pub(super) fn in_parallel<I: Send, O: Send>(
+    at_once: usize,
+    items: Vec<I>,
+    each: impl Fn(I) -> Result<O, Error> + Sync,
+) -> Result<Vec<O>, Error> {
+    let workers = at_once.min(items.len());
+    let queue = Mutex::new(VecDeque::from(items));
+    let done = Mutex::new(Vec::new());
     let stopped: Mutex<Option<Error>> = Mutex::new(None);
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 while lock(&stopped).is_none() {
-                    let Some(tenant) = lock(&queue).pop_front() else {
+                    let Some(item) = lock(&queue).pop_front() else {
                         return;
                     };
-                    if let Err(error) = lead_one(run, &shared, tenant) {
-                        lock(&stopped).get_or_insert(error);
+                    match each(item) {
+                        Ok(outcome) => lock(&done).push(outcome),
+                        Err(error) => {
+                            lock(&stopped).get_or_insert(error);
+                        }
                     }
                 }
             });
         }
     });
     let stopped = stopped.into_inner().unwrap_or_else(PoisonError::into_inner);
-    stopped.map_or(Ok(()), Err)
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    stopped.map_or(Ok(done), Err)
 }
 
-fn lead_one(run: &CampaignRun<'_>, shared: &Shared<'_>, tenant: u32) -> Result<(), Error> {
+fn lead_one(
+    run: &CampaignRun<'_>,
+    shared: &Shared<'_>,
+    tenant: u32,
+    before: TenantProgress,
+) -> Result<(), Error> {
     run.check()?;
-    match lead(run, shared, tenant) {
+    match lead(run, shared, tenant, before) {
         Ok(()) | Err(Left::Waiting) => Ok(()),
         Err(Left::Parked(reason)) => {
             let mut entry = run.tenant_entry(EntryKind::Parked, tenant);

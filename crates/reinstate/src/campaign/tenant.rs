@@ -59,24 +59,14 @@ struct Way<'w> {
 }
 
 /// Leads a tenant as far as it goes.
-pub(super) fn lead(run: &CampaignRun<'_>, shared: &Shared<'_>, place: u32) -> Result<(), Left> {
+pub(super) fn lead(
+    run: &CampaignRun<'_>,
+    shared: &Shared<'_>,
+    place: u32,
+    before: TenantProgress,
+) -> Result<(), Left> {
     let description = run.campaign.description();
-    let tenant = &description.tenants[place as usize];
-    let ids = tenant.parts.iter();
-    let way = Way {
-        run,
-        shared,
-        place,
-        tenant,
-        site: Tenant {
-            kind: description.site_kind.clone(),
-            id: tenant.site.clone(),
-        },
-        ids: ids
-            .map(|part| part.as_ref().map(|part| part.tenant.clone()))
-            .collect(),
-        before: run.state().tenants.swap_remove(place as usize),
-    };
+    let way = Way::new(run, shared, place, before);
     way.close()?;
     for phase in phases(description) {
         for (store, planned) in description.stores.iter().enumerate() {
@@ -87,6 +77,43 @@ pub(super) fn lead(run: &CampaignRun<'_>, shared: &Shared<'_>, place: u32) -> Re
         way.check_gates(phase)?;
     }
     way.open()
+}
+
+/// Closes a tenant that is not closed, before it is taken back.
+pub(super) fn close_again(
+    run: &CampaignRun<'_>,
+    place: u32,
+    before: TenantProgress,
+) -> Result<(), Left> {
+    let shared = Shared::none();
+    Way::new(run, &shared, place, before).close()
+}
+
+impl<'w> Way<'w> {
+    fn new(
+        run: &'w CampaignRun<'w>,
+        shared: &'w Shared<'w>,
+        place: u32,
+        before: TenantProgress,
+    ) -> Self {
+        let description = run.campaign.description();
+        let tenant = &description.tenants[place as usize];
+        let ids = tenant.parts.iter();
+        Self {
+            run,
+            shared,
+            place,
+            tenant,
+            site: Tenant {
+                kind: description.site_kind.clone(),
+                id: tenant.site.clone(),
+            },
+            ids: ids
+                .map(|part| part.as_ref().map(|part| part.tenant.clone()))
+                .collect(),
+            before,
+        }
+    }
 }
 
 impl Way<'_> {
@@ -380,6 +407,6 @@ pub(super) fn again<T>(
         }
         left -= 1;
         thread::sleep(AGAIN_AFTER);
-        run.check().map_err(Left::Stopped)?;
+        run.context.check().map_err(Left::Stopped)?;
     }
 }

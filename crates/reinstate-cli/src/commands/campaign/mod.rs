@@ -56,10 +56,15 @@ pub fn run(
             which,
             undo,
             confirm_digest,
+            patience,
         } => {
             let (estate, campaign) = find(which)?;
-            let digest = confirm_digest.as_deref();
-            run::abort(&estate, &campaign, *undo, digest)
+            let abort = run::Abort {
+                undo: *undo,
+                digest: confirm_digest.as_deref(),
+                patience: *patience,
+            };
+            run::abort(&estate, &campaign, abort)
         }
         Campaign::Audit { campaign, of } => audit::run(&open(of)?, campaign.as_deref()),
     }

@@ -1,10 +1,14 @@
-//! `campaign run` and `resume`.
+//! `campaign run`, `resume` and `abort`.
+
+use std::time::Duration;
 
 use reinstate::{
-    CampaignEnd, CampaignEntry, CampaignRun, CampaignStage, EntryKind, EstateStore, RunLimits,
-    StoredCampaign, TenantState, campaign_journal, campaign_state, refuse, run_campaign,
+    CampaignEnd, CampaignEntry, CampaignRun, CampaignStage, EntryKind, EstateStore, Journal,
+    RunLimits, StoredCampaign, TenantState, campaign_journal, campaign_state, refuse, run_campaign,
+    undo_campaign,
 };
 use reinstate_core::{ErrorKind, Phase};
+use reinstate_repository::RepositoryLock;
 
 use super::approve::given_digest;
 use super::estate::{Estate, OpenStore, in_order, lock_all};
@@ -53,6 +57,19 @@ pub fn run(
         }
         journal.append(entries)?;
     }
+    let patience = arguments.patience;
+    let end = with_stores(estate, campaign, &journal, patience, run_campaign)?;
+    finish(estate, campaign, &end)
+}
+
+/// Opens the stores of a campaign, and has something done with them.
+fn with_stores(
+    estate: &Estate<'_>,
+    campaign: &StoredCampaign,
+    journal: &Journal<'_>,
+    patience: u32,
+    what: impl FnOnce(&CampaignRun<'_>) -> Result<CampaignEnd, reinstate::Error>,
+) -> anyhow::Result<CampaignEnd> {
     let stores = estate.stores()?;
     let _locks = lock_all(&stores)?;
     let opened = in_order(campaign.description(), &stores)?;
@@ -63,20 +80,20 @@ pub fn run(
         cancellation: estate.interruption.cancellation(),
     };
     let progress = Progress::new(&[Phase::Merge, Phase::Verify], 0);
-    let end = run_campaign(&CampaignRun {
+    let end = what(&CampaignRun {
         context: estate
             .engine
             .context(&progress, estate.interruption.cancellation()),
         campaign,
-        journal: &journal,
+        journal,
         estate: &engine_stores,
         operator: &operator,
         limits: RunLimits {
-            store_attempts: arguments.patience,
+            store_attempts: patience,
         },
     })?;
     progress.clear();
-    finish(estate, campaign, &end)
+    Ok(end)
 }
 
 /// Another try for sites that were parked in a run, and not when the campaign was planned.
@@ -164,16 +181,26 @@ fn finish(
     Ok(Exit::Done)
 }
 
+/// What `campaign abort` was given.
+#[derive(Clone, Copy, Debug)]
+pub struct Abort<'a> {
+    /// Whether everything is put back.
+    pub undo: bool,
+    /// The digest that was typed.
+    pub digest: Option<&'a str>,
+    /// For how many seconds what is in the way is waited for.
+    pub patience: u32,
+}
+
 /// `campaign abort C`.
 pub fn abort(
     estate: &Estate<'_>,
     campaign: &StoredCampaign,
-    undo: bool,
-    given: Option<&str>,
+    abort: Abort<'_>,
 ) -> anyhow::Result<Exit> {
     let journal = campaign_journal(&estate.repository, campaign)?;
     let short = campaign.description().campaign.short();
-    if let Some(given) = given
+    if let Some(given) = abort.digest
         && given_digest(campaign, given)? != campaign.digest()
     {
         let message = format!(
@@ -183,15 +210,76 @@ pub fn abort(
         let error = refuse(&journal, &estate.actor, now(), ErrorKind::Altered, message);
         return Err(error.into());
     }
-    if undo {
-        let message = format!("abort campaign {short}: taking it back is not there yet");
-        let error = refuse(&journal, &estate.actor, now(), ErrorKind::Refused, message);
-        return Err(error.into());
+    let stage = journal
+        .look(|entries| campaign_state(campaign, entries))
+        .stage;
+    if !matches!(stage, CampaignStage::Undoing | CampaignStage::Undone) {
+        let mut entry = CampaignEntry::new(now(), estate.actor.clone(), EntryKind::Aborted);
+        if abort.undo {
+            "undo".clone_into(&mut entry.detail);
+        }
+        journal.append(vec![entry])?;
     }
-    let entry = CampaignEntry::new(now(), estate.actor.clone(), EntryKind::Aborted);
-    journal.append(vec![entry])?;
-    estate
-        .console
-        .line(format_args!("aborted  {short}: what was done stays"));
-    Ok(Exit::Done)
+    if !abort.undo {
+        estate
+            .console
+            .line(format_args!("aborted  {short}: what was done stays"));
+        return Ok(Exit::Done);
+    }
+    // Whoever runs it stops after what is being written.
+    let _lock = wait_for_lock(estate, abort.patience)?;
+    journal.refresh()?;
+    let end = with_stores(estate, campaign, &journal, abort.patience, undo_campaign)?;
+    finish_undo(estate, campaign, &end)
+}
+
+fn wait_for_lock(estate: &Estate<'_>, patience: u32) -> anyhow::Result<RepositoryLock> {
+    let mut left = patience;
+    loop {
+        match estate.lock() {
+            Err(_) if left > 0 => left -= 1,
+            settled => return Ok(settled?),
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        estate.interruption.cancellation().check()?;
+    }
+}
+
+/// Says how taking a campaign back ended.
+fn finish_undo(
+    estate: &Estate<'_>,
+    campaign: &StoredCampaign,
+    end: &CampaignEnd,
+) -> anyhow::Result<Exit> {
+    let state = &end.state;
+    let short = campaign.description().campaign.short();
+    let all = state.tenants.len() as u64;
+    let undone = state.count(TenantState::Undone) as u64;
+    let again = format!(
+        "reinstate campaign abort {short} --undo --confirm-digest {}",
+        campaign.digest().short()
+    );
+    if undone == all && end.stopped.is_none() {
+        summary(estate, campaign, state);
+        return Ok(Exit::Done);
+    }
+    show(estate, campaign, state);
+    if let Some(error) = &end.stopped {
+        let message = format!(
+            "taking the campaign back stopped with {undone} of {} undone: {}",
+            counted(all, "site", "sites"),
+            one_line(error)
+        );
+        let exit = Exit::of(error.kind());
+        return Err(Failure::ending(exit, kind_name(error.kind()), message)
+            .next(again)
+            .into());
+    }
+    let message = format!(
+        "{undone} of {} are as they were before the campaign; the others keep what they have",
+        counted(all, "site", "sites")
+    );
+    Err(Failure::ending(Exit::Partial, "partial", message)
+        .next(format!("see why: reinstate campaign status {short}"))
+        .into())
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use reinstate_core::{ContentDigest, OwnedRowBatch, Owner, SnapshotSource, TenantId};
+use reinstate_core::{
+    ContentDigest, LiveStore, OwnedRowBatch, Owner, RowBatch, SnapshotSource, TenantId,
+};
 use reinstate_embedded::{EmbeddedOptions, EmbeddedStore};
 use reinstate_synthetic::Table;
 
@@ -78,6 +80,35 @@ impl Ground {
                 })
                 .unwrap();
         }
+    }
+
+    /// Lets the users of a site change the title of an issue in a store.
+    pub fn edit_in(&self, name: &str, site: u32) {
+        let store = self.store(name);
+        let id = TenantId::try_new(site.to_string()).unwrap();
+        let table = Table::Issues.index();
+        let mut rows = RowBatch::new();
+        {
+            let view = store.read_view().unwrap();
+            let mut stream = view.tenant_rows(&id, table).unwrap();
+            stream.next_batch(&mut rows).unwrap();
+        }
+        let row = rows.iter().next().unwrap();
+        let title = store.schema().table(table).column("title").unwrap();
+        let values = row.values().enumerate().map(|(place, value)| {
+            if place == title.get() {
+                Some(&b"edited since"[..])
+            } else {
+                value
+            }
+        });
+        let mut edited = RowBatch::new();
+        edited.push(row.key(), values);
+        let row = edited.iter().next().unwrap();
+        let owner = Owner::Tenant(id);
+        store
+            .write(|transaction| transaction.table(table)?.put(&owner, row))
+            .unwrap();
     }
 
     /// Deletes every row of these sites in every store.

@@ -307,3 +307,54 @@ fn a_run_that_is_killed_anywhere_goes_on() {
     run.done(&["10 handed back"]);
     assert_eq!(ground.contents(), before);
 }
+
+#[test]
+fn an_aborted_campaign_is_taken_back_but_for_what_users_wrote_since() {
+    let ground = Ground::new(
+        &TWO,
+        "[close]\ncommand = [\"sh\", \"-c\", \"echo {site} >> closed\"]\n",
+    );
+    ground.destroy(&[3, 5, 7]);
+    let destroyed = ground.contents();
+    let (campaign, digest) = ground.plan(&[3, 5, 7], &[]);
+    ground.approve(&(campaign.clone(), digest.clone()));
+    ground
+        .run(&["campaign", "run", &campaign])
+        .done(&["3 handed back"]);
+    let abort = ["campaign", "abort", &campaign, "--undo", "--confirm-digest"];
+    let abort = |digest: &str| ground.run(&[&abort[..], &[digest]].concat());
+    abort("b3:0123456789abcdef").refused(6, &["its digest is"]);
+    assert_ne!(ground.contents(), destroyed);
+    // Users of one of them went on.
+    ground.edit_in("orders", 5);
+    let run = abort(&digest);
+    run.refused(3, &["2 of 3 sites are as they were before"]);
+    let now = ground.contents();
+    let of = |contents: &ground::Contents, site: &str| {
+        let rows = contents
+            .iter()
+            .filter(|((owner, _), _)| owner == site.as_bytes());
+        rows.map(|(place, content)| (place.clone(), *content))
+            .collect::<Vec<_>>()
+    };
+    for site in ["3", "7"] {
+        for store in ["sites", "orders"] {
+            assert_eq!(
+                of(&now[store], site),
+                of(&destroyed[store], site),
+                "{site} in {store}"
+            );
+        }
+    }
+    // The one that was written to keeps what it has in every store from there on.
+    assert!(!of(&now["sites"], "5").is_empty());
+    let closed = fs::read_to_string(ground.sandbox.path("closed")).unwrap();
+    assert_eq!(
+        closed.lines().filter(|site| *site == "3").count(),
+        2,
+        "closed for the undo again"
+    );
+    ground
+        .run(&["campaign", "run", &campaign])
+        .refused(6, &["it was aborted"]);
+}

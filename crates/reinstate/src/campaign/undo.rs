@@ -1,0 +1,273 @@
+//! Taking a campaign back: every tenant that it touched, store by store, the last phase first.
+//!
+//! What was committed is what the stores' own journals say. Each attempt plans what is still to be
+//! taken back, notes the plan, and merges it like any other.
+
+use std::collections::BTreeSet;
+
+use reinstate_core::{ErrorKind, Policy, TenantId};
+use reinstate_format::{BatchPlan, CampaignEntry, EntryKind};
+
+use super::approval::refuse;
+use super::plan::job_of;
+use super::run::{CampaignEnd, CampaignRun, check_estate, in_parallel, open_plan};
+use super::state::{CampaignStage, StoreProgress, TenantState};
+use super::tenant::{Left, again, close_again};
+use crate::Error;
+use crate::drift::DriftRules;
+use crate::job::store_job;
+use crate::plan::{OwnerCheck, PlanRequest, StoredPlan, plan_undo};
+use crate::restore::apply_one;
+use crate::verify::chain;
+
+/// Takes back all that an aborted campaign committed, as far as nobody changed the rows since: a
+/// tenant of which somebody did is parked with the reason, and keeps what it has.
+///
+/// Goes on where another attempt ended. Sites that were handed back are closed first.
+///
+/// # Errors
+/// `Altered` if the campaign was not aborted to be taken back; `Usage` if the stores are others than
+/// those it was planned for.
+pub fn undo_campaign(run: &CampaignRun<'_>) -> Result<CampaignEnd, Error> {
+    run.journal.refresh()?;
+    let state = run.state();
+    match state.stage {
+        CampaignStage::Undone => {
+            return Ok(CampaignEnd {
+                state,
+                stopped: None,
+            });
+        }
+        CampaignStage::Undoing => {}
+        _ => {
+            let message = format!("take campaign {} back: abort it first", run.short());
+            let (actor, now) = (run.operator.actor(), run.operator.now());
+            return Err(refuse(run.journal, actor, now, ErrorKind::Altered, message));
+        }
+    }
+    check_estate(run)?;
+    run.journal.append(vec![run.entry(EntryKind::Started)])?;
+    let stopped = take_back(run).err();
+    let mut entry = run.entry(EntryKind::Stopped);
+    match &stopped {
+        Some(error) => entry.detail = chain(error),
+        None => entry.kind = EntryKind::Finished,
+    }
+    run.journal.append(vec![entry])?;
+    Ok(CampaignEnd {
+        state: run.state(),
+        stopped,
+    })
+}
+
+fn take_back(run: &CampaignRun<'_>) -> Result<(), Error> {
+    for store in run.estate {
+        let prepared = store.live.prepare();
+        prepared.map_err(Error::store("prepare the store"))?;
+    }
+    let description = run.campaign.description();
+    let mut parked = BTreeSet::new();
+    for store in (0..description.stores.len()).rev() {
+        for batch in (0..).take(description.batches.len()) {
+            run.context.check()?;
+            take_batch_back(run, store, batch, &mut parked)?;
+        }
+    }
+    let whole = (0..).take(description.tenants.len());
+    let state = run.state();
+    let left = whole.filter(|place| {
+        let is_undone = state.tenants[*place as usize].state == TenantState::Undone;
+        !is_undone && !parked.contains(place)
+    });
+    let entries = left.map(|place| run.tenant_entry(EntryKind::Undone, place));
+    run.journal.append(entries.collect())
+}
+
+/// Takes the tenants of a batch back in one store.
+fn take_batch_back(
+    run: &CampaignRun<'_>,
+    store: usize,
+    batch: u32,
+    parked: &mut BTreeSet<u32>,
+) -> Result<(), Error> {
+    let description = run.campaign.description();
+    let Some(planned) = &description.batches[batch as usize].plans[store] else {
+        return Ok(());
+    };
+    let merged = open_plan(&run.estate[store], planned)?;
+    let touched = touched(run, store, batch, &merged, parked)?;
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let at_once = description.stores[store].concurrency.max(1);
+    let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
+    let state = run.state();
+    let closed = in_parallel(at_once, touched, |(place, id)| {
+        let before = state.tenants[place as usize].clone();
+        match close_again(run, place, before) {
+            Ok(()) => Ok(Ok((place, id))),
+            Err(Left::Stopped(error)) => Err(error),
+            Err(Left::Parked(reason)) => Ok(Err((place, reason))),
+            Err(Left::Waiting) => Ok(Err((place, "it waits".to_owned()))),
+        }
+    })?;
+    let (ready, failed): (Vec<_>, Vec<_>) = closed.into_iter().partition(Result::is_ok);
+    for (place, reason) in failed.into_iter().filter_map(Result::err) {
+        park(run, place, reason, parked)?;
+    }
+    let ready: Vec<(u32, TenantId)> = ready.into_iter().flatten().collect();
+    if ready.is_empty() {
+        return Ok(());
+    }
+    let undo = plan_back(run, store, batch, &merged, &ready)?;
+    let outcomes = in_parallel(at_once, ready, |(place, id)| {
+        let outcome = take_tenant_back(run, store, &undo, (place, &id));
+        match outcome {
+            Ok(()) => Ok(None),
+            Err(Left::Stopped(error)) => Err(error),
+            Err(Left::Parked(reason)) => Ok(Some((place, reason))),
+            Err(Left::Waiting) => Ok(None),
+        }
+    })?;
+    for (place, reason) in outcomes.into_iter().flatten() {
+        let name = &description.stores[store].name;
+        park(
+            run,
+            place,
+            format!("taking it back in store {name}: {reason}"),
+            parked,
+        )?;
+    }
+    Ok(())
+}
+
+fn park(
+    run: &CampaignRun<'_>,
+    place: u32,
+    reason: String,
+    parked: &mut BTreeSet<u32>,
+) -> Result<(), Error> {
+    parked.insert(place);
+    let mut entry = run.tenant_entry(EntryKind::Parked, place);
+    entry.detail = reason;
+    run.journal.append(vec![entry])
+}
+
+/// The tenants of a batch whose merge the store's journal knows, and no undo of it.
+fn touched(
+    run: &CampaignRun<'_>,
+    store: usize,
+    batch: u32,
+    merged: &StoredPlan,
+    parked: &BTreeSet<u32>,
+) -> Result<Vec<(u32, TenantId)>, Error> {
+    let live = run.estate[store].live;
+    let state = run.state();
+    let place_of_store = u32::try_from(store).expect("BUG: more stores than numbers");
+    let attempts = state.undo_plans.iter();
+    let attempts = attempts.filter(|(of, at, _)| (*of, *at) == (batch, place_of_store));
+    let undone_by: Vec<BatchPlan> = attempts.map(|(_, _, plan)| *plan).collect();
+    let job = merged.plan().description().job;
+    let knows = |job, id: &TenantId| {
+        let entry = live.journal_entry(job, id);
+        entry.map_err(Error::store("read the store's journal"))
+    };
+    let mut touched = Vec::new();
+    for (place, tenant) in run.campaign.batch(batch) {
+        let Some(part) = &tenant.parts[store] else {
+            continue;
+        };
+        let is_undone = state.tenants[place as usize].stores[store] == StoreProgress::Undone;
+        if is_undone || parked.contains(&place) || knows(job, &part.tenant)?.is_none() {
+            continue;
+        }
+        let mut is_taken_back = false;
+        for attempt in &undone_by {
+            is_taken_back |= knows(attempt.job, &part.tenant)?.is_some();
+        }
+        match is_taken_back {
+            false => touched.push((place, part.tenant.clone())),
+            // The attempt that did it was killed before it noted that.
+            true => note_undone(run, store, place, 0)?,
+        }
+    }
+    Ok(touched)
+}
+
+/// Plans what takes these tenants back, and notes the plan before anything is merged.
+fn plan_back(
+    run: &CampaignRun<'_>,
+    store: usize,
+    batch: u32,
+    merged: &StoredPlan,
+    tenants: &[(u32, TenantId)],
+) -> Result<StoredPlan, Error> {
+    let open = &run.estate[store];
+    let place = u32::try_from(store).expect("BUG: more stores than numbers");
+    let state = run.state();
+    let before = state.undo_plans.iter();
+    let before = before
+        .filter(|(of, at, _)| (*of, *at) == (batch, place))
+        .count();
+    let attempt = u32::try_from(before + 1).expect("BUG: more attempts than numbers");
+    let request = PlanRequest {
+        job: job_of(run.campaign.description().campaign, batch, store, attempt),
+        repository: open.repository.id(),
+        policy: Policy::EXACT,
+        drift: DriftRules::default(),
+        check_owners: OwnerCheck::Off,
+        planned_at: run.operator.now(),
+    };
+    let output = open
+        .repository
+        .create_object()
+        .map_err(Error::repository("keep the plan"))?;
+    let ids: Vec<TenantId> = tenants.iter().map(|(_, id)| id.clone()).collect();
+    let written = plan_undo(run.context, merged, &ids, open.live, &request, output)?;
+    let mut entry = run.entry(EntryKind::UndoPlanned);
+    entry.batch = Some(batch);
+    entry.store = Some(place);
+    entry.plan = Some(BatchPlan {
+        job: request.job,
+        object: written.object,
+        digest: written.digest,
+    });
+    run.journal.append(vec![entry])?;
+    let undo = StoredPlan::open(open.repository, written.object)?;
+    store_job(open.repository, &undo, run.operator.now())?;
+    Ok(undo)
+}
+
+fn take_tenant_back(
+    run: &CampaignRun<'_>,
+    store: usize,
+    undo: &StoredPlan,
+    (place, id): (u32, &TenantId),
+) -> Result<(), Left> {
+    let open = &run.estate[store];
+    let job = undo.plan().description().job;
+    let rows = again(run, || {
+        let known = open.live.journal_entry(job, id);
+        let known = known.map_err(Error::store("read the store's journal"))?;
+        if known.is_some() {
+            return Ok(Ok(0));
+        }
+        let now = run.operator.now();
+        let restored = apply_one(run.context, undo, id, open.live, open.repository, now)?;
+        let findings = restored.verdict.findings().iter();
+        let findings: Vec<_> = findings.map(ToString::to_string).collect();
+        Ok(match findings.is_empty() {
+            true => Ok(restored.receipt.changed_rows()),
+            false => Err(findings.join("; ")),
+        })
+    })?;
+    let rows = rows.map_err(|found| Left::Parked(format!("not proven: {found}")))?;
+    note_undone(run, store, place, rows).map_err(Left::Stopped)
+}
+
+fn note_undone(run: &CampaignRun<'_>, store: usize, place: u32, rows: u64) -> Result<(), Error> {
+    let mut entry: CampaignEntry = run.tenant_entry(EntryKind::Undone, place);
+    entry.store = Some(u32::try_from(store).expect("BUG: more stores than numbers"));
+    entry.rows = rows;
+    run.journal.append(vec![entry])
+}
