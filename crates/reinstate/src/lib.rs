@@ -63,7 +63,8 @@ pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
 pub use pace::{Pace, PaceLimits, PaceReport, Probe};
 pub use plan::{
     LastChanges, OwnerCheck, PlanRequest, RestorePlan, Since, StoredPlan, TenantChanges,
-    WrittenPlan, is_blocked, obstacles, plan, plan_copy, plan_since, plan_undo, store_plan,
+    WrittenPlan, is_blocked, obstacles, plan, plan_copy, plan_elsewhere, plan_since, plan_undo,
+    store_plan,
 };
 pub use restore::{RestoreRequest, Restored, TenantOutcome, apply, apply_one, restore};
 pub use run_stream::RunStream;

@@ -116,9 +116,15 @@ pub enum Campaign {
 /// Arguments of `campaign plan`.
 #[derive(Debug, Args)]
 pub struct CampaignPlan {
-    /// Which sites, in the order of their priority.
-    #[command(flatten)]
-    pub whose: Whose,
+    /// The sites, as in site:42, in the order of their priority.
+    #[arg(value_name = "SITE", required_unless_present_any = ["tenants_from", "everyone"])]
+    pub sites: Vec<String>,
+    /// A file with one site a line; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub tenants_from: Option<PathBuf>,
+    /// Every site there was, into stores that are new and empty, and that the operator has created.
+    #[arg(long, conflicts_with_all = ["sites", "tenants_from"])]
+    pub everyone: bool,
     /// The wall time that all stores go back to: a time with its offset or [zone], -5m, latest.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub at: String,
@@ -131,6 +137,17 @@ pub struct CampaignPlan {
     /// Of which estate.
     #[command(flatten)]
     pub of: OfEstate,
+}
+
+impl CampaignPlan {
+    /// The sites that are named.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        Whose {
+            tenants: self.sites.clone(),
+            tenants_from: self.tenants_from.clone(),
+        }
+    }
 }
 
 /// Arguments of `campaign run`.

@@ -12,6 +12,7 @@
 //! writes nothing.
 
 mod approval;
+mod batch;
 mod check;
 mod journal;
 mod plan;

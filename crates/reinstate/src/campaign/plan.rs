@@ -7,22 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use reinstate_core::{
-    CampaignId, ChangeCounts, ErrorKind, JobId, LiveStore, ObjectId, ObjectWriter, Policy,
-    Repository, RepositoryError, SnapshotDescription, Tenant, TenantId, TenantKind, Timestamp,
+    CampaignId, ErrorKind, JobId, LiveStore, OwnedRowBatch, Policy, Repository,
+    SnapshotDescription, Tenancy, TenantId, TenantKind, Timestamp,
 };
 use reinstate_format::{
-    BatchPlan, CampaignAction, CampaignBatch, CampaignDescription, CampaignEntry, CampaignGate,
-    CampaignLink, CampaignMode, CampaignPart, CampaignStore, CampaignTenant, EntryKind,
-    TenantPlanDescription,
+    CampaignAction, CampaignBatch, CampaignDescription, CampaignEntry, CampaignGate, CampaignLink,
+    CampaignMode, CampaignStore, CampaignTenant, EntryKind,
 };
 
+use super::batch::plan_batch;
 use super::journal::campaign_journal;
 use super::ports::Images;
 use super::record::{StoredCampaign, campaigns, store_campaign};
 use super::state::{CampaignStage, campaign_state};
 use crate::drift::DriftRules;
-use crate::image::{RestorePoint, TenantImage};
-use crate::plan::{OwnerCheck, PlanRequest, WrittenPlan, is_blocked, obstacles, plan};
+use crate::image::RestorePoint;
 use crate::{Context, Error};
 
 /// What a campaign is planned for.
@@ -152,6 +151,9 @@ pub fn plan_campaign(
 ) -> Result<CampaignPlanned, Error> {
     check_request(request)?;
     check_overlap(request)?;
+    if request.mode == CampaignMode::Everyone {
+        request.stores.iter().try_for_each(check_shared)?;
+    }
     let mut unfit = BTreeMap::new();
     let mut batches = Vec::new();
     let mut tenants = Vec::with_capacity(request.tenants.len());
@@ -253,6 +255,37 @@ fn check_request(request: &CampaignRequest<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// What everybody refers to is not restored: it has to be in a new store before anybody is.
+fn check_shared(store: &PlannedStore<'_>) -> Result<(), Error> {
+    let reading = || {
+        Error::store(format!(
+            "read the rows of everybody in store {}",
+            store.name
+        ))
+    };
+    let view = store.live.begin_capture().map_err(reading())?;
+    for ((_, table), totals) in store.snapshot.schema.iter().zip(&store.snapshot.totals) {
+        let found = view.schema().find(table.name.as_str());
+        let Some((index, live)) = found.filter(|_| totals.row_count > 0) else {
+            continue;
+        };
+        if live.tenancy != Tenancy::Shared {
+            continue;
+        }
+        let mut batch = OwnedRowBatch::new();
+        let mut rows = view.table_rows(index).map_err(reading())?;
+        if !rows.next_batch(&mut batch).map_err(reading())? {
+            let message = format!(
+                "store {} is new, and lacks the rows of everybody: table {} had {} of them and is \
+                 empty. Load them first",
+                store.name, table.name, totals.row_count
+            );
+            return Err(Error::new(ErrorKind::Refused, message));
+        }
+    }
+    Ok(())
+}
+
 /// A tenant that is in a campaign that is not over cannot be in another one.
 fn check_overlap(request: &CampaignRequest<'_>) -> Result<(), Error> {
     let sites: BTreeSet<&TenantId> = request.tenants.iter().map(|site| &site.site).collect();
@@ -286,225 +319,6 @@ fn check_overlap(request: &CampaignRequest<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-struct PlannedBatch {
-    batch: CampaignBatch,
-    tenants: Vec<CampaignTenant>,
-}
-
-type UnfitMap = BTreeMap<TenantId, (ErrorKind, String)>;
-
-fn plan_batch(
-    context: Context<'_>,
-    request: &CampaignRequest<'_>,
-    number: u32,
-    sites: &[SiteRequest],
-    unfit: &mut UnfitMap,
-) -> Result<PlannedBatch, Error> {
-    let tenants = sites.iter().map(|site| CampaignTenant {
-        site: site.site.clone(),
-        batch: number,
-        parked: None,
-        parts: vec![None; request.stores.len()],
-    });
-    let mut tenants: Vec<_> = tenants.collect();
-    let mut all_images = Vec::with_capacity(request.stores.len());
-    for place in 0..request.stores.len() {
-        all_images.push(extract(context, request, place, sites, unfit)?);
-    }
-    let mut plans = Vec::with_capacity(request.stores.len());
-    for (place, mut images) in all_images.into_iter().enumerate() {
-        images.retain(|(site, _)| !unfit.contains_key(&sites[*site].site));
-        let job = job_of(request.campaign, number, place, 0);
-        let written = plan_store(context, request, (place, job), sites, &mut images, unfit)?;
-        let Some(written) = written else {
-            plans.push(None);
-            continue;
-        };
-        for ((site, image), part) in images.iter().zip(&written.description.tenants) {
-            tenants[*site].parts[place] = Some(describe_part(image, part));
-        }
-        note_blocked(request, place, sites, (&images, &written), unfit);
-        plans.push(Some(BatchPlan {
-            job,
-            object: written.object,
-            digest: written.digest,
-        }));
-    }
-    for (site, tenant) in sites.iter().zip(&tenants) {
-        let parts = tenant.parts.iter().flatten();
-        if !unfit.contains_key(&site.site)
-            && parts.map(|part| part.counts.total()).sum::<u64>() == 0
-        {
-            let reason = match tenant.parts.iter().all(Option::is_none) {
-                true => "it was in none of the stores then",
-                false => "nothing to restore: it is in every store as it was then",
-            };
-            let reason = reason.to_owned();
-            unfit.insert(site.site.clone(), (ErrorKind::Usage, reason));
-        }
-    }
-    Ok(PlannedBatch {
-        batch: CampaignBatch { plans },
-        tenants,
-    })
-}
-
-/// The images of a batch's tenants in one store, with the places of their sites.
-fn extract(
-    context: Context<'_>,
-    request: &CampaignRequest<'_>,
-    place: usize,
-    sites: &[SiteRequest],
-    unfit: &mut UnfitMap,
-) -> Result<Vec<(usize, TenantImage)>, Error> {
-    let store = &request.stores[place];
-    for site in sites.iter().filter(|site| site.ids[place].is_none()) {
-        if !store.may_be_absent {
-            let reason = format!("store {}: it has no id there", store.name);
-            unfit
-                .entry(site.site.clone())
-                .or_insert((ErrorKind::NotFound, reason));
-        }
-    }
-    let wanted = sites.iter().enumerate().filter_map(|(site, tenant)| {
-        let id = tenant.ids[place].clone()?;
-        let kind = store.live.tenant_kind().clone();
-        Some((site, Tenant { kind, id }))
-    });
-    let (places, tenants): (Vec<usize>, Vec<Tenant>) = wanted.unzip();
-    if tenants.is_empty() {
-        return Ok(Vec::new());
-    }
-    context.check()?;
-    let found = store.images.images(context, &tenants)?;
-    let mut images = Vec::with_capacity(found.len());
-    for (site, image) in places.into_iter().zip(found) {
-        match image {
-            Ok(image) => images.push((site, image)),
-            Err(error) if error.kind() == ErrorKind::NotFound && store.may_be_absent => {}
-            Err(error) if is_of_the_tenant(error.kind()) => {
-                note_unfit(&sites[site].site, store, &error, unfit);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(images)
-}
-
-/// Plans the tenants of a batch in one store. If that cannot be done for some of them, those are found
-/// out, noted, taken out, and the others planned.
-fn plan_store(
-    context: Context<'_>,
-    request: &CampaignRequest<'_>,
-    (place, job): (usize, JobId),
-    sites: &[SiteRequest],
-    images: &mut Vec<(usize, TenantImage)>,
-    unfit: &mut UnfitMap,
-) -> Result<Option<WrittenPlan>, Error> {
-    let store = &request.stores[place];
-    if images.is_empty() {
-        return Ok(None);
-    }
-    let plan_request = PlanRequest {
-        job,
-        repository: store.repository.id(),
-        policy: request.policy,
-        drift: store.drift.clone(),
-        check_owners: match store.check_owners {
-            true => OwnerCheck::In(store.repository),
-            false => OwnerCheck::Off,
-        },
-        planned_at: request.planned_at,
-    };
-    let attempt = |images: &[TenantImage], output: Box<dyn ObjectWriter + '_>| {
-        plan(context, images, store.live, &plan_request, output)
-    };
-    let keep = || {
-        let created = store.repository.create_object();
-        created.map_err(Error::repository("keep the plan"))
-    };
-    let chosen = |images: &[(usize, TenantImage)]| -> Vec<TenantImage> {
-        images.iter().map(|(_, image)| image.clone()).collect()
-    };
-    match attempt(&chosen(images), keep()?) {
-        Ok(written) => return Ok(Some(written)),
-        Err(error) if !is_of_the_tenant(error.kind()) => return Err(error),
-        Err(_) => {}
-    }
-    let mut kept = Vec::with_capacity(images.len());
-    for (site, image) in std::mem::take(images) {
-        match attempt(std::slice::from_ref(&image), Box::new(Discard)) {
-            Ok(_) => kept.push((site, image)),
-            Err(error) if is_of_the_tenant(error.kind()) => {
-                note_unfit(&sites[site].site, store, &error, unfit);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    *images = kept;
-    if images.is_empty() {
-        return Ok(None);
-    }
-    attempt(&chosen(images), keep()?).map(Some)
-}
-
-/// Notes the tenants whose part cannot be merged as it is.
-fn note_blocked(
-    request: &CampaignRequest<'_>,
-    place: usize,
-    sites: &[SiteRequest],
-    (images, written): (&[(usize, TenantImage)], &WrittenPlan),
-    unfit: &mut UnfitMap,
-) {
-    let store = &request.stores[place];
-    let description = &written.description;
-    for ((site, _), part) in images.iter().zip(&description.tenants) {
-        let notes: Vec<_> = obstacles(description, part)
-            .map(|note| format!("{} {}", note.object, note.detail))
-            .collect();
-        let (kind, fact) = if is_blocked(request.policy, part) {
-            let conflicts: u64 = part.tables.iter().map(|table| table.conflicts).sum();
-            let fact = format!("{conflicts} of its rows conflict with rows that are there");
-            (ErrorKind::Conflict, fact)
-        } else if notes.is_empty() {
-            continue;
-        } else {
-            (ErrorKind::Refused, notes.join("; "))
-        };
-        let reason = format!(
-            "store {}, {}: {fact}",
-            store.name,
-            name(store, &part.tenant)
-        );
-        unfit
-            .entry(sites[*site].site.clone())
-            .or_insert((kind, reason));
-    }
-}
-
-fn note_unfit(site: &TenantId, store: &PlannedStore<'_>, error: &Error, unfit: &mut UnfitMap) {
-    let reason = format!("store {}: {}", store.name, crate::verify::chain(error));
-    unfit.entry(site.clone()).or_insert((error.kind(), reason));
-}
-
-fn describe_part(image: &TenantImage, part: &TenantPlanDescription) -> CampaignPart {
-    let tables = || part.tables.iter();
-    CampaignPart {
-        tenant: part.tenant.clone(),
-        image: part.image_digest,
-        counts: tables().fold(ChangeCounts::NONE, |mut sum, table| {
-            sum += table.counts;
-            sum
-        }),
-        same: tables().map(|table| table.same).sum(),
-        stored_bytes: image.stored_bytes(),
-    }
-}
-
-fn name(store: &PlannedStore<'_>, id: &TenantId) -> String {
-    format!("{}:{id}", store.live.tenant_kind())
-}
-
 /// Whether something is wrong with one tenant, and not with a store as a whole.
 pub(super) const fn is_of_the_tenant(kind: ErrorKind) -> bool {
     !matches!(
@@ -533,15 +347,7 @@ pub(super) fn job_of(campaign: CampaignId, batch: u32, store: usize, undo: u32) 
     JobId::from_bytes(*bytes.expect("BUG: a digest of less than 16 bytes"))
 }
 
-/// A plan that nobody keeps: it is made to see whether it can be.
-struct Discard;
-
-impl ObjectWriter for Discard {
-    fn write(&mut self, _bytes: &[u8]) -> Result<(), RepositoryError> {
-        Ok(())
-    }
-
-    fn seal(self: Box<Self>) -> Result<ObjectId, RepositoryError> {
-        Ok(ObjectId::from_bytes([0; 16]))
-    }
+/// A tenant's name in a store.
+pub(super) fn name(store: &PlannedStore<'_>, id: &TenantId) -> String {
+    format!("{}:{id}", store.live.tenant_kind())
 }

@@ -129,6 +129,26 @@ pub fn plan_since(
     make(context, images, live, request, made, output)
 }
 
+/// As [`plan`](plan()), into another store than the one that the images come from: a new one, in which
+/// none of the tenants has a row yet. Nothing but rows to create.
+///
+/// # Errors
+/// As [`plan`](plan()); besides, `Conflict` if one of the tenants has a row there, and `Usage` if it
+/// is the store that the images come from.
+pub fn plan_elsewhere(
+    context: Context<'_>,
+    images: &[TenantImage],
+    live: &dyn LiveStore,
+    request: &PlanRequest<'_>,
+    output: Box<dyn ObjectWriter + '_>,
+) -> Result<WrittenPlan, Error> {
+    let made = Made {
+        destination: Destination::Elsewhere,
+        ..Made::default()
+    };
+    make(context, images, live, request, made, output)
+}
+
 /// Plans a copy of one tenant's image under another id, in the same store: nothing but rows to create.
 /// Everything that the plan is used for afterwards is about the copy. Of the request's policy only what
 /// becomes of conflicts counts. `remap` is told which key becomes which.
@@ -159,6 +179,17 @@ pub fn plan_copy<'r>(
 struct Made<'r> {
     copy: Option<(&'r CopyRequest, &'r Remap<'r>)>,
     since: Option<Since<'r>>,
+    destination: Destination,
+}
+
+/// Which store a plan is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Destination {
+    /// The one that the images come from.
+    #[default]
+    Origin,
+    /// Another one, which has no row of the tenants.
+    Elsewhere,
 }
 
 fn make<'r>(
@@ -166,10 +197,14 @@ fn make<'r>(
     images: &[TenantImage],
     live: &dyn LiveStore,
     request: &PlanRequest<'_>,
-    Made { copy, since }: Made<'r>,
+    Made {
+        copy,
+        since,
+        destination,
+    }: Made<'r>,
     output: Box<dyn ObjectWriter + '_>,
 ) -> Result<WrittenPlan, Error> {
-    let snapshot = check_images(images, live)?;
+    let snapshot = check_images(images, live, destination)?;
     if let Some(since) = &since {
         since.check(&images[0])?;
     }
@@ -226,6 +261,9 @@ fn make<'r>(
         )?;
         if copy.is_some() {
             check_creates_only(view.as_ref(), &part)?;
+        }
+        if destination == Destination::Elsewhere {
+            check_is_new(view.as_ref(), live, &part)?;
         }
         tenants.push(part);
         context.observer.observe(Event::Finished {
@@ -308,6 +346,7 @@ fn finish(
 fn check_images<'i>(
     images: &'i [TenantImage],
     live: &dyn LiveStore,
+    destination: Destination,
 ) -> Result<&'i reinstate_core::SnapshotDescription, Error> {
     let Some(first) = images.first() else {
         return Err(Error::new(
@@ -317,7 +356,15 @@ fn check_images<'i>(
     };
     let snapshot = first.snapshot();
     let identity = live.identity();
-    if snapshot.store.id != identity.id {
+    let is_origin = snapshot.store.id == identity.id;
+    if is_origin && destination == Destination::Elsewhere {
+        let message = format!(
+            "snapshot {} was taken from this very store {} ({}): it is not a new one",
+            snapshot.id, identity.name, identity.id
+        );
+        return Err(Error::new(ErrorKind::Usage, message));
+    }
+    if !is_origin && destination == Destination::Origin {
         let message = format!(
             "snapshot {} was taken from store {} ({}), but the live store is {} ({})",
             snapshot.id, snapshot.store.name, snapshot.store.id, identity.name, identity.id
@@ -336,6 +383,26 @@ fn check_images<'i>(
         }
     }
     Ok(snapshot)
+}
+
+/// Refuses a tenant that has rows in a store that should be new.
+fn check_is_new(
+    view: &dyn LiveView,
+    live: &dyn LiveStore,
+    part: &TenantPlanDescription,
+) -> Result<(), Error> {
+    let has_rows = part.tables.iter().find(|table| {
+        table.counts.created != table.counts.total()
+            || table.before.row_count() + table.gained.row_count() > 0
+    });
+    let Some(table) = has_rows else { return Ok(()) };
+    let message = format!(
+        "{} has rows in table {} of store {}, which should be new and empty",
+        part.tenant,
+        view.schema().table(table.table).name,
+        live.identity().name
+    );
+    Err(Error::new(ErrorKind::Conflict, message))
 }
 
 /// Refuses to take rows out of tables that are not the ones they were written to.

@@ -3,6 +3,7 @@
 mod approve;
 mod audit;
 mod estate;
+mod everyone;
 mod ids;
 mod operator;
 mod plan;

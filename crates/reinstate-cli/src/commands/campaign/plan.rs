@@ -8,6 +8,7 @@ use reinstate_core::{CampaignId, ErrorKind, Phase, Policy, Repository, Tenant};
 use serde::Serialize;
 
 use super::estate::{Estate, OpenStore, check_kind, lock_all};
+use super::everyone::everyone;
 use super::ids::site_requests;
 use super::status::{parked_lines, store_lines};
 use crate::arguments::CampaignPlan;
@@ -31,9 +32,12 @@ pub fn run(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Exit
 }
 
 fn make(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Exit> {
-    let sites = parse_tenants(&arguments.whose)?;
     let configuration = &estate.configuration;
-    check_kind(configuration, &sites)?;
+    let named = match arguments.everyone {
+        true => Vec::new(),
+        false => parse_tenants(&arguments.whose())?,
+    };
+    check_kind(configuration, &named)?;
     let point = PointInTime::parse(&arguments.at)?;
     if !matches!(
         point,
@@ -52,7 +56,13 @@ fn make(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Exit> {
     for store in &stores {
         resolved.push(resolve_in(estate.console, store, &point, arguments, at)?);
     }
-    let requests = site_requests(&sites, &stores)?;
+    let (sites, requests) = match arguments.everyone {
+        true => everyone(estate, &stores, &resolved)?,
+        false => {
+            let requests = site_requests(&named, &stores)?;
+            (named, requests)
+        }
+    };
     let sources: Vec<Source<'_>> = stores
         .iter()
         .zip(&resolved)
@@ -73,7 +83,7 @@ fn make(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Exit> {
         images: source,
         drift: store.configuration.drift.clone(),
         check_owners: store.configuration.check_owners,
-        may_be_absent: store.of.may_be_absent,
+        may_be_absent: store.of.may_be_absent || arguments.everyone,
     });
     let is_large = sites.len() as u64 > u64::from(configuration.second_approval_above);
     let request = CampaignRequest {
@@ -81,7 +91,10 @@ fn make(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Exit> {
         repository: &estate.repository,
         estate: configuration.name.clone(),
         site_kind: configuration.kind.clone(),
-        mode: CampaignMode::Chosen,
+        mode: match arguments.everyone {
+            true => CampaignMode::Everyone,
+            false => CampaignMode::Chosen,
+        },
         asked: point.to_string(),
         planned_by: estate.actor.clone(),
         planned_at: now(),
@@ -122,8 +135,28 @@ fn resolve_in(
     at: reinstate_core::Timestamp,
 ) -> anyhow::Result<Resolved> {
     let mut logs = all_logs(console, &store.repository)?;
-    let id = store.live.identity().id;
-    logs.retain(|log| log.snapshot().store.id == id);
+    let identity = store.live.identity();
+    if arguments.everyone {
+        // The store that was: of the same name, and not the new one.
+        logs.retain(|log| {
+            let taken_from = &log.snapshot().store;
+            taken_from.name == identity.name && taken_from.id != identity.id
+        });
+        let several = logs
+            .windows(2)
+            .any(|pair| pair[0].snapshot().store.id != pair[1].snapshot().store.id);
+        if several {
+            let message = format!(
+                "the repository has snapshots of several stores named {:?}",
+                identity.name
+            );
+            return Err(Failure::usage(message)
+                .next("take the snapshots of the store that was into a repository of their own")
+                .into());
+        }
+    } else {
+        logs.retain(|log| log.snapshot().store.id == identity.id);
+    }
     let wanted = Match::of(arguments.nearest_before);
     resolve(&store.repository, &logs, point, wanted, at)
         .map_err(|error| error.context(format!("look {point} up in store {:?}", store.of.name)))

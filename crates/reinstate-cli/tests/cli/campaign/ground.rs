@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use reinstate_core::{
-    ContentDigest, LiveStore, OwnedRowBatch, Owner, RowBatch, SnapshotSource, TenantId,
+    ContentDigest, LiveStore, OwnedRowBatch, Owner, RowBatch, SnapshotSource, StoreId,
+    StoreIdentity, TenantId,
 };
 use reinstate_embedded::{EmbeddedOptions, EmbeddedStore};
 use reinstate_synthetic::Table;
@@ -115,6 +116,44 @@ impl Ground {
     pub fn destroy(&self, sites: &[u32]) {
         for name in &self.stores {
             self.destroy_in(name, sites);
+        }
+    }
+
+    /// Makes a new store in the place of the one that was moved to `NAME-lost.redb`: its tables, and
+    /// the rows of everybody if it is to have them.
+    pub fn create_anew(&self, name: &str, with_shared: bool) {
+        let path = self.sandbox.path(&format!("{name}.redb"));
+        let _ = fs::remove_file(&path);
+        let lost = self.sandbox.path(&format!("{name}-lost.redb"));
+        let lost = EmbeddedStore::open(lost, &EmbeddedOptions::default()).unwrap();
+        let identity = StoreIdentity {
+            id: StoreId::from_bytes([name.len() as u8; 16]),
+            name: name.to_owned(),
+        };
+        let (kind, schema) = (lost.tenant_kind().clone(), lost.schema().clone());
+        let store =
+            EmbeddedStore::create(path, &EmbeddedOptions::default(), identity, kind, schema)
+                .unwrap();
+        if !with_shared {
+            return;
+        }
+        let view = lost.begin_capture().unwrap();
+        let mut batch = OwnedRowBatch::new();
+        for (index, table) in lost.schema().iter() {
+            if table.tenancy.is_tenant_owned() {
+                continue;
+            }
+            let mut rows = view.table_rows(index).unwrap();
+            while rows.next_batch(&mut batch).unwrap() {
+                store
+                    .write(|transaction| {
+                        let mut table = transaction.table(index)?;
+                        batch
+                            .iter()
+                            .try_for_each(|(_, row)| table.put(&Owner::Shared, row))
+                    })
+                    .unwrap();
+            }
         }
     }
 

@@ -358,3 +358,38 @@ fn an_aborted_campaign_is_taken_back_but_for_what_users_wrote_since() {
         .run(&["campaign", "run", &campaign])
         .refused(6, &["it was aborted"]);
 }
+
+#[test]
+fn everyone_goes_into_new_stores_that_are_empty() {
+    let ground = Ground::new(&TWO, "");
+    let before = ground.contents();
+    let plan = ["campaign", "plan", "--everyone", "--at", "latest"];
+    ground.run(&plan).refused(8, &["store \"sites\""]);
+    for name in ["sites", "orders"] {
+        let lost = format!("{name}-lost.redb");
+        let (path, lost) = (
+            ground.sandbox.path(&format!("{name}.redb")),
+            ground.sandbox.path(&lost),
+        );
+        fs::rename(path, &lost).unwrap();
+    }
+    ground.create_anew("sites", true);
+    ground.create_anew("orders", false);
+    ground
+        .run(&plan)
+        .refused(1, &["lacks the rows of everybody", "orders"]);
+    ground.create_anew("orders", true);
+    let run = ground.sandbox.json(&plan);
+    run.done(&[]);
+    let planned = run.record("campaign_planned");
+    assert_eq!(planned["sites"], 12);
+    let text = |key: &str| planned[key].as_str().unwrap().to_owned();
+    let campaign = (text("campaign")[..8].to_owned(), text("digest"));
+    ground.approve(&campaign);
+    ground
+        .run(&["campaign", "run", &campaign.0])
+        .done(&["12 handed back"]);
+    assert_eq!(ground.contents(), before);
+    // They are not empty any more.
+    ground.run(&plan).refused(5, &["should be new and empty"]);
+}
