@@ -35,6 +35,7 @@ name = "orders"
 configuration = "orders.toml"
 phase = 2
 concurrency = 3
+ids = { sql = "SELECT account_id FROM site_ids WHERE site = $1" }
 [[store]]
 name = "apps"
 configuration = "apps.toml"
@@ -62,7 +63,7 @@ url = { env = "DATABASE_URL" }
 kind = "account"
 column = "account_id"
 shared = ["currencies", "plans"]
-excluded = ["opened"]
+excluded = ["opened", "site_ids"]
 [tenancy.table.comments]
 via = "issue_id -> issues.id"
 "#;
@@ -153,7 +154,7 @@ fn prepare(shell: &Shell) {
     }
     shell.run(&format!(
         "reinstate generate --sql --tenants {SITES} --rows 6000 --seed 2 | psql --quiet \"$DATABASE\" \
-         && psql --quiet \"$DATABASE\" -c 'CREATE TABLE opened (account_id bigint)' \
+         && psql --quiet \"$DATABASE\" -c 'CREATE TABLE opened (account_id bigint); CREATE TABLE site_ids AS SELECT n AS site, n::bigint AS account_id FROM generate_series(1, {SITES}) n' \
          && reinstate --config orders.toml init && reinstate --config orders.toml guard install \
          && reinstate --config orders.toml capture once"
     ));

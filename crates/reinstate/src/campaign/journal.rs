@@ -4,15 +4,16 @@
 //! two that append at once one finds its name taken, reads what the other wrote, and goes behind it.
 //! Entries that come while a record is being written go into the next one together.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use reinstate_core::{Digest, ErrorKind, Repository};
+use reinstate_core::{Digest, ErrorKind, ObjectId, Repository};
 use reinstate_format::{
     CampaignChain, CampaignEntry, CampaignRecord, EntryKind, decode_campaign_record,
     encode_campaign_record, link_name,
 };
 
-use super::record::StoredCampaign;
+use super::record::{StoredCampaign, campaigns};
 use crate::Error;
 
 /// Name of the kind of record that a chain is made of.
@@ -40,6 +41,8 @@ struct Tail {
     number: u64,
     digest: Digest,
     entries: Vec<CampaignEntry>,
+    /// The records' names, in order.
+    names: Vec<[u8; 16]>,
     /// The last thing that somebody said to whoever runs the campaign.
     said: Option<EntryKind>,
 }
@@ -80,12 +83,47 @@ pub fn audit_journal(repository: &dyn Repository) -> Result<Journal<'_>, Error> 
     Journal::open(repository, CampaignChain::Audit)
 }
 
+/// Makes sure that no record of any journal of a repository was taken away from before another one,
+/// and no campaign from before its records.
+///
+/// That the last records of a journal are gone cannot be seen here, but by whoever kept the digest of
+/// its [head](Journal::head).
+///
+/// # Errors
+/// `Corrupt` if records are there that nothing leads to.
+pub fn check_journals(repository: &dyn Repository) -> Result<(), Error> {
+    // Listed before the chains are read: what is appended meanwhile is in those only.
+    let mut lost = repository
+        .list(JOURNAL_RECORD)
+        .map_err(Error::repository("list the records of journals"))?;
+    let mut known: BTreeSet<[u8; 16]> = audit_journal(repository)?.names();
+    for campaign in campaigns(repository)? {
+        known.extend(campaign_journal(repository, &campaign)?.names());
+    }
+    lost.retain(|name| !known.contains(name));
+    let Some(first) = lost.first() else {
+        return Ok(());
+    };
+    let message = format!(
+        "{} records of campaigns' journals follow nothing that is here: what was before record {} was \
+         taken away or is damaged",
+        lost.len(),
+        ObjectId::from_bytes(*first)
+    );
+    Err(Error::new(ErrorKind::Corrupt, message))
+}
+
 impl<'r> Journal<'r> {
+    fn names(&self) -> BTreeSet<[u8; 16]> {
+        self.tail().names.iter().copied().collect()
+    }
+
     fn open(repository: &'r dyn Repository, chain: CampaignChain) -> Result<Self, Error> {
         let tail = Tail {
             number: 0,
             digest: chain.root(repository.id()),
             entries: Vec::new(),
+            names: Vec::new(),
             said: None,
         };
         let journal = Self {
@@ -166,6 +204,7 @@ impl<'r> Journal<'r> {
                 .publish(JOURNAL_RECORD, self.name(tail), &bytes)
             {
                 Ok(()) => {
+                    tail.names.push(self.name(tail));
                     tail.number += 1;
                     tail.digest = digest;
                     tail.extend(entries);
@@ -200,6 +239,7 @@ impl<'r> Journal<'r> {
             let (record, digest) =
                 decode_campaign_record(&bytes, self.repository.id(), &self.chain, place)
                     .map_err(Error::format("read the campaign's journal"))?;
+            tail.names.push(self.name(tail));
             tail.number += 1;
             tail.digest = digest;
             tail.extend(&record.entries);

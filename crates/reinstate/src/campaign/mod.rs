@@ -24,7 +24,7 @@ mod tenant;
 mod undo;
 
 pub use approval::{approve_campaign, refuse};
-pub use journal::{Journal, audit_journal, campaign_journal};
+pub use journal::{Journal, audit_journal, campaign_journal, check_journals};
 pub use plan::{
     CampaignPlanned, CampaignRequest, PlannedStore, SiteRequest, Unfit, UnfitTenant, plan_campaign,
 };

@@ -56,6 +56,7 @@ pub fn run(estate: &Estate<'_>, campaign: Option<&str>) -> anyhow::Result<Exit> 
         count(entries.len() as u64),
         journal.head()
     ));
+    estate.check_journals()?;
     Ok(Exit::Done)
 }
 

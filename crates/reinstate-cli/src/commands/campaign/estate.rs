@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use reinstate::{
-    CampaignDescription, EstateStore, StoredCampaign, audit_journal, campaigns, refuse,
+    CampaignDescription, EstateStore, StoredCampaign, audit_journal, campaigns, check_journals,
+    refuse,
 };
 use reinstate_core::{ErrorKind, LiveStore, RepositoryId, Tenant};
 use reinstate_postgres::PostgresStore;
@@ -136,6 +137,20 @@ impl<'a> Estate<'a> {
         })
     }
 
+    /// Makes sure that nothing was taken out of the journals.
+    ///
+    /// # Errors
+    /// `Corrupt` if something was.
+    pub fn check_journals(&self) -> anyhow::Result<()> {
+        let checked = check_journals(&self.repository);
+        Ok(checked.map_err(|error| {
+            let message = format!("repository {}: {error}", self.repository.path().display());
+            Failure::new(error.kind(), message).next(
+                "put the repository back from its own backup, and look at who can write to it",
+            )
+        })?)
+    }
+
     /// Keeps other runs of campaigns away until it is dropped.
     ///
     /// # Errors
@@ -166,10 +181,10 @@ fn id_of(campaign: &CampaignDescription) -> String {
     campaign.campaign.to_string()
 }
 
-/// Opens the estate and finds a campaign in it.
+/// Opens the estate and finds a campaign in it, to say or do something about it.
 ///
 /// # Errors
-/// As [`Estate::open`] and [`Estate::find`].
+/// As [`Estate::open`] and [`Estate::find`]; `Corrupt` if the journals are not whole.
 pub fn open_campaign<'a>(
     which: &OfCampaign,
     global: &Global,
@@ -177,6 +192,7 @@ pub fn open_campaign<'a>(
     interruption: &'a Interruption,
 ) -> anyhow::Result<(Estate<'a>, StoredCampaign)> {
     let estate = Estate::open(&which.of, global, console, interruption)?;
+    estate.check_journals()?;
     let campaign = estate.find(&which.campaign)?;
     Ok((estate, campaign))
 }

@@ -126,8 +126,10 @@ impl Ground {
         let _ = fs::remove_file(&path);
         let lost = self.sandbox.path(&format!("{name}-lost.redb"));
         let lost = EmbeddedStore::open(lost, &EmbeddedOptions::default()).unwrap();
+        let mut id = [0; 16];
+        id[..name.len()].copy_from_slice(name.as_bytes());
         let identity = StoreIdentity {
-            id: StoreId::from_bytes([name.len() as u8; 16]),
+            id: StoreId::from_bytes(id),
             name: name.to_owned(),
         };
         let (kind, schema) = (lost.tenant_kind().clone(), lost.schema().clone());

@@ -1,6 +1,7 @@
 //! Campaigns: many sites over many stores.
 
 mod ground;
+mod watched;
 
 use std::fs;
 use std::process::Stdio;
