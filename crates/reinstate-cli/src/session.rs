@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use reinstate::{Context, Log, ResourceOptions, Resources, logs};
+use reinstate::{Context, Log, ResourceOptions, Resources, check_timeline, logs};
 use reinstate_core::{
     Cancellation, ErrorKind, FeedSource, JobId, LiveStore, ObjectId, Observer, Repository,
     SnapshotId, Timestamp,
@@ -230,7 +230,15 @@ impl<'a> Session<'a> {
         wanted: Match,
     ) -> anyhow::Result<Resolved> {
         let logs = self.logs_of(repository, live)?;
-        resolve(repository, &logs, point, wanted, now())
+        let resolved = resolve(repository, &logs, point, wanted, now())?;
+        if let Some(live) = live {
+            let position = resolved.point.position;
+            check_timeline(repository, &resolved.log, position, live).map_err(|error| {
+                let next = "--at an earlier point, or look at it: reinstate export TENANT@TIME";
+                Failure::new(error.kind(), error.to_string()).next(next)
+            })?;
+        }
+        Ok(resolved)
     }
 }
 

@@ -139,6 +139,26 @@ pub trait LiveStore: SnapshotSource {
     /// How it writes positions.
     fn notation(&self) -> PositionNotation;
 
+    /// Which of its histories the store is in, where it can have several: a standby that becomes a
+    /// store of its own goes on with another one. None where there is only one, or while it follows
+    /// another store.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn timeline(&self) -> Result<Option<u32>, StoreError> {
+        Ok(None)
+    }
+
+    /// Where the history of the store left an earlier one: commits of that one up to here are its own
+    /// too, and none after. None if its history does not come from that one.
+    ///
+    /// # Errors
+    /// `Refused` if the role may not know; otherwise if the store cannot be read.
+    fn timeline_end(&self, timeline: u32) -> Result<Option<Position>, StoreError> {
+        let _ = timeline;
+        Ok(None)
+    }
+
     /// Creates what the engine needs to keep in the store: the journal. Does nothing when it is
     /// there already.
     ///

@@ -122,6 +122,7 @@ fn texts() -> BTreeMap<&'static str, String> {
         ("SCHEMA_TAG", text(schema::SCHEMA_TAG)),
         ("LOG_RUN_MAGIC", magic(&log::LOG_RUN)),
         ("LOG_BASE_MAGIC", magic(&log::LOG_BASE)),
+        ("LOG_ORIGIN_MAGIC", magic(&log::LOG_ORIGIN)),
         ("LOG_VERSION_MAGIC", magic(&log::LOG_VERSION)),
         ("COMMITS_MAGIC", magic(&log::COMMITS)),
         ("LINK_TAG", text(log::LINK_TAG)),
@@ -198,6 +199,6 @@ fn the_offsets_on_the_pages_follow_from_the_lengths() {
 fn every_magic_and_tag_is_unlike_all_others() {
     let values: Vec<_> = texts().into_values().collect();
     let distinct: std::collections::BTreeSet<_> = values.iter().collect();
-    assert_eq!(distinct.len(), 22);
-    assert_eq!(values.len(), 22);
+    assert_eq!(distinct.len(), 23);
+    assert_eq!(values.len(), 23);
 }

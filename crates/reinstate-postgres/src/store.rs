@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use reinstate_core::{
-    CaptureView, ErrorKind, Fingerprint, JobId, JournalEntry, LiveStore, LiveView,
+    CaptureView, ErrorKind, Fingerprint, JobId, JournalEntry, LiveStore, LiveView, Position,
     PositionNotation, SnapshotSource, StoreError, StoreId, StoreIdentity, StoreSchema, TenantId,
     TenantKind, TenantWriter,
 };
@@ -12,6 +12,7 @@ use reinstate_core::{
 use crate::capture::PostgresCapture;
 use crate::catalog::get;
 use crate::connections::Connections;
+use crate::feed::{timeline, timeline_end};
 use crate::journal;
 use crate::merge::PostgresWriter;
 use crate::session::Session;
@@ -103,6 +104,14 @@ impl LiveStore for PostgresStore {
 
     fn notation(&self) -> PositionNotation {
         PositionNotation::Lsn
+    }
+
+    fn timeline(&self) -> Result<Option<u32>, StoreError> {
+        timeline(&Session::connect(self.settings())?)
+    }
+
+    fn timeline_end(&self, earlier: u32) -> Result<Option<Position>, StoreError> {
+        timeline_end(self, &Session::connect(self.settings())?, earlier)
     }
 
     fn prepare(&self) -> Result<(), StoreError> {

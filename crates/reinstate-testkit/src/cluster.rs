@@ -119,6 +119,58 @@ impl PostgresCluster {
         Ok(cluster)
     }
 
+    /// Makes a standby of this server, which streams what is committed here, and starts it. It answers
+    /// to reading until it is [promoted](Self::promote).
+    ///
+    /// # Errors
+    /// If `pg_basebackup` is not installed or fails, or the standby will not start.
+    pub fn standby(&self, options: &ClusterOptions) -> Result<Self, ClusterError> {
+        let installation = Installation::find()?;
+        let directory = make_directory()?;
+        let account = Account::for_directory(directory.path())?;
+        let mut standby = Self {
+            server: None,
+            directory,
+            installation,
+            account,
+            database_count: AtomicU64::new(0),
+        };
+        let tool = standby.installation.tool("pg_basebackup")?;
+        let mut command = standby.account.command(&tool);
+        command
+            .current_dir(standby.directory.path())
+            .arg("-h")
+            .arg(self.socket_dir())
+            .args(["-U", SUPERUSER, "--write-recovery-conf", "--no-sync"])
+            .args(["--checkpoint=fast", "--wal-method=stream", "-D"])
+            .arg(standby.data_path())
+            .stdin(Stdio::null());
+        finish(command, "pg_basebackup", b"")?;
+        // Of a name that is there twice, the last one wins.
+        let path = standby.data_path().join("postgresql.auto.conf");
+        let failed = |error: std::io::Error| {
+            ClusterError::new("write the standby's configuration").because(&error)
+        };
+        let inherited = std::fs::read_to_string(&path).map_err(failed)?;
+        let own = standby.configuration(options);
+        std::fs::write(&path, format!("{inherited}\n{own}")).map_err(failed)?;
+        standby.serve()?;
+        Ok(standby)
+    }
+
+    /// Makes a standby a server of its own, on a timeline of its own. Returns when it takes writes.
+    ///
+    /// # Errors
+    /// If it is no standby, or does not become one in a minute.
+    pub fn promote(&self) -> Result<(), ClusterError> {
+        match self.psql("postgres", "SELECT pg_promote()")?.as_str() {
+            "t" => Ok(()),
+            said => Err(ClusterError::new(format!(
+                "promote the standby: it said {said}"
+            ))),
+        }
+    }
+
     /// The directory that holds the server's socket.
     #[must_use]
     pub fn socket_dir(&self) -> &Path {

@@ -20,6 +20,7 @@ use reinstate_format::{
 };
 
 use crate::dictionaries::{RowSample, sample_bytes_max, train};
+use crate::log::note_origin;
 use crate::segment_writer::{FinishedSegment, OpenRun, SegmentWriter};
 use crate::sort::{Cursor, SortBudget, Sorted, SortedRows, Sorter};
 use crate::{Context, Error};
@@ -107,6 +108,7 @@ pub(crate) fn capture_view(
     let dictionaries = train(context.resources, samples, options.dictionary_bytes_max);
     let segments = Segments::new(context, repository, options, dictionaries);
     write_segments(context, rows, segments, &mut description)?;
+    note_origin(repository, options.snapshot, live)?;
     let bytes = encode_snapshot(repository.id(), &description);
     repository
         .publish(SNAPSHOT_RECORD, *options.snapshot.as_bytes(), &bytes)

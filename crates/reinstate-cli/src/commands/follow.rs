@@ -301,6 +301,16 @@ fn choose(
     if let (Some(snapshot), false) = (old, arguments.new_base) {
         return Ok(snapshot);
     }
+    let logs = session.logs_of(repository, Some(source))?;
+    let ended = logs.iter().rev().find(|log| !log.runs().is_empty());
+    if let (Some(log), true) = (ended, known.is_empty()) {
+        session.console.warn(format_args!(
+            "the store keeps nothing for the log of snapshot {} any more, as after a standby took its \
+             place: what was committed after {} and before the new snapshot is in NO log",
+            log.snapshot().id.short(),
+            log.through().display(log.snapshot().notation)
+        ));
+    }
     let snapshot = begin(arguments, session, repository, source)?;
     for feed in known {
         // The new log has everything from here on; what the old one has stays where it is.

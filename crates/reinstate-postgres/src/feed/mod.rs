@@ -17,6 +17,7 @@ mod publication;
 mod relations;
 mod slots;
 mod tap;
+mod timeline;
 mod told;
 mod transition;
 mod walsender;
@@ -34,6 +35,9 @@ use self::follow::PostgresFeed;
 use self::publication::{drop_unneeded, ensure, require};
 use self::slots::{SLOT_PREFIX, drop_slot, find_slot, position, slot_name, slots};
 use self::walsender::Walsender;
+
+pub(crate) use self::timeline::{timeline, timeline_end};
+
 use crate::capture::PostgresCapture;
 use crate::session::Session;
 use crate::snapshot::{Access, begin, begin_with_locks, restless};

@@ -114,7 +114,11 @@ fn await_ready(
         let status = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
         let mut lines = status.lines();
         let is_ours = lines.next() == Some(&process);
-        if is_ours && lines.nth(6).is_some_and(|state| state.trim() == "ready") {
+        if is_ours
+            && lines
+                .nth(6)
+                .is_some_and(|state| ["ready", "standby"].contains(&state.trim()))
+        {
             return Ok(());
         }
         let said = said_since(log, log_start);

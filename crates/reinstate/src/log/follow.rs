@@ -12,6 +12,7 @@ use reinstate_core::{
 use reinstate_format::{ChangeKind, FamilyMove, LoggedChange, LoggedCommit};
 
 use super::chain::{Link, Log, LogRun, log_of};
+use super::origin::check_same;
 use super::owners::{Found, Owners};
 use super::seal::{Gathering, Seal, check};
 use super::waiting::Waiting;
@@ -107,6 +108,7 @@ impl<'a> Follower<'a> {
         options: FollowOptions,
     ) -> Result<Self, Error> {
         let log = log_of(repository, snapshot)?;
+        check_same(repository, &log, source)?;
         let tables = FeedTables {
             schema: log.last_schema(),
             facts: log.last_facts(),

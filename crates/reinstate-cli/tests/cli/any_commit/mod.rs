@@ -4,6 +4,7 @@
 mod embedded;
 mod killed;
 mod postgres;
+mod standby;
 
 use std::collections::BTreeMap;
 
