@@ -221,7 +221,10 @@ pub enum SchemaError {
     #[error("table {0}: its path to the tenant ends at {1}, which no tenant owns")]
     PathUnowned(TableName, TableName),
     /// The chain of tables towards the tenant comes back to itself.
-    #[error("table {0}: its path to the tenant is a circle")]
+    #[error(
+        "table {0}: its path to the tenant is a circle. Whose a row is has to be said by the row itself \
+         or by a row of another table: give each the tenant's column, or list the table as excluded"
+    )]
     PathCircular(TableName),
     /// A tenant's path leads through a column that may be NULL: its rows could belong to nobody.
     #[error("table {0}: its path to the tenant leads through its column {1}, which may be NULL")]

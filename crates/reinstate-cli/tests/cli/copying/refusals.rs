@@ -195,3 +195,34 @@ fn rows_of_nobody_that_would_become_the_copys_are_refused() {
         assert!(!ground.sandbox.path(file).exists(), "{file}");
     }
 }
+
+/// Both plans know the same free numbers. The first copy takes them; the second finds them taken, and
+/// writes nothing.
+#[test]
+fn of_two_copies_planned_from_one_state_the_second_has_to_be_planned_again() {
+    let ground = captured();
+    let plan = |id: &str, out: &str| {
+        let into = format!("side:{id}");
+        let what = ["plan", "account:7", "--at", "latest", "--nearest-before"];
+        ground
+            .sandbox
+            .run(&[&what[..], &["--into", &into, "--out", out]].concat())
+            .done(&["total"]);
+    };
+    plan("9007", "first");
+    let second = INTO.replace("copy.", "second.");
+    ground.configure(&format!("{TENANCY}{second}"));
+    plan("9008", "second");
+    let apply = |plan: &str| ground.sandbox.run(&["apply", plan, "--yes"]);
+    apply("first").done(&["created account:9007"]);
+    let before = others(&ground);
+    apply("second").refused(5, &["account:9008 is not created", "make a new plan"]);
+    assert_same(&others(&ground), &before);
+    assert_eq!(
+        ground.psql("SELECT count(*) FROM accounts WHERE id = 9008"),
+        "0"
+    );
+    plan("9008", "again");
+    apply("again").done(&["created account:9008"]);
+    assert_eq!(counts(&ground, 9008), counts(&ground, 9007));
+}
