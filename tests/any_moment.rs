@@ -189,7 +189,10 @@ fn a_tenant_goes_back_to_before_during_and_after_migrations() {
          ALTER TABLE orders ADD COLUMN currency varchar(3) DEFAULT 'EUR';
          UPDATE orders SET currency = 'USD' WHERE id > 80; COMMIT",
         "ALTER TABLE customers DROP COLUMN note; ALTER TABLE visits ADD COLUMN at int DEFAULT 5;
-         INSERT INTO visits VALUES (1, 'late', 6)",
+         INSERT INTO visits VALUES (1, 'late', 6);
+         CREATE TABLE tags (id int PRIMARY KEY, account int, label text);
+         ALTER TABLE tags REPLICA IDENTITY FULL;
+         INSERT INTO tags SELECT n, n % 3, 'tag' FROM generate_series(1, 12) n",
         "UPDATE customers SET name = 'after' WHERE id < 5",
     ] {
         psql(sql);
@@ -220,6 +223,11 @@ fn a_tenant_goes_back_to_before_during_and_after_migrations() {
             // What a later migration added holds its default, and what it dropped is gone.
             if place >= 3 {
                 assert_eq!(found, expected[0], "{place}: {restored}");
+                // A table that came with its rows.
+                let tags = psql(
+                    "SELECT string_agg(id::text, ' ' ORDER BY id) FROM tags WHERE account = 1",
+                );
+                assert_eq!(tags, "1 4 7 10", "{place}: {restored}");
             } else {
                 let count = |text: &str| text.lines().count();
                 assert_eq!(count(&found), count(&expected[0]), "{place}: {restored}");
