@@ -442,6 +442,58 @@ fn a_record_with_its_digest_put_right_restores_no_wrong_row() {
     found.record("forged-records", "bits flipped with the digest put right");
 }
 
+/// Counts and lengths of 2^64-1 in every place of every record, the digest put right.
+#[test]
+fn a_count_of_all_ones_anywhere_is_refused_without_allocating() {
+    let (golden, found) = (Golden::make(), Found::default());
+    let mut cases = Vec::new();
+    for (path, bytes) in &golden.files {
+        if !path.starts_with("objects") {
+            let last = bytes.len() - FRAME_DIGEST_BYTES;
+            for length in [4, 8] {
+                cases.extend(
+                    (FRAME_HEADER_BYTES..=last - length).map(|place| (path, place, length)),
+                );
+            }
+        }
+    }
+    let before = memory_peak_bytes();
+    on_all(&cases, |(path, place, length)| {
+        Found::add(&found.cases);
+        let mut bytes = golden.files[*path].clone();
+        bytes[*place..place + length].fill(0xff);
+        let signed = bytes.len() - FRAME_DIGEST_BYTES;
+        let digest = blake3::hash(&bytes[..signed]);
+        bytes[signed..].copy_from_slice(digest.as_bytes());
+        let disk = Disk::new(golden.with(path, &bytes), 3);
+        let read = || {
+            golden.readers[*path]
+                .iter()
+                .for_each(|part| drop(part.read(&disk)));
+        };
+        let what = format!("{}, {length} ones at byte {place}", path.display());
+        if panic::catch_unwind(AssertUnwindSafe(read)).is_err() {
+            println!("{what}: panics");
+            Found::add(&found.panics);
+        }
+        if place.is_multiple_of(8) {
+            check_restore(&golden, disk.state(), &what, &found);
+        }
+    });
+    let grown = memory_peak_bytes() - before;
+    println!("{grown} bytes more memory");
+    assert!(grown < 512 << 20, "{grown} bytes more memory");
+    found.record("counts-of-all-ones", "places of records");
+}
+
+/// The most memory that this process had so far.
+fn memory_peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.expect("VmHWM").trim().trim_end_matches(" kB");
+    kibibytes.parse::<u64>().expect("a number") * 1024
+}
+
 /// As docs/format says.
 const FRAME_HEADER_BYTES: usize = 16;
 const FRAME_DIGEST_BYTES: usize = 32;

@@ -15,7 +15,7 @@ const START: &str = "<!-- figures: cargo run -p reinstate-tests --bin guarantees
 const END: &str = "<!-- end of figures -->";
 
 /// Every run of the tests leaves these. What a test adds here it has to record.
-const ROWS: [(&str, &str); 17] = [
+const ROWS: [(&str, &str); 18] = [
     (
         "crash-images-in-place",
         "Power fails at every step of a life; merges in place",
@@ -50,6 +50,10 @@ const ROWS: [(&str, &str); 17] = [
     (
         "forged-records",
         "Every byte of every record forged, its digest put right",
+    ),
+    (
+        "counts-of-all-ones",
+        "Counts of 2^32-1 and 2^64-1 in every place of every record",
     ),
     (
         "killed-at-system-calls",

@@ -121,6 +121,9 @@ pub fn decode_snapshot(
     if wire.totals.len() != schema.tables().len() {
         return Err(malformed("the totals are not those of the tables"));
     }
+    if !can_be_added(&wire.totals, &segments) {
+        return Err(malformed("it counts more than there can be"));
+    }
     Ok(SnapshotDescription {
         id: snapshot,
         store: wire.store.into(),
@@ -139,6 +142,18 @@ pub fn decode_snapshot(
         totals: wire.totals.into_iter().map(TableTotals::from).collect(),
         tenant_count: wire.tenant_count,
     })
+}
+
+/// Whether sums over the tables and over the segments fit: whoever reads a manifest adds them up.
+fn can_be_added(totals: &[WireTotals], segments: &[SegmentDescription]) -> bool {
+    fn fits(mut counts: impl Iterator<Item = u64>) -> bool {
+        counts.try_fold(0_u64, u64::checked_add).is_some()
+    }
+    fits(totals.iter().map(|table| table.row_count))
+        && fits(totals.iter().map(|table| table.plain_bytes))
+        && fits(totals.iter().map(|table| table.stored_bytes))
+        && fits(segments.iter().map(|segment| segment.row_count))
+        && fits(segments.iter().map(|segment| segment.stored_bytes))
 }
 
 /// The digest over all segments of a snapshot, in order: the top of the tree whose leaves are

@@ -4,7 +4,9 @@
 //! hundred inputs of its own. `cargo bolero test fuzz::NAME` runs one for as long as one likes.
 //! What a parser accepts must be written back as the same bytes, or read as the same value.
 
+use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use reinstate_core::{Digest, Owner, RepositoryId, RowBatch, RowRole, SnapshotId, TableIndex};
 use reinstate_format::{
@@ -18,7 +20,21 @@ use crate::forge;
 use crate::golden;
 use crate::sample::{IDENTITY, Memory, open, read_all, run};
 
+/// How many inputs each target tries of its own.
 const ITERATIONS: usize = 500;
+/// Says that each target is to run for so many seconds instead.
+const SECONDS_VARIABLE: &str = "REINSTATE_FUZZ_SECONDS";
+
+/// How many inputs a target tries, and for how long at most.
+pub(crate) fn budget() -> (usize, Duration) {
+    match std::env::var(SECONDS_VARIABLE) {
+        Ok(seconds) => {
+            let seconds = seconds.parse().expect("a number of seconds");
+            (usize::MAX, Duration::from_secs(seconds))
+        }
+        Err(_) => (ITERATIONS, Duration::from_secs(600)),
+    }
+}
 
 /// Runs a target on bytes as they come, on them as the payload of a valid frame, and on them as
 /// edits of the payload of one.
@@ -39,7 +55,8 @@ fn manifest() {
     );
     let valid = encode_snapshot(repository, &golden::snapshot());
     bolero::check!()
-        .with_iterations(ITERATIONS)
+        .with_iterations(budget().0)
+        .with_test_time(budget().1)
         .for_each(|input: &[u8]| {
             frames(input, &valid, |bytes| {
                 if let Ok(found) = decode_snapshot(bytes, repository, snapshot) {
@@ -53,7 +70,8 @@ fn manifest() {
 fn receipt() {
     let valid = encode_receipt(&golden::receipt());
     bolero::check!()
-        .with_iterations(ITERATIONS)
+        .with_iterations(budget().0)
+        .with_test_time(budget().1)
         .for_each(|input: &[u8]| {
             frames(input, &valid, |bytes| {
                 if let Ok(found) = decode_receipt(bytes) {
@@ -69,7 +87,8 @@ fn small_records() {
     let job = encode_job(&golden::job());
     let header = encode_repository_header(&golden::repository_header());
     bolero::check!()
-        .with_iterations(ITERATIONS)
+        .with_iterations(budget().0)
+        .with_test_time(budget().1)
         .for_each(|input: &[u8]| {
             frames(input, &journal, |bytes| {
                 if let Ok(found) = decode_journal_payload(bytes) {
@@ -102,7 +121,8 @@ fn plan() {
         }
     };
     bolero::check!()
-        .with_iterations(ITERATIONS)
+        .with_iterations(budget().0)
+        .with_test_time(budget().1)
         .for_each(|input: &[u8]| {
             read(input.to_vec());
             read(forge::edit(&valid, input));
@@ -146,7 +166,8 @@ fn segment_trailer() {
     let valid = golden::segment_file();
     let trailer = &valid[valid.len() - reinstate_format::SEGMENT_TRAILER_BYTES..];
     bolero::check!()
-        .with_iterations(ITERATIONS)
+        .with_iterations(budget().0)
+        .with_test_time(budget().1)
         .for_each(|input: &[u8]| {
             explore(input.to_vec(), &Digest::from_bytes([0; 32]));
             let (bytes, root) = forge::with_trailer(&valid, input);
@@ -161,7 +182,8 @@ fn index_page() {
     let valid = golden::segment_file();
     let page = forge::root_page(&valid);
     bolero::check!()
-        .with_iterations(ITERATIONS)
+        .with_iterations(budget().0)
+        .with_test_time(budget().1)
         .for_each(|input: &[u8]| {
             for level in [0, 1, 40] {
                 let (bytes, root) = forge::with_root_page(&IDENTITY, &valid, level, input);
@@ -224,13 +246,38 @@ fn an_authentic_block_that_holds_no_rows_says_why() {
     );
 }
 
+/// A gibibyte of zeros in some kilobytes, in an authentic block: only an attacker makes one.
+#[test]
+fn a_block_that_unpacks_to_a_gibibyte_is_refused_before_it_does() {
+    let mut bomb = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+    io::copy(&mut io::repeat(0).take(1 << 30), &mut bomb).unwrap();
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 1 << 20, "{} bytes", bomb.len());
+    let before = memory_peak_bytes();
+    for plain_bytes in [0, 1, 1_000, 1 << 20, 1 << 30, u32::MAX] {
+        let error = open_block(&bomb, plain_bytes, 1).unwrap_err();
+        println!("{plain_bytes}: {error}");
+    }
+    let grown = memory_peak_bytes() - before;
+    assert!(grown < 256 << 20, "{grown} bytes more");
+}
+
+/// The most memory that this process had so far.
+fn memory_peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.unwrap().trim().trim_end_matches(" kB");
+    kibibytes.parse::<u64>().unwrap() * 1024
+}
+
 #[test]
 fn block() {
     let rows = [3u8, 1, b'k', 2, b'v', 2, 0, 1, 0];
     let valid = zstd::bulk::compress(&rows, 3).unwrap();
     assert_eq!(open_block(&valid, 9, 2).unwrap().as_bytes(), rows);
     bolero::check!()
-        .with_iterations(ITERATIONS)
+        .with_iterations(budget().0)
+        .with_test_time(budget().1)
         .for_each(|input: &[u8]| {
             for (plain_bytes, row_count) in [(9, 2), (100_000, 1), (u32::MAX, u32::MAX)] {
                 let _ = open_block(input, plain_bytes, row_count);
@@ -243,7 +290,8 @@ fn block() {
 fn row_batch() {
     let valid = [3u8, 1, b'k', 2, b'v', 2, 0, 1, 0];
     bolero::check!()
-        .with_iterations(ITERATIONS)
+        .with_iterations(budget().0)
+        .with_test_time(budget().1)
         .for_each(|input: &[u8]| {
             for plain in [input.to_vec(), forge::edit(&valid, input)] {
                 let stored = zstd::bulk::compress(&plain, 1).unwrap();

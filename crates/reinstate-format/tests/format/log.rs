@@ -193,7 +193,8 @@ fn any_bytes_as_the_record_or_the_commits_of_a_run() {
     let (_, record, _) = written();
     let (bytes, _) = encode_commits([7; 16], &commits());
     bolero::check!()
-        .with_iterations(500)
+        .with_iterations(crate::fuzz::budget().0)
+        .with_test_time(crate::fuzz::budget().1)
         .for_each(|input: &[u8]| {
             for valid in [&record, &bytes] {
                 let edited = forge::edit(forge::payload(valid), input);
@@ -288,7 +289,8 @@ fn the_golden_tables_of_a_log_read_and_are_written_the_same() {
 fn any_bytes_as_the_tables_of_a_log() {
     let (record, _) = encode_log_version(IDENTITY.repository, &version());
     bolero::check!()
-        .with_iterations(500)
+        .with_iterations(crate::fuzz::budget().0)
+        .with_test_time(crate::fuzz::budget().1)
         .for_each(|input: &[u8]| {
             let edited = forge::edit(forge::payload(&record), input);
             for frame in [

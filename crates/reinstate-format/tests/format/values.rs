@@ -121,9 +121,14 @@ pub(crate) fn schema() -> impl Strategy<Value = StoreSchema> {
     })
 }
 
+/// Counts of which a few can be added up.
+fn count() -> impl Strategy<Value = u64> {
+    0..1_u64 << 56
+}
+
 fn segments() -> impl Strategy<Value = Vec<SegmentDescription>> {
     let owner = proptest::collection::vec(any::<u8>(), 0..5);
-    let rest = (any::<[u8; 16]>(), any::<u64>(), any::<u64>(), digest());
+    let rest = (any::<[u8; 16]>(), count(), count(), digest());
     let owners = proptest::collection::vec(owner, 0..8);
     (owners, proptest::collection::vec(rest, 4)).prop_map(|(mut owners, rest)| {
         owners.sort();
@@ -156,33 +161,40 @@ pub(crate) fn snapshot() -> impl Strategy<Value = SnapshotDescription> {
         time(),
     );
     let sequences = proptest::collection::vec(any::<(String, i64)>(), 0..3);
-    (names, schema(), sequences, segments(), any::<(u64, u64)>()).prop_map(
-        |(names, schema, sequences, segments, (row_count, tenant_count))| {
-            let (id, store, tenant_kind, position, notation, taken_at) = names;
-            let totals = TableTotals {
-                row_count,
-                plain_bytes: 7,
-                stored_bytes: 5,
-            };
-            SnapshotDescription {
-                id: SnapshotId::from_bytes(id),
-                store,
-                tenant_kind,
-                position,
-                notation,
-                taken_at,
-                schema_digest: schema_digest(&schema),
-                totals: vec![totals; schema.tables().len()],
-                schema,
-                sequences: sequences
-                    .into_iter()
-                    .map(|(name, last_value)| SequenceValue { name, last_value })
-                    .collect(),
-                segments,
-                tenant_count,
-            }
-        },
+    (
+        names,
+        schema(),
+        sequences,
+        segments(),
+        (count(), any::<u64>()),
     )
+        .prop_map(
+            |(names, schema, sequences, segments, (row_count, tenant_count))| {
+                let (id, store, tenant_kind, position, notation, taken_at) = names;
+                let totals = TableTotals {
+                    row_count,
+                    plain_bytes: 7,
+                    stored_bytes: 5,
+                };
+                SnapshotDescription {
+                    id: SnapshotId::from_bytes(id),
+                    store,
+                    tenant_kind,
+                    position,
+                    notation,
+                    taken_at,
+                    schema_digest: schema_digest(&schema),
+                    totals: vec![totals; schema.tables().len()],
+                    schema,
+                    sequences: sequences
+                        .into_iter()
+                        .map(|(name, last_value)| SequenceValue { name, last_value })
+                        .collect(),
+                    segments,
+                    tenant_count,
+                }
+            },
+        )
 }
 
 fn policy() -> impl Strategy<Value = Policy> {

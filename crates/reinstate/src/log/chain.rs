@@ -95,10 +95,17 @@ fn log_with(
         decode_snapshot(&bytes, repository.id(), snapshot).map_err(Error::format(operation()))?;
     let digest = record_digest(&bytes).map_err(Error::format(operation()))?;
     let base = base_of(repository, snapshot)?;
+    let first_number = match base {
+        None => 0,
+        Some(base) => base.number.checked_add(1).ok_or_else(|| {
+            let message = format!("{}: no log has so many runs", operation());
+            Error::new(ErrorKind::Corrupt, message)
+        })?,
+    };
     let mut log = Log {
         snapshot: Arc::new(description),
         id: base.map_or(snapshot, |base| base.log),
-        first_number: base.map_or(0, |base| base.number + 1),
+        first_number,
         runs: Vec::new(),
         versions: Vec::new(),
         tip: base.map_or(digest, |base| base.run),
