@@ -16,6 +16,7 @@ mod finding;
 mod fit;
 mod id;
 mod key;
+mod manner;
 mod observer;
 mod owner;
 mod port;
@@ -39,11 +40,12 @@ pub use finding::{Hindrance, Lead, OtherRelations, SharedCreation, SideEffect, S
 pub use fit::{Filling, Fit};
 pub use id::{CampaignId, JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};
 pub use key::{KeyForm, KeyPart, KeyWriter};
+pub use manner::{QuestionCost, RowOrder};
 pub use observer::{Cancellation, Event, Observer, Phase, Silent};
 pub use owner::{Owner, ParseTenantError, TENANT_ID_BYTES_MAX, Tenant, TenantId, TenantKind};
 pub use port::{
     CaptureView, Fingerprint, HeldKey, LiveStore, LiveView, ObjectReader, ObjectWriter, OwnHold,
-    OwnedRowStream, Repository, RowOrder, RowStream, SnapshotSource,
+    OwnedRowStream, Repository, RowStream, SnapshotSource,
 };
 pub use position::{Position, PositionNotation, Timestamp};
 pub use row::{

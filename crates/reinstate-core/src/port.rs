@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::manner::{QuestionCost, RowOrder};
 use crate::{
     ChangeCounts, ColumnIndex, ErrorKind, Filling, Fit, Hindrance, JobId, JournalEntry, KeyForm,
     ObjectId, OtherRelations, OwnedRowBatch, Position, PositionNotation, Reference,
@@ -95,15 +96,6 @@ impl fmt::Debug for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Fingerprint({})", crate::id::hex(&self.0))
     }
-}
-
-/// The order in which a view hands out a tenant's rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RowOrder {
-    /// As [`compare_rows`](crate::compare_rows) has it.
-    Sorted,
-    /// Any; the engine sorts.
-    Any,
 }
 
 /// A key whose place a row of somebody else holds. Says nothing about that row.
@@ -255,6 +247,11 @@ pub trait LiveView: Send {
         tenant: &TenantId,
         table: TableIndex,
     ) -> Result<Box<dyn RowStream + '_>, StoreError>;
+
+    /// What a question about rows takes: [`held_by_others`](Self::held_by_others) and those like it.
+    fn question_cost(&self) -> QuestionCost {
+        QuestionCost::EachRow
+    }
 
     /// Which of these rows, all to be written for `tenant`, would meet a row that is not its own:
     /// a key or unique value that somebody else holds. Rows in the role `Created` have keys that the

@@ -9,7 +9,7 @@
 use reinstate_core::{Fingerprint, StoreError, TenantId};
 
 use crate::catalog::{Catalog, get};
-use crate::owner::ownership;
+use crate::own_sets::OwnSets;
 use crate::session::Session;
 
 /// Reads the tenant's fingerprint, by one query that the server aggregates.
@@ -23,11 +23,11 @@ pub(crate) fn read_fingerprint(
 ) -> Result<Fingerprint, StoreError> {
     let operation = format!("read the state of {tenant}");
     let mut parts = Vec::new();
+    let mut sets = OwnSets::new(catalog, tenant);
     for (index, _, table) in catalog.iter() {
-        let Some(owned) = ownership(catalog, index, "t") else {
+        let Some(own) = sets.selection(index)? else {
             continue;
         };
-        let own = owned.joined(tenant)?;
         parts.push(format!(
             "SELECT {}::int8, count(*), coalesce(sum(hash_record_extended(
                     ROW(t.tableoid, t.ctid, t.xmin), 0)), 0)::text
@@ -40,7 +40,7 @@ pub(crate) fn read_fingerprint(
     }
     let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres fingerprint v1");
     if !parts.is_empty() {
-        let sql = format!("{} ORDER BY 1", parts.join(" UNION ALL "));
+        let sql = format!("{}{} ORDER BY 1", sets.with(), parts.join(" UNION ALL "));
         for row in session.rows(&operation, &sql, &[])? {
             let (table, count, sum): (i64, i64, String) =
                 (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);

@@ -25,6 +25,8 @@ mod left_behind;
 mod merge;
 mod obstacles;
 mod others;
+mod own_keys;
+mod own_sets;
 mod owner;
 mod question;
 mod referring;

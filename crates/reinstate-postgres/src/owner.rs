@@ -12,6 +12,9 @@ use crate::sql::{literal, quote};
 /// The tenant that the session's merge is about, as SQL; NULL or the empty text outside of one.
 pub(crate) const TENANT_SETTING: &str = "pg_catalog.current_setting('reinstate.tenant', true)";
 
+/// What compares values whose equality is the server's own.
+pub(crate) const EQUAL: &str = "OPERATOR(pg_catalog.=)";
+
 /// How the owner of a row is found.
 #[derive(Clone, Debug)]
 pub(crate) struct Ownership {

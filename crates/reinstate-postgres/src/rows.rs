@@ -7,7 +7,8 @@ use reinstate_core::{
 
 use crate::catalog::{Catalog, TenantType};
 use crate::copy_text::{LineReader, OwnerField};
-use crate::owner::ownership;
+use crate::own_keys::{Noted, OwnKeys};
+use crate::owner::{Selection, ownership};
 use crate::session::{CopyOut, Session};
 
 /// The rows of one tenant in one table.
@@ -15,10 +16,15 @@ pub(crate) struct TenantRows<'s> {
     lines: CopyOut<'s>,
     reader: LineReader,
     has_more: bool,
+    /// What others refer to the rows by, until all were read.
+    noted: Option<Noted>,
+    keys: &'s OwnKeys,
+    tenant: TenantId,
+    table: TableIndex,
 }
 
 impl<'s> TenantRows<'s> {
-    /// Starts to read them.
+    /// Starts to read them. `keys` are of the same position.
     ///
     /// # Errors
     /// `Usage` if no tenant owns the table; `NotFound` if the id cannot be a tenant's.
@@ -27,6 +33,7 @@ impl<'s> TenantRows<'s> {
         catalog: &Catalog,
         table: TableIndex,
         tenant: &TenantId,
+        keys: &'s OwnKeys,
     ) -> Result<Self, StoreError> {
         let (schema, relation) = catalog.table(table);
         let operation = format!("read the rows of {tenant} in table {}", schema.name);
@@ -34,7 +41,13 @@ impl<'s> TenantRows<'s> {
             let message = format!("{operation}: no tenant owns the table");
             return Err(StoreError::new(ErrorKind::Usage, message));
         };
-        let own = owned.joined(tenant)?;
+        let own = match keys.joined_parents(catalog, table, tenant) {
+            Some(sources) => Selection {
+                sources,
+                condition: "true".to_owned(),
+            },
+            None => owned.joined(tenant)?,
+        };
         let sql = format!(
             "COPY (SELECT {} FROM {} AS t{} WHERE {}) TO STDOUT",
             relation.sql_columns("t"),
@@ -46,6 +59,10 @@ impl<'s> TenantRows<'s> {
             lines: session.copy_out(operation, &sql)?,
             reader: LineReader::new(schema, OwnerField::None, false),
             has_more: true,
+            noted: keys.start(catalog, table),
+            keys,
+            tenant: tenant.clone(),
+            table,
         })
     }
 }
@@ -61,6 +78,14 @@ impl RowStream for TenantRows<'_> {
                 batch.push_parts(reader.key(), reader.columns());
                 Ok(batch.as_bytes().len() < RowBatch::TARGET_BYTES)
             })?;
+            if let Some(noted) = &mut self.noted {
+                noted.note(batch);
+            }
+            if !self.has_more
+                && let Some(noted) = self.noted.take()
+            {
+                self.keys.keep(&self.tenant, self.table, noted);
+            }
         }
         Ok(!batch.is_empty())
     }

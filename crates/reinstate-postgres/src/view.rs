@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use reinstate_core::{
     ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldKey, Hindrance, LiveView,
-    OtherRelations, OwnHold, Position, Reference, RowBatch, RowOrder, RowRole, RowStream,
-    SharedCreation, SideEffect, StoreError, StoreSchema, StrayReference, TableIndex, TenantId,
-    Timestamp, UniqueKey, ValueKind,
+    OtherRelations, OwnHold, Position, QuestionCost, Reference, RowBatch, RowOrder, RowRole,
+    RowStream, SharedCreation, SideEffect, StoreError, StoreSchema, StrayReference, TableIndex,
+    TenantId, Timestamp, UniqueKey, ValueKind,
 };
 
 use crate::connections::{Connections, Reader};
@@ -21,6 +21,7 @@ use crate::left_behind::left_behind;
 use crate::merge::{can_move, obstacle, shared_creation};
 use crate::obstacles::other_effects;
 use crate::others::{describe, read_others};
+use crate::own_keys::OwnKeys;
 use crate::referring::held_in_place;
 use crate::rows::TenantRows;
 use crate::snapshot::{Access, Moment, begin};
@@ -35,6 +36,8 @@ pub(crate) struct PostgresView {
     map: TenancyMap,
     /// What tables ask of rows, once somebody wants to know.
     demands: OnceCell<Demands>,
+    /// The keys of rows that were read.
+    keys: OwnKeys,
     /// Whether merges need no guard.
     is_unguarded: bool,
 }
@@ -52,6 +55,7 @@ impl PostgresView {
             moment,
             map,
             demands: OnceCell::new(),
+            keys: OwnKeys::default(),
             is_unguarded: connections.settings().unguarded,
         })
     }
@@ -93,6 +97,11 @@ impl LiveView for PostgresView {
         read_fingerprint(&self.session, &self.moment.catalog, tenant)
     }
 
+    fn question_cost(&self) -> QuestionCost {
+        // Foreign keys have no index of their own, nor need anything else have one.
+        QuestionCost::EachQuestion
+    }
+
     fn row_order(&self) -> RowOrder {
         RowOrder::Any
     }
@@ -102,7 +111,8 @@ impl LiveView for PostgresView {
         tenant: &TenantId,
         table: TableIndex,
     ) -> Result<Box<dyn RowStream + '_>, StoreError> {
-        let rows = TenantRows::open(&self.session, &self.moment.catalog, table, tenant)?;
+        let catalog = &self.moment.catalog;
+        let rows = TenantRows::open(&self.session, catalog, table, tenant, &self.keys)?;
         Ok(Box::new(rows))
     }
 

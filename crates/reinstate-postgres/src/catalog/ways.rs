@@ -6,6 +6,7 @@ use reinstate_core::{
 
 use super::classify::{Class, ForeignKey, find, refused, usage};
 use super::read::Draft;
+use crate::owner::EQUAL;
 use crate::tenancy::{NamedReference, RouteRule, Unowned};
 
 /// What the ways of one table are looked up in.
@@ -159,7 +160,7 @@ impl<'a> Ways<'a> {
                     own.type_sql, other.type_sql
                 )));
             }
-            operators.push("OPERATOR(pg_catalog.=)".to_owned());
+            operators.push(EQUAL.to_owned());
         }
         Ok(Found {
             reference: Reference {

@@ -4,6 +4,7 @@
 //! table, as the server counted them: if that many rows of the *tenant* have the number, which
 //! its own index finds, then none of anybody else has. Only otherwise is a table read whole.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use reinstate_core::{ErrorKind, StoreError, TableIndex, Tenancy, TenantId};
@@ -11,6 +12,7 @@ use reinstate_core::{ErrorKind, StoreError, TableIndex, Tenancy, TenantId};
 use super::counts::Written;
 use crate::catalog::{Catalog, get};
 use crate::connections::Connections;
+use crate::own_sets::OwnSets;
 use crate::owner::{Selection, ownership};
 use crate::session::Session;
 use crate::snapshot::{Access, begin};
@@ -84,24 +86,24 @@ pub(crate) fn count_foreign_rows(
     })?;
     let session = connections.reader()?;
     let catalog = begin(&session, map, Access::ReadOnly)?.catalog;
+    let tables = mark.tables.iter().filter_map(|&(oid, expected, nobodys)| {
+        let index = catalog.by_oid(oid)?;
+        let is_excluded = catalog.schema.table(index).tenancy == Tenancy::Excluded;
+        (!is_excluded).then_some((index, expected, nobodys))
+    });
+    let tables: Vec<(TableIndex, u64, u64)> = tables.collect();
+    let counter = Counter {
+        session: &session,
+        catalog: &catalog,
+        tenant,
+        transaction: mark.transaction,
+    };
+    let own = counter.own(tables.iter().map(|(table, _, _)| *table))?;
     let mut foreign = 0;
-    for &(oid, expected, nobodys) in &mark.tables {
-        let Some(index) = catalog.by_oid(oid) else {
-            continue;
-        };
-        if catalog.schema.table(index).tenancy == Tenancy::Excluded {
-            continue;
-        }
-        let counter = Counter {
-            session: &session,
-            catalog: &catalog,
-            tenant,
-            transaction: mark.transaction,
-            table: index,
-        };
-        if counter.own()? != expected {
+    for (table, expected, nobodys) in tables {
+        if own.get(&table).copied().unwrap_or(0) != expected {
             // Rows that an undo gave back to nobody are no foreign ones.
-            foreign += counter.of_others()?.saturating_sub(nobodys);
+            foreign += counter.of_others(table)?.saturating_sub(nobodys);
         }
     }
     Ok(foreign)
@@ -112,37 +114,61 @@ struct Counter<'a> {
     catalog: &'a Catalog,
     tenant: &'a TenantId,
     transaction: u64,
-    table: TableIndex,
 }
 
 impl Counter<'_> {
-    fn own(&self) -> Result<u64, StoreError> {
-        match ownership(self.catalog, self.table, "t") {
-            Some(owned) => self.count(&owned.joined(self.tenant)?),
-            None => Ok(0),
+    /// How many of the tenant's rows carry the number, by table.
+    fn own(
+        &self,
+        tables: impl Iterator<Item = TableIndex>,
+    ) -> Result<BTreeMap<TableIndex, u64>, StoreError> {
+        let mut counts = BTreeMap::new();
+        let mut sets = OwnSets::new(self.catalog, self.tenant);
+        let (mut parts, mut indexes) = (Vec::new(), Vec::new());
+        for table in tables {
+            if let Some(own) = sets.selection(table)? {
+                parts.push(self.count(table, &format!("{}::int8", indexes.len()), &own));
+                indexes.push(table);
+            }
         }
+        if parts.is_empty() {
+            return Ok(counts);
+        }
+        let sql = format!("{}{}", sets.with(), parts.join(" UNION ALL "));
+        for row in self.session.rows("count rows of the commit", &sql, &[])? {
+            let (place, count): (i64, i64) = (get(&row, 0)?, get(&row, 1)?);
+            let place = usize::try_from(place).ok();
+            if let Some(&table) = place.and_then(|place| indexes.get(place)) {
+                counts.insert(table, count.cast_unsigned());
+            }
+        }
+        Ok(counts)
     }
 
-    fn of_others(&self) -> Result<u64, StoreError> {
-        match ownership(self.catalog, self.table, "t") {
-            Some(owned) => self.count(&owned.of_others(self.tenant)?),
-            None => self.count(&Selection::everything()),
-        }
+    fn of_others(&self, table: TableIndex) -> Result<u64, StoreError> {
+        let rows = match ownership(self.catalog, table, "t") {
+            Some(owned) => owned.of_others(self.tenant)?,
+            None => Selection::everything(),
+        };
+        let operation = format!(
+            "count rows of the commit in table {}",
+            self.catalog.schema.table(table).name
+        );
+        let sql = self.count(table, "0", &rows);
+        let row = self.session.row(&operation, &sql, &[])?;
+        Ok(get::<i64>(&row, 1)?.cast_unsigned())
     }
 
-    fn count(&self, rows: &Selection) -> Result<u64, StoreError> {
-        let (schema, table) = self.catalog.table(self.table);
+    /// Counts rows that carry the number, after what tells them from the rows of other tables.
+    fn count(&self, table: TableIndex, label: &str, rows: &Selection) -> String {
         // Row versions hold the low half of the number.
         let low = self.transaction & 0xffff_ffff;
-        let sql = format!(
-            "SELECT count(*) FROM {} AS t{} WHERE t.xmin = '{low}'::xid AND {}",
-            table.sql_rows(),
+        format!(
+            "SELECT {label}, count(*) FROM {} AS t{} WHERE t.xmin = '{low}'::xid AND {}",
+            self.catalog.tables[table.get()].sql_rows(),
             rows.sources,
             rows.condition
-        );
-        let operation = format!("count rows of the commit in table {}", schema.name);
-        let row = self.session.row(&operation, &sql, &[])?;
-        Ok(get::<i64>(&row, 0)?.cast_unsigned())
+        )
     }
 }
 

@@ -44,6 +44,7 @@ use crate::catalog::{Catalog, get};
 use crate::connections::{Connections, Reader};
 use crate::fingerprint::read_fingerprint;
 use crate::journal;
+use crate::own_keys::OwnKeys;
 use crate::rows::TenantRows;
 use crate::session::{CommitOutcome, Session};
 use crate::snapshot::{Access, begin, settle};
@@ -72,6 +73,8 @@ pub(crate) struct PostgresWriter<'s> {
     /// What sequences must have handed out at least.
     restored: RestoredValues,
     written: Written,
+    /// The keys of rows that were read back.
+    keys: OwnKeys,
     /// Rows created for everybody, by table.
     shared: Vec<(u32, u64)>,
     /// The connection for the look before the commit, made while the rows are sent.
@@ -114,6 +117,7 @@ impl<'s> PostgresWriter<'s> {
             fingerprint: expected.clone(),
             restored: RestoredValues::default(),
             written: Written::default(),
+            keys: OwnKeys::default(),
             shared: Vec::new(),
             other: None,
             is_open: true,
@@ -214,6 +218,7 @@ impl TenantWriter for PostgresWriter<'_> {
             guards::check_guarded(&self.session, &self.catalog, changes)?;
         }
         self.connect_other();
+        self.keys.forget();
         self.written = apply::apply(
             &self.session,
             &self.catalog,
@@ -225,7 +230,8 @@ impl TenantWriter for PostgresWriter<'_> {
     }
 
     fn read_back(&mut self, table: TableIndex) -> Result<Box<dyn RowStream + '_>, StoreError> {
-        let rows = TenantRows::open(&self.session, &self.catalog, table, &self.tenant)?;
+        let (catalog, tenant) = (&self.catalog, &self.tenant);
+        let rows = TenantRows::open(&self.session, catalog, table, tenant, &self.keys)?;
         Ok(Box::new(rows))
     }
 

@@ -70,3 +70,29 @@ fn no_table_is_read_once_per_row_when_the_server_last_saw_it_without_the_tenant(
         "{many} scans of whole tables, {few} for fewer rows"
     );
 }
+
+#[test]
+fn rows_are_found_by_parents_of_any_name() {
+    let map = |map: &mut reinstate_postgres::TenancyMap| {
+        via(map, "lists", "folder -> folders.name");
+        via(map, "items", "folder, number -> lists.folder, lists.number");
+    };
+    let ground = Ground::with_map(
+        "CREATE TABLE folders (name text PRIMARY KEY, account_id int NOT NULL);
+         CREATE TABLE lists (folder text NOT NULL REFERENCES folders, number int NOT NULL,
+             PRIMARY KEY (folder, number));
+         CREATE TABLE items (id int PRIMARY KEY, number int NOT NULL, folder text NOT NULL,
+             FOREIGN KEY (folder, number) REFERENCES lists);
+         INSERT INTO folders
+             SELECT f, 1 + n % 2 FROM unnest(ARRAY['', 'NULL', 'null', ' x ', E'a\\tb\\nc', '{a,b}', 'a\"b',
+                 E'a\\\\b', '''', U&'\\00FC', 'plain', '1']) WITH ORDINALITY u(f, n);
+         INSERT INTO lists SELECT name, n FROM folders, generate_series(1, 3) n;
+         INSERT INTO items SELECT row_number() OVER (), number, folder FROM lists;",
+        map,
+    );
+    for account in ["1", "2"] {
+        let tables = ground.image(account);
+        let counts: Vec<usize> = tables.values().map(Vec::len).collect();
+        assert_eq!(counts.iter().sum::<usize>(), 6 + 18 + 18, "{counts:?}");
+    }
+}

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use reinstate_core::{
     CaptureView, ChangeCounts, ChangeSource, ColumnIndex, Committed, ErrorKind, Filling,
     Fingerprint, Fit, HeldKey, Hindrance, JobId, JournalEntry, LiveStore, LiveView, OtherRelations,
-    OwnHold, OwnedRowBatch, OwnedRowStream, Position, PositionNotation, Reference, RowBatch,
-    RowOrder, RowRole, RowStream, SequenceValue, SharedCreation, SideEffect, SnapshotSource,
-    StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName, TenantId,
-    TenantKind, TenantWriter, Timestamp, UniqueKey, ValueKind,
+    OwnHold, OwnedRowBatch, OwnedRowStream, Position, PositionNotation, QuestionCost, Reference,
+    RowBatch, RowOrder, RowRole, RowStream, SequenceValue, SharedCreation, SideEffect,
+    SnapshotSource, StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName,
+    TenantId, TenantKind, TenantWriter, Timestamp, UniqueKey, ValueKind,
 };
 
 /// What a store does wrong, and when. Calls are counted from zero.
@@ -264,6 +264,10 @@ impl LiveView for FaultyView<'_> {
     fn fingerprint(&self, tenant: &TenantId) -> Result<Fingerprint, StoreError> {
         self.faults.call("fingerprint")?;
         self.inner.fingerprint(tenant)
+    }
+
+    fn question_cost(&self) -> QuestionCost {
+        self.inner.question_cost()
     }
 
     fn row_order(&self) -> RowOrder {

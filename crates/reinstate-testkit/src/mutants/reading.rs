@@ -2,8 +2,8 @@
 
 use reinstate_core::{
     CaptureView, Fingerprint, HeldKey, LiveStore, LiveView, OwnedRowBatch, OwnedRowStream,
-    Position, RowBatch, RowOrder, RowRef, RowRole, RowStream, SequenceValue, SnapshotSource,
-    StoreError, StoreSchema, TableIndex, Tenancy, TenantId, Timestamp,
+    Position, QuestionCost, RowBatch, RowOrder, RowRef, RowRole, RowStream, SequenceValue,
+    SnapshotSource, StoreError, StoreSchema, TableIndex, Tenancy, TenantId, Timestamp,
 };
 
 use crate::certification::TENANTS;
@@ -258,6 +258,10 @@ impl LiveView for MutantView<'_> {
             }
             _ => self.inner.fingerprint(tenant),
         }
+    }
+
+    fn question_cost(&self) -> QuestionCost {
+        self.inner.question_cost()
     }
 
     fn row_order(&self) -> RowOrder {

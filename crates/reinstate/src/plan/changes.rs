@@ -11,6 +11,7 @@ use reinstate_format::{
     TenantPlanDescription, push_last_change,
 };
 
+use super::asking::question_bytes;
 use super::decide::Decision;
 use super::hindrances::Hindrances;
 use super::holds::Holds;
@@ -52,6 +53,8 @@ pub(super) struct TableChanges<'w, 'a> {
     pub(super) on_change: Option<&'w mut (dyn FnMut(By) -> Result<(), Error> + 'w)>,
     /// A row that says so.
     last_change: RowBuilder,
+    /// How many bytes of rows are gathered before the store is asked about them.
+    question_bytes: usize,
     /// Rows to create of which it is not known yet whether their places are free.
     to_create: RowBatch,
     /// What changed them last.
@@ -110,6 +113,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             by: By::Unknown,
             on_change: None,
             last_change: RowBuilder::new(),
+            question_bytes: question_bytes(context, view),
             to_create: RowBatch::new(),
             to_create_by: Vec::new(),
             to_put_back: (RowBatch::new(), RowBatch::new()),
@@ -287,7 +291,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         self.to_put_back.0.push_row(before);
         self.to_put_back.1.push_row(after);
         self.to_put_back_by.push(self.by);
-        if self.to_put_back.1.as_bytes().len() >= RowBatch::TARGET_BYTES {
+        if self.to_put_back.1.as_bytes().len() >= self.question_bytes {
             self.put_back_gathered()?;
         }
         Ok(())
@@ -305,7 +309,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         }
         self.to_create.push_row(row);
         self.to_create_by.push(self.by);
-        if self.to_create.as_bytes().len() >= RowBatch::TARGET_BYTES {
+        if self.to_create.as_bytes().len() >= self.question_bytes {
             self.create_gathered()?;
         }
         Ok(())

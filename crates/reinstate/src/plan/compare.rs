@@ -3,6 +3,7 @@
 use reinstate_core::{Event, LiveView, Phase, Policy, Position, RowBatch, Switch, TableIndex};
 use reinstate_format::TenantPlanDescription;
 
+use super::asking::question_bytes;
 use super::changes::TableChanges;
 use super::cursor::{RowCursor, Side, StreamCursor, Walk, live_rows, sorted_rows};
 use super::decide::{Deciding, Decision};
@@ -148,7 +149,8 @@ impl<'a> Sides<'a> {
         let holds = if may_stay && self.view.has_unique_values(self.table) {
             let start = || Ok((self.walk()?, self.deciding(policy, source)?));
             let tenant = &self.image.tenant().id;
-            holds::find(self.view, (tenant, self.table), policy, start)?
+            let asked = (self.view, question_bytes(self.context, self.view));
+            holds::find(asked, (tenant, self.table), policy, start)?
         } else {
             Holds::default()
         };

@@ -64,7 +64,7 @@ pub(super) fn may_stay(policy: Policy) -> bool {
 /// Finds the rows that are in each other's way, by walking through the table as often as it takes.
 /// `start` begins a walk, and to decide about its rows.
 pub(super) fn find<'a>(
-    view: &dyn LiveView,
+    (view, question_bytes): (&dyn LiveView, usize),
     (tenant, table): (&TenantId, TableIndex),
     policy: Policy,
     start: impl Fn() -> Result<(Walk<'a>, Deciding<'a>), Error>,
@@ -73,6 +73,7 @@ pub(super) fn find<'a>(
         view,
         tenant,
         table,
+        question_bytes,
         rows: RowBatch::new(),
         held: Vec::new(),
     };
@@ -146,6 +147,7 @@ struct Written<'a> {
     view: &'a dyn LiveView,
     tenant: &'a TenantId,
     table: TableIndex,
+    question_bytes: usize,
     rows: RowBatch,
     held: Vec<OwnHold>,
 }
@@ -153,7 +155,7 @@ struct Written<'a> {
 impl Written<'_> {
     fn push(&mut self, row: RowRef<'_>) -> Result<(), Error> {
         self.rows.push_row(row);
-        if self.rows.as_bytes().len() >= RowBatch::TARGET_BYTES {
+        if self.rows.as_bytes().len() >= self.question_bytes {
             self.ask()?;
         }
         Ok(())

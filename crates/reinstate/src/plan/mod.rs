@@ -4,6 +4,7 @@
 //! the live tenant it was made from. Nothing here can write to a live store. Because it holds the
 //! rows as they are *before*, a stored plan is its own undo image.
 
+mod asking;
 mod changes;
 mod compare;
 mod cursor;
