@@ -94,7 +94,12 @@ struct Golden {
 
 impl Golden {
     fn make() -> Self {
-        let (state, _) = Life::prepare_with(Way::InPlace, ROWS);
+        Self::make_in(1)
+    }
+
+    /// The same in the repository of this id.
+    fn make_in(repository: u8) -> Self {
+        let (state, _) = Life::prepare_with(Way::InPlace, ROWS, repository);
         let disk = Disk::new(state, 2);
         let life = Life::open(&disk, Way::InPlace).expect("what was prepared");
         for step in STEPS {
@@ -408,6 +413,26 @@ fn every_file_in_place_of_another_is_found() {
         check_restore(&golden, state, &what, &found);
     });
     found.record("exchanged-files", "exchanges");
+}
+
+/// Two repositories in which the same happened, mixed: a backup copied over another.
+#[test]
+fn every_file_of_another_repository_is_found() {
+    let (golden, other) = (Golden::make(), Golden::make_in(9));
+    let found = Found::default();
+    let shared: Vec<&PathBuf> = golden
+        .files
+        .keys()
+        .filter(|path| other.files.contains_key(*path))
+        .collect();
+    assert!(shared.len() > 9, "only {} files meet", shared.len());
+    on_all(&shared, |path| {
+        let bytes = &other.files[*path];
+        check_reading(&golden, path, bytes, "of another repository", &found);
+        let what = format!("{} of another repository", path.display());
+        check_restore(&golden, golden.with(path, bytes), &what, &found);
+    });
+    found.record("mixed-repositories", "files of another repository");
 }
 
 /// What an attacker does who can write but has no key, as there is none: every bit of every record, with

@@ -109,14 +109,14 @@ pub struct Life {
 impl Life {
     /// A disk on which both were made, with some rows of three tenants. Returns the file's node too.
     pub fn prepare(way: Way) -> (State, Node) {
-        Self::prepare_with(way, 11)
+        Self::prepare_with(way, 11, 1)
     }
 
-    /// The same, with so many rows of each table and tenant.
-    pub fn prepare_with(way: Way, row_count: i64) -> (State, Node) {
+    /// The same, with so many rows of each table and tenant, in the repository of this id.
+    pub fn prepare_with(way: Way, row_count: i64, repository: u8) -> (State, Node) {
         let disk = Disk::new(empty(), 1);
         let files: Arc<dyn FileSystem> = Arc::new(disk.clone());
-        let id = RepositoryId::from_bytes([1; 16]);
+        let id = RepositoryId::from_bytes([repository; 16]);
         LocalRepository::init_on(files, REPOSITORY, id, NOW).expect("a repository");
         let identity = StoreIdentity {
             id: StoreId::from_bytes([2; 16]),

@@ -15,7 +15,7 @@ const START: &str = "<!-- figures: cargo run -p reinstate-tests --bin guarantees
 const END: &str = "<!-- end of figures -->";
 
 /// Every run of the tests leaves these. What a test adds here it has to record.
-const ROWS: [(&str, &str); 18] = [
+const ROWS: [(&str, &str); 19] = [
     (
         "crash-images-in-place",
         "Power fails at every step of a life; merges in place",
@@ -46,6 +46,10 @@ const ROWS: [(&str, &str); 18] = [
     (
         "exchanged-files",
         "Every file in place of every other of its kind, older manifests included",
+    ),
+    (
+        "mixed-repositories",
+        "Every file in place of that of another repository",
     ),
     (
         "forged-records",

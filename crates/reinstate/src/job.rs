@@ -93,7 +93,7 @@ pub fn plan_of(repository: &dyn Repository, job: JobId) -> Result<StoredPlan, Er
 /// The receipt of one tenant of a job, if its merge was committed.
 ///
 /// # Errors
-/// `Corrupt` if it is damaged.
+/// `Corrupt` if it is damaged, or is the receipt of another job, tenant or plan.
 pub fn receipt_of(
     repository: &dyn Repository,
     job: JobId,
@@ -101,9 +101,16 @@ pub fn receipt_of(
 ) -> Result<Option<ReceiptDescription>, Error> {
     let operation = || format!("read the receipt of {tenant} in job {job}");
     match repository.read(RECEIPT_RECORD, receipt_name(job, tenant)) {
-        Ok(bytes) => decode_receipt(&bytes)
-            .map(Some)
-            .map_err(Error::format(operation())),
+        Ok(bytes) => {
+            let receipt = decode_receipt(&bytes).map_err(Error::format(operation()))?;
+            // Where the job itself is damaged, that is said when the job is read.
+            let is_noted = job_of(repository, job).map_or(true, |noted| noted.plan == receipt.plan);
+            if receipt.job == job && receipt.tenant == *tenant && is_noted {
+                return Ok(Some(receipt));
+            }
+            let message = format!("{}: it is the receipt of something else", operation());
+            Err(Error::new(ErrorKind::Corrupt, message))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::repository(operation())(error)),
     }
