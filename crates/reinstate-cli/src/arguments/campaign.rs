@@ -103,6 +103,18 @@ pub enum Campaign {
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         patience: u32,
     },
+    /// Write what a campaign did into one HTML file that can be shown.
+    Report {
+        /// Which.
+        #[command(flatten)]
+        which: OfCampaign,
+        /// The file to write, in HTML; must not exist yet.
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+        /// Report one site and nothing of the others: for its owner.
+        #[arg(long, value_name = "SITE")]
+        site: Option<String>,
+    },
     /// Print who did what when: of one campaign, or what never became one.
     Audit {
         /// The campaign: 4 or more digits of its id [default: what was refused before there was one].

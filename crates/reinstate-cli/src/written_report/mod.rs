@@ -1,6 +1,7 @@
 //! A report that can be shown: one HTML file that needs no network, runs no program, and holds no
 //! contents of rows.
 
+mod campaign;
 mod job;
 mod page;
 
@@ -9,7 +10,7 @@ use std::path::Path;
 
 use askama::Template;
 use reinstate::jobs;
-use reinstate_core::ErrorKind;
+use reinstate_core::{ErrorKind, TenantId};
 use serde::Serialize;
 
 use crate::arguments::Report;
@@ -21,6 +22,8 @@ use crate::session::{Session, now};
 
 use page::Page;
 
+pub use campaign::Seen;
+
 /// `report JOB -o FILE`.
 pub fn run(arguments: &Report, session: &Session<'_>) -> anyhow::Result<Exit> {
     let repository = session.repository()?;
@@ -29,6 +32,20 @@ pub fn run(arguments: &Report, session: &Session<'_>) -> anyhow::Result<Exit> {
     let only = only.as_ref().map(|tenant| &tenant.id);
     let page = job::page(&repository, job, only, now())?;
     write(session.console, &page, &arguments.out)
+}
+
+/// Writes what a campaign did, or what it did for one site.
+///
+/// # Errors
+/// As [`campaign::page`], and if the file cannot be written.
+pub fn write_campaign(
+    console: &Console,
+    seen: &Seen<'_>,
+    only: Option<&TenantId>,
+    out: &Path,
+) -> anyhow::Result<Exit> {
+    let page = campaign::page(seen, only, now())?;
+    write(console, &page, out)
 }
 
 #[derive(Serialize)]

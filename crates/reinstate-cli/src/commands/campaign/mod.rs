@@ -7,6 +7,7 @@ mod everyone;
 mod ids;
 mod operator;
 mod plan;
+mod report;
 mod run;
 mod status;
 
@@ -66,6 +67,10 @@ pub fn run(
                 patience: *patience,
             };
             run::abort(&estate, &campaign, abort)
+        }
+        Campaign::Report { which, out, site } => {
+            let (estate, campaign) = find(which)?;
+            report::run(&estate, &campaign, site.as_deref(), out)
         }
         Campaign::Audit { campaign, of } => audit::run(&open(of)?, campaign.as_deref()),
     }

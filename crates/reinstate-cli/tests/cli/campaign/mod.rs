@@ -394,3 +394,41 @@ fn everyone_goes_into_new_stores_that_are_empty() {
     // They are not empty any more.
     ground.run(&plan).refused(5, &["should be new and empty"]);
 }
+
+#[test]
+fn a_campaign_is_reported_for_all_sites_and_for_one() {
+    let ground = Ground::new(&TWO, "");
+    ground.destroy(&[3, 5]);
+    let campaign = ground.approved(&[3, 5], &[]);
+    let report = |more: &[&str]| {
+        let all = [&["campaign", "report", &campaign, "--out"], more].concat();
+        ground.sandbox.json(&all)
+    };
+    let before = report(&["before.html"]);
+    assert_eq!(before.record("report")["outcome"], "Not begun");
+    ground
+        .run(&["campaign", "run", &campaign])
+        .done(&["2 handed back"]);
+    let after = report(&["after.html"]);
+    assert_eq!(after.record("report")["outcome"], "Finished");
+    let html = fs::read_to_string(ground.sandbox.path("after.html")).unwrap();
+    for expected in [
+        "2 of 2 sites are handed back",
+        "account:3",
+        "account:5",
+        "Store sites, phase 1",
+        "Store orders, phase 2",
+        "read back",
+        "Last digest of the journal",
+        "references, phase 1",
+    ] {
+        assert!(html.contains(expected), "{expected:?} is not in {html}");
+    }
+    let one = report(&["one.html", "--site", "account:5"]);
+    assert_eq!(one.record("report")["outcome"], "Handed back");
+    let html = fs::read_to_string(ground.sandbox.path("one.html")).unwrap();
+    assert!(html.contains("Restore of account:5") && !html.contains("account:3"));
+    assert_eq!(report(&["x.html", "--site", "account:9"]).code, 8);
+    assert_eq!(report(&["x.html", "--site", "app:5"]).code, 2);
+    assert_eq!(report(&["one.html"]).code, 2);
+}
