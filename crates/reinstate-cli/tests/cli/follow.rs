@@ -244,12 +244,14 @@ fn an_account_is_copied_as_it_was_at_a_commit() {
 }
 
 #[test]
-fn a_table_that_was_altered_ends_the_log_and_a_new_one_starts() {
+fn a_table_that_was_written_anew_ends_the_log_and_a_new_one_starts() {
     let ground = followed();
     ground.psql("UPDATE orders SET note = 'kept' WHERE id = 1");
     ground.follow();
+    // The new values are in no change that the server hands out.
     ground.psql(
-        "ALTER TABLE orders ADD COLUMN extra text; UPDATE orders SET extra = 'x' WHERE id = 1",
+        "ALTER TABLE orders ADD COLUMN extra timestamptz DEFAULT clock_timestamp();
+         UPDATE orders SET note = 'x' WHERE id = 1",
     );
     let ended = ground.sandbox.run(&["capture", "follow", "--once"]);
     ended.refused(7, &["ENDS here", "--new-base"]);
@@ -257,7 +259,7 @@ fn a_table_that_was_altered_ends_the_log_and_a_new_one_starts() {
         .sandbox
         .run(&["capture", "follow", "--once", "--new-base"])
         .done(&["captured"]);
-    ground.psql("UPDATE orders SET extra = 'y' WHERE id = 1");
+    ground.psql("UPDATE orders SET note = 'y' WHERE id = 1");
     ground.follow();
     assert_eq!(ground.psql("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'reinstate%' AND database = current_database()"), "1");
 }

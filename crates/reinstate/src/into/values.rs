@@ -202,9 +202,10 @@ fn offset(
     if room < 0 {
         return Ok(None);
     }
-    let offset = least_offset + room.min(wide((max / GAP_PART).min(GAP_MAX)));
+    // Others need numbers after the copy's: a counter at its very end gives none away.
+    let offset = least_offset + (room / 2).min(wide((max / GAP_PART).min(GAP_MAX)));
     let rounded = (offset + ROUND - 1) / ROUND * ROUND;
-    let fits = rounded <= least_offset + room;
+    let fits = rounded < least_offset + room;
     Ok(i64::try_from(if fits { rounded } else { offset }).ok())
 }
 

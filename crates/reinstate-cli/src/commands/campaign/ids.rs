@@ -102,8 +102,8 @@ fn read_map(path: &Path) -> Result<BTreeMap<TenantId, TenantId>, Failure> {
     })?;
     let mut known = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
+        // A tab at the end of a line is a separator with no id behind it.
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
             continue;
         }
         let wrong = |fact: &str| {
