@@ -321,6 +321,9 @@ fn refused(estate: &Estate<'_>, unfit: &[UnfitTenant], asked: usize) -> Failure 
     );
     let next = match unfit.len() < asked {
         true => "leave them out, or set them aside with --park-unfit",
+        false if first == ErrorKind::Usage => {
+            "look at one: reinstate --config STORE'S reinstate.toml diff TENANT@TIME TENANT@live"
+        }
         false => next_step(first),
     };
     Failure::ending(exit, name, message).next(next)

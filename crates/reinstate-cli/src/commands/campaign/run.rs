@@ -91,9 +91,24 @@ fn with_stores(
         limits: RunLimits {
             store_attempts: patience,
         },
-    })?;
+    });
     progress.clear();
-    Ok(end)
+    end.map_err(|error| refusal(campaign, error))
+}
+
+/// Says what to do about a campaign that may not run: the advice for a single plan does not fit.
+fn refusal(campaign: &StoredCampaign, error: reinstate::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::Altered => {
+            let short = campaign.description().campaign.short();
+            Failure::new(error.kind(), one_line(&error))
+                .next(format!(
+                    "see how it stands: reinstate campaign status {short}"
+                ))
+                .into()
+        }
+        _ => error.into(),
+    }
 }
 
 /// Another try for sites that were parked in a run, and not when the campaign was planned.
