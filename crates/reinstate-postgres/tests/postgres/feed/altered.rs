@@ -381,3 +381,28 @@ fn a_kill_between_a_new_table_and_its_rows_ends_the_feed_and_loses_nothing_in_si
     again.counts_only = true;
     stale(again.drain(feed.as_mut()).map(drop), "not written down");
 }
+
+/// Another table shows its alteration before the new one was read: what is written to the new one in
+/// between is in the rows that were read, and not handed over besides.
+#[test]
+fn rows_of_a_new_table_are_not_doubled_where_another_table_is_altered_first() {
+    for is_followed in [true, false] {
+        let ground = ground(TABLES);
+        let mut follower = begin(&ground);
+        let mut feed = is_followed.then(|| follower.resume(&ground.store));
+        ground.psql(NEW);
+        ground.psql("ALTER TABLE t ADD COLUMN more text DEFAULT 'more'");
+        write(&ground, 1);
+        ground.psql(
+            "ALTER PUBLICATION reinstate ADD TABLE fresh, loose;
+             INSERT INTO fresh VALUES (90, 2, 1, 'late', 4); UPDATE fresh SET more = 9 WHERE id < 9;
+             DELETE FROM fresh WHERE id = 12; INSERT INTO loose VALUES (1, NULL); TRUNCATE loose;
+             INSERT INTO loose VALUES (2, 'x')",
+        );
+        match &mut feed {
+            Some(feed) => drop(follower.drain(feed.as_mut()).unwrap()),
+            None => follower.follow(&ground.store).unwrap(),
+        }
+        follower.expect_live(&ground.store);
+    }
+}
