@@ -226,7 +226,10 @@ impl Translator {
                 let gone = columns.iter().position(may_go)?;
                 columns.remove(gone);
             }
-            5 if is_keyed => columns.rotate_left(usize::from(pick) % 3),
+            5 if is_keyed => {
+                let places = usize::from(pick) % columns.len();
+                columns.rotate_left(places);
+            }
             6 => *name = format!("renamed{number}"),
             7 if ![PROJECTS, ISSUES].contains(&logical) && pick % 2 == 0 => {
                 self.layout.tables.remove(place);
