@@ -1,5 +1,7 @@
 //! The kit on the reference store, and on stores that are wrong on purpose.
 
+#[path = "testkit/campaign.rs"]
+mod campaign;
 #[path = "testkit/faults.rs"]
 mod faults;
 #[path = "testkit/meanwhile.rs"]

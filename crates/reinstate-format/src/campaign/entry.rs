@@ -18,7 +18,7 @@ pub enum EntryKind {
     Started = 4,
     /// A run stopped before its end; the detail says why.
     Stopped = 5,
-    /// Every tenant came to an end.
+    /// Every tenant came to an end; the detail is `undo` if the campaign was taken back.
     Finished = 6,
     /// Somebody asked running processes to stop.
     Paused = 7,

@@ -92,7 +92,7 @@ impl Scene {
         captured(self.fixture.store()).expect("a store that works")
     }
 
-    fn context(&self) -> Context<'_> {
+    pub(crate) fn context(&self) -> Context<'_> {
         Context::new(&self.resources, &Silent, &self.cancellation)
     }
 

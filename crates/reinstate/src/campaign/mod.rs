@@ -26,7 +26,8 @@ mod undo;
 pub use approval::{approve_campaign, refuse};
 pub use journal::{Journal, audit_journal, campaign_journal, check_journals};
 pub use plan::{
-    CampaignPlanned, CampaignRequest, PlannedStore, SiteRequest, Unfit, UnfitTenant, plan_campaign,
+    CampaignPlanned, CampaignRequest, PlannedStore, SiteRequest, Unfit, UnfitTenant, check_alone,
+    plan_campaign,
 };
 pub use ports::{EstateStore, Images, Operator, StepAnswer, StepPurpose, Subject};
 pub use record::{StoredCampaign, campaign_of, campaigns};

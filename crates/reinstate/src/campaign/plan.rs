@@ -289,11 +289,48 @@ fn check_shared(store: &PlannedStore<'_>) -> Result<(), Error> {
 /// A tenant that is in a campaign that is not over cannot be in another one.
 fn check_overlap(request: &CampaignRequest<'_>) -> Result<(), Error> {
     let sites: BTreeSet<&TenantId> = request.tenants.iter().map(|site| &site.site).collect();
-    for other in campaigns(request.repository)? {
-        if other.description().site_kind != request.site_kind {
+    let sites = (&request.site_kind, &sites);
+    check_elsewhere(
+        request.repository,
+        "plan a campaign",
+        request.campaign,
+        sites,
+    )
+}
+
+/// Makes sure that these tenants of a campaign, by their places, are in no other one that is not over:
+/// one that was over may only be gone on with, or taken back, if nobody else has its tenants by now.
+///
+/// # Errors
+/// `Locked` if one is; the message names it.
+pub fn check_alone(
+    repository: &dyn Repository,
+    campaign: &StoredCampaign,
+    places: &[u32],
+) -> Result<(), Error> {
+    let description = campaign.description();
+    let sites = places.iter();
+    let sites = sites.filter_map(|place| description.tenants.get(*place as usize));
+    let sites: BTreeSet<&TenantId> = sites.map(|tenant| &tenant.site).collect();
+    let operation = format!("go on with campaign {}", description.campaign.short());
+    let sites = (&description.site_kind, &sites);
+    check_elsewhere(repository, &operation, description.campaign, sites)
+}
+
+fn check_elsewhere(
+    repository: &dyn Repository,
+    operation: &str,
+    campaign: CampaignId,
+    (kind, sites): (&TenantKind, &BTreeSet<&TenantId>),
+) -> Result<(), Error> {
+    if sites.is_empty() {
+        return Ok(());
+    }
+    for other in campaigns(repository)? {
+        if other.description().campaign == campaign || other.description().site_kind != *kind {
             continue;
         }
-        let journal = campaign_journal(request.repository, &other)?;
+        let journal = campaign_journal(repository, &other)?;
         let state = journal.look(|entries| campaign_state(&other, entries));
         if matches!(
             state.stage,
@@ -308,10 +345,8 @@ fn check_overlap(request: &CampaignRequest<'_>) -> Result<(), Error> {
         if let Some(site) = both {
             let short = other.description().campaign.short();
             let message = format!(
-                "plan a campaign: {}:{site} is in campaign {short}, which is not over: finish it \
-                 with `reinstate campaign resume {short}`, or end it with `reinstate campaign abort \
-                 {short}`",
-                request.site_kind
+                "{operation}: {kind}:{site} is in campaign {short}, which is not over: finish it with \
+                 `reinstate campaign resume {short}`, or end it with `reinstate campaign abort {short}`"
             );
             return Err(Error::new(ErrorKind::Locked, message));
         }

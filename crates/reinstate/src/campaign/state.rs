@@ -7,6 +7,9 @@ use reinstate_format::{BatchPlan, CampaignDescription, CampaignEntry, EntryKind}
 
 use super::record::StoredCampaign;
 
+/// What an entry says of a campaign that is to be taken back, and of one that was.
+pub(super) const UNDO: &str = "undo";
+
 /// Where a campaign is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CampaignStage {
@@ -121,7 +124,7 @@ pub struct TenantProgress {
     pub gates: Vec<GateProgress>,
     /// Why it is parked.
     pub reason: Option<String>,
-    /// Whether it was closed, and not opened since.
+    /// Whether it was closed, and nobody began to open it since.
     pub is_closed: bool,
     /// When it was handed back.
     pub handed_back_at: Option<Timestamp>,
@@ -295,11 +298,12 @@ fn note_stage(state: &mut CampaignState, campaign: &StoredCampaign, entry: &Camp
         EntryKind::Aborted => {
             state.ended_at = Some(entry.at);
             state.stage = match entry.detail.as_str() {
-                "undo" => CampaignStage::Undoing,
+                UNDO => CampaignStage::Undoing,
                 _ => CampaignStage::Aborted,
             };
         }
-        EntryKind::Finished if is_ended => {
+        // A run that was at its end when somebody aborted the campaign says so too, and took nothing back.
+        EntryKind::Finished if is_ended && entry.detail == UNDO => {
             state.ended_at = Some(entry.at);
             state.stage = CampaignStage::Undone;
         }
@@ -336,6 +340,8 @@ fn note_tenant(
     let store = store.and_then(|place| tenant.stores.get_mut(place));
     match (entry.kind, store) {
         (EntryKind::Closed, _) => tenant.is_closed = true,
+        // From here on it may be open, whatever becomes of whoever opens it.
+        (EntryKind::Opening, _) => tenant.is_closed = false,
         (EntryKind::Merged, Some(store)) => {
             *store = StoreProgress::Merged(StoreMerge {
                 at: entry.at,

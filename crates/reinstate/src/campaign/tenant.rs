@@ -15,7 +15,9 @@ use super::check::{Checked, check_counters, check_references};
 use super::plan::is_of_the_tenant;
 use super::ports::{StepAnswer, StepPurpose, Subject};
 use super::run::{CampaignRun, Shared};
-use super::state::{GateOutcome, TenantProgress, counters_gate, phases, references_gate};
+use super::state::{
+    GateOutcome, TenantProgress, TenantState, counters_gate, phases, references_gate,
+};
 use crate::Error;
 use crate::job::merge_receipt_of;
 use crate::plan::StoredPlan;
@@ -67,7 +69,10 @@ pub(super) fn lead(
 ) -> Result<(), Left> {
     let description = run.campaign.description();
     let way = Way::new(run, shared, place, before);
-    way.close()?;
+    // Nothing is written any more to one that only has to be opened, and may be open.
+    if way.before.state != TenantState::Gated {
+        way.close()?;
+    }
     for phase in phases(description) {
         for (store, planned) in description.stores.iter().enumerate() {
             if planned.phase == phase {
@@ -253,24 +258,15 @@ impl Way<'_> {
         if let Verdict::Restored(proof) = verdict {
             return Ok((proof.row_count(), String::new()));
         }
-        // The process that merged died before it noted the mark; the store counted before it
-        // committed, and all of the tenant's rows are what they have to be.
-        if verdict.findings() == [Finding::MarkUnknown] {
-            let part = self.tenant.parts[store].as_ref();
-            let rows = part.map_or(0, |part| {
-                part.same + part.counts.created + part.counts.put_back
-            });
-            let detail = "rows of others were not counted again: the run that merged was killed";
-            return Ok((rows, detail.to_owned()));
+        if let Some(found) = unproven(verdict) {
+            return Err(Left::Parked(format!("{}: {found}", self.store_name(store))));
         }
-        let findings: Vec<_> = verdict.findings().iter().map(ToString::to_string).collect();
-        let found = findings.join("; ");
-        Err(Left::Parked(match verdict {
-            Verdict::IsolationViolated(_) => {
-                format!("{}: ISOLATION VIOLATED: {found}", self.store_name(store))
-            }
-            _ => format!("{}: not proven: {found}", self.store_name(store)),
-        }))
+        let part = self.tenant.parts[store].as_ref();
+        let rows = part.map_or(0, |part| {
+            part.same + part.counts.created + part.counts.put_back
+        });
+        let detail = "rows of others were not counted again: the run that merged was killed";
+        Ok((rows, detail.to_owned()))
     }
 
     /// Looks at the gates of a phase: the engine's own, then the operator's.
@@ -359,8 +355,23 @@ impl Way<'_> {
     }
 }
 
+/// Why a merge is not proven, if it is not.
+pub(super) fn unproven(verdict: &Verdict) -> Option<String> {
+    // The process that merged died before it noted the mark; the store counted before it
+    // committed, and all of the tenant's rows are what they have to be.
+    if verdict.is_restored() || verdict.findings() == [Finding::MarkUnknown] {
+        return None;
+    }
+    let findings: Vec<_> = verdict.findings().iter().map(ToString::to_string).collect();
+    let found = findings.join("; ");
+    Some(match verdict {
+        Verdict::IsolationViolated(_) => format!("ISOLATION VIOLATED: {found}"),
+        _ => format!("not proven: {found}"),
+    })
+}
+
 /// Merges and verifies, or verifies what is merged already, which the store's journal knows.
-fn merge_once(
+pub(super) fn merge_once(
     run: &CampaignRun<'_>,
     plan: &StoredPlan,
     tenant: &TenantId,

@@ -11,13 +11,12 @@ use reinstate_format::{BatchPlan, CampaignEntry, EntryKind};
 use super::approval::refuse;
 use super::plan::job_of;
 use super::run::{CampaignEnd, CampaignRun, check_estate, in_parallel, open_plan};
-use super::state::{CampaignStage, StoreProgress, TenantState};
-use super::tenant::{Left, again, close_again};
+use super::state::{CampaignStage, StoreProgress, TenantState, UNDO};
+use super::tenant::{Left, again, close_again, merge_once, unproven};
 use crate::Error;
 use crate::drift::DriftRules;
 use crate::job::store_job;
 use crate::plan::{OwnerCheck, PlanRequest, StoredPlan, plan_undo};
-use crate::restore::apply_one;
 use crate::verify::chain;
 
 /// Takes back all that an aborted campaign committed, as far as nobody changed the rows since: a
@@ -51,7 +50,10 @@ pub fn undo_campaign(run: &CampaignRun<'_>) -> Result<CampaignEnd, Error> {
     let mut entry = run.entry(EntryKind::Stopped);
     match &stopped {
         Some(error) => entry.detail = chain(error),
-        None => entry.kind = EntryKind::Finished,
+        None => {
+            entry.kind = EntryKind::Finished;
+            UNDO.clone_into(&mut entry.detail);
+        }
     }
     run.journal.append(vec![entry])?;
     Ok(CampaignEnd {
@@ -95,12 +97,17 @@ fn take_batch_back(
         return Ok(());
     };
     let merged = open_plan(&run.estate[store], planned)?;
-    let touched = touched(run, store, batch, &merged, parked)?;
+    let at_once = description.stores[store].concurrency.max(1);
+    let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
+    let (touched, committed) = touched(run, store, batch, &merged, parked)?;
+    // The attempt that committed these was stopped before it noted that: they are read back.
+    for (attempt, tenants) in committed {
+        let undo = open_plan(&run.estate[store], &attempt)?;
+        take_all_back(run, (store, at_once), &undo, tenants, parked)?;
+    }
     if touched.is_empty() {
         return Ok(());
     }
-    let at_once = description.stores[store].concurrency.max(1);
-    let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
     let state = run.state();
     let closed = in_parallel(at_once, touched, |(place, id)| {
         let before = state.tenants[place as usize].clone();
@@ -120,8 +127,19 @@ fn take_batch_back(
         return Ok(());
     }
     let undo = plan_back(run, store, batch, &merged, &ready)?;
-    let outcomes = in_parallel(at_once, ready, |(place, id)| {
-        let outcome = take_tenant_back(run, store, &undo, (place, &id));
+    take_all_back(run, (store, at_once), &undo, ready, parked)
+}
+
+/// Takes tenants back by a plan, or finds out whether they are, where that was committed.
+fn take_all_back(
+    run: &CampaignRun<'_>,
+    (store, at_once): (usize, usize),
+    undo: &StoredPlan,
+    tenants: Tenants,
+    parked: &mut BTreeSet<u32>,
+) -> Result<(), Error> {
+    let outcomes = in_parallel(at_once, tenants, |(place, id)| {
+        let outcome = take_tenant_back(run, store, undo, (place, &id));
         match outcome {
             Ok(()) => Ok(None),
             Err(Left::Stopped(error)) => Err(error),
@@ -130,7 +148,7 @@ fn take_batch_back(
         }
     })?;
     for (place, reason) in outcomes.into_iter().flatten() {
-        let name = &description.stores[store].name;
+        let name = &run.campaign.description().stores[store].name;
         park(
             run,
             place,
@@ -153,14 +171,18 @@ fn park(
     run.journal.append(vec![entry])
 }
 
-/// The tenants of a batch whose merge the store's journal knows, and no undo of it.
+/// Tenants with their places.
+type Tenants = Vec<(u32, TenantId)>;
+
+/// The tenants of a batch whose merge the store's journal knows, and no undo of it; and those of which it
+/// knows one that was not noted, by the plan of that.
 fn touched(
     run: &CampaignRun<'_>,
     store: usize,
     batch: u32,
     merged: &StoredPlan,
     parked: &BTreeSet<u32>,
-) -> Result<Vec<(u32, TenantId)>, Error> {
+) -> Result<(Tenants, Vec<(BatchPlan, Tenants)>), Error> {
     let live = run.estate[store].live;
     let state = run.state();
     let place_of_store = u32::try_from(store).expect("BUG: more stores than numbers");
@@ -173,6 +195,8 @@ fn touched(
         entry.map_err(Error::store("read the store's journal"))
     };
     let mut touched = Vec::new();
+    let mut committed: Vec<(BatchPlan, Tenants)> =
+        undone_by.iter().map(|plan| (*plan, Vec::new())).collect();
     for (place, tenant) in run.campaign.batch(batch) {
         let Some(part) = &tenant.parts[store] else {
             continue;
@@ -181,17 +205,17 @@ fn touched(
         if is_undone || parked.contains(&place) || knows(job, &part.tenant)?.is_none() {
             continue;
         }
-        let mut is_taken_back = false;
-        for attempt in &undone_by {
-            is_taken_back |= knows(attempt.job, &part.tenant)?.is_some();
+        let mut known = None;
+        for (number, attempt) in undone_by.iter().enumerate() {
+            if knows(attempt.job, &part.tenant)?.is_some() {
+                known = Some(number);
+            }
         }
-        match is_taken_back {
-            false => touched.push((place, part.tenant.clone())),
-            // The attempt that did it was killed before it noted that.
-            true => note_undone(run, store, place, 0)?,
-        }
+        let tenants = known.map_or(&mut touched, |number| &mut committed[number].1);
+        tenants.push((place, part.tenant.clone()));
     }
-    Ok(touched)
+    committed.retain(|(_, tenants)| !tenants.is_empty());
+    Ok((touched, committed))
 }
 
 /// Plans what takes these tenants back, and notes the plan before anything is merged.
@@ -244,24 +268,11 @@ fn take_tenant_back(
     undo: &StoredPlan,
     (place, id): (u32, &TenantId),
 ) -> Result<(), Left> {
-    let open = &run.estate[store];
-    let job = undo.plan().description().job;
-    let rows = again(run, || {
-        let known = open.live.journal_entry(job, id);
-        let known = known.map_err(Error::store("read the store's journal"))?;
-        if known.is_some() {
-            return Ok(Ok(0));
-        }
-        let now = run.operator.now();
-        let restored = apply_one(run.context, undo, id, open.live, open.repository, now)?;
-        let findings = restored.verdict.findings().iter();
-        let findings: Vec<_> = findings.map(ToString::to_string).collect();
-        Ok(match findings.is_empty() {
-            true => Ok(restored.receipt.changed_rows()),
-            false => Err(findings.join("; ")),
-        })
-    })?;
-    let rows = rows.map_err(|found| Left::Parked(format!("not proven: {found}")))?;
+    let restored = again(run, || merge_once(run, undo, id, store))?;
+    if let Some(found) = unproven(&restored.verdict) {
+        return Err(Left::Parked(found));
+    }
+    let rows = restored.receipt.changed_rows();
     note_undone(run, store, place, rows).map_err(Left::Stopped)
 }
 

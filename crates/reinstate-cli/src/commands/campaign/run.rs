@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use reinstate::{
-    CampaignEnd, CampaignEntry, CampaignRun, CampaignStage, EntryKind, EstateStore, Journal,
-    RunLimits, StoredCampaign, TenantState, campaign_journal, campaign_state, refuse, run_campaign,
-    undo_campaign,
+    CampaignEnd, CampaignEntry, CampaignRun, CampaignStage, CampaignState, EntryKind, EstateStore,
+    Journal, RunLimits, StoredCampaign, TenantState, campaign_journal, campaign_state, check_alone,
+    refuse, run_campaign, undo_campaign,
 };
 use reinstate_core::{ErrorKind, Phase};
 use reinstate_repository::RepositoryLock;
@@ -45,6 +45,12 @@ pub fn run(
     if let Begin::Resume { retry_parked } = begin {
         let state = journal.look(|entries| campaign_state(campaign, entries));
         let mut entries = Vec::new();
+        let retried = match retry_parked {
+            true => retries(estate, campaign, &state),
+            false => Vec::new(),
+        };
+        let places: Vec<u32> = retried.iter().filter_map(|entry| entry.tenant).collect();
+        check_no_other(estate, campaign, &journal, &places)?;
         if state.stage == CampaignStage::Paused {
             entries.push(CampaignEntry::new(
                 now(),
@@ -52,9 +58,7 @@ pub fn run(
                 EntryKind::Resumed,
             ));
         }
-        if retry_parked {
-            entries.extend(retries(estate, campaign, &state));
-        }
+        entries.extend(retried);
         journal.append(entries)?;
     }
     let patience = arguments.patience;
@@ -111,12 +115,32 @@ fn refusal(campaign: &StoredCampaign, error: reinstate::Error) -> anyhow::Error 
     }
 }
 
+/// Refuses to go on with sites that another campaign has by now.
+fn check_no_other(
+    estate: &Estate<'_>,
+    campaign: &StoredCampaign,
+    journal: &Journal<'_>,
+    places: &[u32],
+) -> anyhow::Result<()> {
+    let checked = check_alone(&estate.repository, campaign, places);
+    Ok(checked.map_err(|error| match error.kind() {
+        kind @ ErrorKind::Locked => refuse(journal, &estate.actor, now(), kind, error.to_string()),
+        _ => error,
+    })?)
+}
+
 /// Another try for sites that were parked in a run, and not when the campaign was planned.
 fn retries(
     estate: &Estate<'_>,
     campaign: &StoredCampaign,
-    state: &reinstate::CampaignState,
+    state: &CampaignState,
 ) -> Vec<CampaignEntry> {
+    if matches!(
+        state.stage,
+        CampaignStage::Aborted | CampaignStage::Undoing | CampaignStage::Undone
+    ) {
+        return Vec::new();
+    }
     let tenants = (0..)
         .zip(&campaign.description().tenants)
         .zip(&state.tenants);
@@ -161,27 +185,21 @@ fn finish(
             .next(format!("reinstate campaign resume {short}"))
             .into());
     }
-    let violated = state.tenants.iter().any(|tenant| {
-        let reason = tenant.reason.as_ref();
-        reason.is_some_and(|reason| reason.contains("ISOLATION VIOLATED"))
-    });
     let waiting = state.count(TenantState::Waiting) as u64;
     if waiting > 0 {
         let message = format!(
             "{done} of {} handed back, {parked} parked, and {waiting} wait to be accepted",
             counted(all, "site", "sites")
         );
-        return Err(Failure::ending(Exit::Interrupted, "waiting", message)
+        let exit = unless_violated(state, Exit::Interrupted);
+        return Err(Failure::ending(exit, "waiting", message)
             .next(format!(
                 "reinstate campaign accept {short} SITE, then reinstate campaign resume {short}"
             ))
             .into());
     }
     if parked > 0 {
-        let exit = match violated {
-            true => Exit::Unproven,
-            false => Exit::Partial,
-        };
+        let exit = unless_violated(state, Exit::Partial);
         let message = format!(
             "{done} of {} handed back, {parked} parked",
             counted(all, "site", "sites")
@@ -194,6 +212,18 @@ fn finish(
             .into());
     }
     Ok(Exit::Done)
+}
+
+/// How it ended, unless rows of others were touched: nothing else matters then.
+fn unless_violated(state: &CampaignState, exit: Exit) -> Exit {
+    let is_violated = state.tenants.iter().any(|tenant| {
+        let reason = tenant.reason.as_ref();
+        reason.is_some_and(|reason| reason.contains("ISOLATION VIOLATED"))
+    });
+    match is_violated {
+        true => Exit::Unproven,
+        false => exit,
+    }
 }
 
 /// What `campaign abort` was given.
@@ -231,6 +261,9 @@ pub fn abort(
     if !matches!(stage, CampaignStage::Undoing | CampaignStage::Undone) {
         let mut entry = CampaignEntry::new(now(), estate.actor.clone(), EntryKind::Aborted);
         if abort.undo {
+            let all = campaign.description().tenants.len();
+            let all: Vec<u32> = (0..).take(all).collect();
+            check_no_other(estate, campaign, &journal, &all)?;
             "undo".clone_into(&mut entry.detail);
         }
         journal.append(vec![entry])?;
@@ -294,7 +327,8 @@ fn finish_undo(
         "{undone} of {} are as they were before the campaign; the others keep what they have",
         counted(all, "site", "sites")
     );
-    Err(Failure::ending(Exit::Partial, "partial", message)
+    let exit = unless_violated(state, Exit::Partial);
+    Err(Failure::ending(exit, "partial", message)
         .next(format!("see why: reinstate campaign status {short}"))
         .into())
 }

@@ -87,3 +87,32 @@ fn a_record_that_was_taken_out_of_the_journal_is_missed() {
     ground.run(&audit).refused(4, &says);
     ground.run(&run).refused(4, &says);
 }
+
+#[test]
+fn what_another_campaign_has_by_now_is_not_gone_on_with() {
+    let gate =
+        "[[gate]]\nname = \"checked\"\nphase = 1\ncommand = [\"test\", \"-e\", \"checked\"]\n";
+    let ground = Ground::new(&TWO, gate);
+    let before = ground.contents();
+    ground.destroy(&[3]);
+    let (campaign, digest) = ground.plan(&[3], &[]);
+    ground.approve(&(campaign.clone(), digest.clone()));
+    ground
+        .run(&["campaign", "run", &campaign])
+        .refused(3, &["1 parked"]);
+    let (other, _) = ground.plan(&[3], &[]);
+    let half = ground.contents();
+    let is_there = format!("account:3 is in campaign {other}, which is not over");
+    let resume = ["campaign", "resume", &campaign, "--retry-parked"];
+    ground.run(&resume).refused(11, &[&is_there]);
+    let undo = ["campaign", "abort", &campaign, "--undo"];
+    let undo = [&undo[..], &["--confirm-digest", &digest]].concat();
+    ground.run(&undo).refused(11, &[&is_there]);
+    assert_eq!(ground.contents(), half);
+    ground
+        .run(&["campaign", "abort", &other])
+        .done(&["aborted"]);
+    fs::write(ground.sandbox.path("checked"), "").unwrap();
+    ground.run(&resume).done(&["1 handed back"]);
+    assert_eq!(ground.contents(), before);
+}
