@@ -272,8 +272,7 @@ fn make<'r>(
             tenant: Some(image.tenant()),
         });
     }
-    notes.extend(notes::side_effects(view.as_ref(), &tenants)?);
-    notes.extend(notes::other_relations(view.as_ref(), &tenants)?);
+    notes.extend(notes::of_store(view.as_ref(), &mut tenants)?);
     let description = PlanDescription {
         job: request.job,
         repository: request.repository,

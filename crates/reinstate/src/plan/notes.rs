@@ -13,7 +13,33 @@ use crate::{Context, Error};
 const NAMED_VALUES_MAX: usize = 3;
 
 /// What the store does by itself when these plans are carried out, and what it does not let them do.
-pub(super) fn side_effects(
+/// What stands in the way of a tenant is noted with it, where there are several: it is none of the
+/// others' business.
+///
+/// *Cost*: asks once for all tenants, and only if something stands in the way once for each.
+pub(super) fn of_store(
+    view: &dyn LiveView,
+    tenants: &mut [TenantPlanDescription],
+) -> Result<Vec<PlanNote>, Error> {
+    let found = |tenants: &[TenantPlanDescription]| -> Result<Vec<PlanNote>, Error> {
+        let mut notes = side_effects(view, tenants)?;
+        notes.extend(other_relations(view, tenants)?);
+        Ok(notes)
+    };
+    let mut notes = found(tenants)?;
+    let is_obstacle = |note: &PlanNote| note.kind.is_obstacle();
+    if tenants.len() < 2 || !notes.iter().any(is_obstacle) {
+        return Ok(notes);
+    }
+    for tenant in tenants {
+        let own = found(std::slice::from_ref(tenant))?;
+        tenant.notes.extend(own.into_iter().filter(is_obstacle));
+    }
+    notes.retain(|note| !is_obstacle(note));
+    Ok(notes)
+}
+
+fn side_effects(
     view: &dyn LiveView,
     tenants: &[TenantPlanDescription],
 ) -> Result<Vec<PlanNote>, Error> {
@@ -138,7 +164,7 @@ impl FixedValues {
 }
 
 /// The relations of the store that are no ordinary tables, if these plans change anything.
-pub(super) fn other_relations(
+fn other_relations(
     view: &dyn LiveView,
     tenants: &[TenantPlanDescription],
 ) -> Result<Vec<PlanNote>, Error> {

@@ -79,8 +79,7 @@ pub fn plan_undo(
         }
         parts.push(description);
     }
-    let mut notes = notes::side_effects(view.as_ref(), &parts)?;
-    notes.extend(notes::other_relations(view.as_ref(), &parts)?);
+    let notes = notes::of_store(view.as_ref(), &mut parts)?;
     let description = PlanDescription {
         job: request.job,
         store: live.identity(),

@@ -1,6 +1,7 @@
 //! Campaigns: many sites over many stores.
 
 mod ground;
+mod postgres;
 mod watched;
 
 use std::fs;

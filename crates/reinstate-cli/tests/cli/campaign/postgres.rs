@@ -1,0 +1,68 @@
+//! Campaigns over a PostgreSQL database.
+
+use std::fs;
+
+use crate::ground::Ground;
+
+const TENANCY: &str = "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n";
+
+const ESTATE: &str = "version = 1\nname = \"shop\"\nkind = \"account\"\n\
+    [repository]\nurl = \"file:campaigns\"\n\
+    [[store]]\nname = \"main\"\nconfiguration = \"reinstate.toml\"\nphase = 1\n";
+
+const NOTES: &str = "\
+CREATE TABLE notes (id serial PRIMARY KEY, account_id int NOT NULL, body text NOT NULL);
+INSERT INTO notes (account_id, body) SELECT n % 3, 'body ' || n FROM generate_series(1, 30) n;
+";
+
+#[test]
+fn what_stands_in_the_way_of_one_site_parks_no_other() {
+    let ground = Ground::captured(NOTES, TENANCY);
+    fs::write(ground.sandbox.path("estate.toml"), ESTATE).unwrap();
+    let notes = |account: u32| {
+        ground.psql(&format!(
+            "SELECT t.* FROM notes t WHERE account_id = {account} ORDER BY id"
+        ))
+    };
+    let before = notes(2);
+    // The trigger fires for deletes only: only the first site has a row to be deleted.
+    ground.psql(
+        "INSERT INTO notes (account_id, body) VALUES (1, 'newer');
+         DELETE FROM notes WHERE account_id = 2;
+         CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER acting AFTER DELETE ON notes FOR EACH ROW EXECUTE FUNCTION act();",
+    );
+    let now = notes(1);
+    let plan = [
+        "campaign",
+        "plan",
+        "--at",
+        "latest",
+        "account:1",
+        "account:2",
+    ];
+    let refused = ground.sandbox.run(&plan);
+    refused.refused(1, &["1 of 2 sites cannot be restored", "notes.acting"]);
+    let planned = ground
+        .sandbox
+        .json(&[&plan[..], &["--park-unfit"]].concat());
+    let record = planned.record("campaign_planned");
+    let text = |key: &str| record[key].as_str().unwrap().to_owned();
+    let (campaign, digest) = (text("campaign")[..8].to_owned(), text("digest"));
+    ground
+        .sandbox
+        .run(&[
+            "campaign",
+            "approve",
+            &campaign,
+            "--confirm-digest",
+            &digest,
+        ])
+        .done(&["approved"]);
+    ground
+        .sandbox
+        .run(&["campaign", "run", &campaign])
+        .refused(3, &["1 of 2 sites handed back, 1 parked"]);
+    assert_eq!(notes(2), before);
+    assert_eq!(notes(1), now);
+}
