@@ -99,6 +99,11 @@ fn action(verb: &str) -> Option<CampaignAction> {
 
 /// A campaign for the tenant that lost rows, approved.
 fn campaign(scene: &Scene) -> StoredCampaign {
+    campaign_for(scene, &["acme"])
+}
+
+/// The same for several tenants, each in a batch of its own.
+fn campaign_for(scene: &Scene, names: &[&str]) -> StoredCampaign {
     let repository = scene.repository.as_ref();
     let images = Then(scene);
     let store = PlannedStore {
@@ -117,7 +122,10 @@ fn campaign(scene: &Scene) -> StoredCampaign {
         check_owners: true,
         may_be_absent: false,
     };
-    let acme = tenant("acme");
+    let site = |name: &&str| SiteRequest {
+        site: tenant(name),
+        ids: vec![Some(tenant(name))],
+    };
     let request = CampaignRequest {
         campaign: CampaignId::from_bytes([9; 16]),
         repository,
@@ -128,17 +136,14 @@ fn campaign(scene: &Scene) -> StoredCampaign {
         planned_by: "ops".to_owned(),
         planned_at: NOW,
         approvals_needed: 1,
-        batch_size: 60,
+        batch_size: 1,
         policy: Policy::EXACT,
         stores: vec![store],
         gates: Vec::new(),
         links: Vec::new(),
         close: action(CLOSE),
         open: action(OPEN),
-        tenants: vec![SiteRequest {
-            site: acme.clone(),
-            ids: vec![Some(acme)],
-        }],
+        tenants: names.iter().map(site).collect(),
         unfit: Unfit::Refuse,
     };
     let planned = plan_campaign(scene.context(), &request).expect("a store that works");
@@ -185,13 +190,17 @@ fn abort(scene: &Scene, campaign: &StoredCampaign) {
     say(scene, campaign, EntryKind::Aborted, "undo");
 }
 
-fn edit(scene: &Scene) -> Contents {
+/// What a user of the tenant does.
+fn edited_project() -> ApplicationChange {
     let rows = Rows {
         flavour: Flavour::Columns,
         key_space: KeySpace::Global,
     };
-    let change = rows.project(&owner("acme"), 1, Some("edited since"));
-    scene.write(&[ApplicationChange::Put(change)]);
+    ApplicationChange::Put(rows.project(&owner("acme"), 1, Some("edited since")))
+}
+
+fn edit(scene: &Scene) -> Contents {
+    scene.write(&[edited_project()]);
     scene.contents()
 }
 
@@ -235,6 +244,106 @@ fn a_site_that_may_be_open_is_closed_before_it_is_taken_back() {
     assert_eq!(end.state.stage, CampaignStage::Undone);
     assert_eq!(desk.asked(), [CLOSE]);
     assert_eq!(scene.contents(), scene.now);
+}
+
+#[test]
+fn a_plan_that_is_damaged_keeps_no_other_site_from_being_taken_back() {
+    let scene = Scene::set();
+    let rows = Rows {
+        flavour: Flavour::Columns,
+        key_space: KeySpace::Global,
+    };
+    let other = rows.project(&owner("acme2"), 2, Some("changed as well"));
+    scene.write(&[ApplicationChange::Put(other)]);
+    let destroyed = scene.contents();
+    let campaign = campaign_for(&scene, &["acme", "acme2"]);
+    let live = scene.fixture.store();
+    let end = as_a_process(&scene, &campaign, live, &Desk::quiet(), run_campaign);
+    assert_eq!(end.state.count(TenantState::HandedBack), 2);
+    assert_eq!(scene.contents(), scene.then);
+    abort(&scene, &campaign);
+    let plan = campaign.description().batches[0].plans[0].expect("a plan");
+    let is_there = scene.repository.tamper_object(plan.object, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    assert!(is_there);
+    let end = as_a_process(&scene, &campaign, live, &Desk::quiet(), undo_campaign);
+    assert!(end.stopped.is_none(), "{:?}", end.stopped);
+    let [acme, other] = end.state.tenants.as_slice() else {
+        panic!("{:?}", end.state.tenants);
+    };
+    assert_eq!(acme.state, TenantState::Parked);
+    assert_eq!(other.state, TenantState::Undone);
+    let (acme, now) = (tenant("acme"), scene.contents());
+    assert_eq!(now.of(&acme), scene.then.of(&acme));
+    assert_eq!(now.without(&acme), destroyed.without(&acme));
+}
+
+#[test]
+fn whatever_fails_or_comes_in_between_no_write_is_lost_and_what_is_handed_back_is_proven() {
+    let (mut stopped, mut parked, mut handed_back) = (0, 0, 0);
+    for call in 0..OPERATIONS_MAX {
+        let scene = Scene::set();
+        let campaign = campaign(&scene);
+        let live = scene.fixture.store();
+        let fault = StoreFault::Fail {
+            call,
+            kind: ErrorKind::Unavailable,
+        };
+        let store = FaultyStore::new(live, fault);
+        let end = as_a_process(&scene, &campaign, &store, &Desk::quiet(), run_campaign);
+        let is_over = store.call_count() <= call;
+        assert_eq!(end.stopped.is_none(), is_over, "call {call}");
+        if is_over {
+            break;
+        }
+        stopped += 1;
+        assert_eq!(end.state.count(TenantState::Parked), 0, "call {call}");
+        let end = as_a_process(&scene, &campaign, live, &Desk::quiet(), run_campaign);
+        let reason = &end.state.tenants[0].reason;
+        assert_eq!(
+            end.state.count(TenantState::HandedBack),
+            1,
+            "call {call}: {reason:?}"
+        );
+        assert_eq!(scene.contents(), scene.then, "call {call}");
+
+        let scene = Scene::set();
+        let campaign = self::campaign(&scene);
+        let live = scene.fixture.store();
+        let fault = StoreFault::Interlope { call };
+        let store = FaultyStore::with_interloper(live, fault, || {
+            edit(&scene);
+        });
+        let end = as_a_process(&scene, &campaign, &store, &Desk::quiet(), run_campaign);
+        assert!(end.stopped.is_none(), "call {call}: {:?}", end.stopped);
+        let edited = |base: &Contents| {
+            let mut base = base.clone();
+            base.write(&scene.snapshot.schema, &[edited_project()])
+                .expect("a row that fits");
+            base
+        };
+        let (then, now, found) = (edited(&scene.then), edited(&scene.now), scene.contents());
+        let tenant = &end.state.tenants[0];
+        match tenant.state {
+            TenantState::HandedBack => {
+                assert_eq!(found, then, "call {call}");
+                handed_back += 1;
+            }
+            TenantState::Parked => {
+                assert!(
+                    found == then || found == now,
+                    "call {call}: a write was lost"
+                );
+                let is_merged = tenant.stores[0].merge().is_some();
+                assert_eq!(found == then, is_merged, "call {call}");
+                parked += 1;
+            }
+            state => panic!("call {call}: {state:?}"),
+        }
+    }
+    assert!(stopped > 0 && parked > 0 && handed_back > 0);
 }
 
 #[test]

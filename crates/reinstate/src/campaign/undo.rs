@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use reinstate_core::{ErrorKind, Policy, TenantId};
+use reinstate_core::{ErrorKind, JobId, Policy, TenantId};
 use reinstate_format::{BatchPlan, CampaignEntry, EntryKind};
 
 use super::approval::refuse;
-use super::plan::job_of;
+use super::plan::{is_of_the_tenant, job_of};
 use super::run::{CampaignEnd, CampaignRun, check_estate, in_parallel, open_plan};
 use super::state::{CampaignStage, StoreProgress, TenantState, UNDO};
 use super::tenant::{Left, again, close_again, merge_once, unproven};
@@ -96,18 +96,23 @@ fn take_batch_back(
     let Some(planned) = &description.batches[batch as usize].plans[store] else {
         return Ok(());
     };
-    let merged = open_plan(&run.estate[store], planned)?;
     let at_once = description.stores[store].concurrency.max(1);
     let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
-    let (touched, committed) = touched(run, store, batch, &merged, parked)?;
+    let (touched, committed) = touched(run, store, batch, planned.job, parked)?;
     // The attempt that committed these was stopped before it noted that: they are read back.
     for (attempt, tenants) in committed {
-        let undo = open_plan(&run.estate[store], &attempt)?;
-        take_all_back(run, (store, at_once), &undo, tenants, parked)?;
+        match open_plan(&run.estate[store], &attempt) {
+            Ok(undo) => take_all_back(run, (store, at_once), &undo, tenants, parked)?,
+            Err(error) => park_all(run, store, tenants, error, parked)?,
+        }
     }
     if touched.is_empty() {
         return Ok(());
     }
+    let merged = match open_plan(&run.estate[store], planned) {
+        Ok(merged) => merged,
+        Err(error) => return park_all(run, store, touched, error, parked),
+    };
     let state = run.state();
     let closed = in_parallel(at_once, touched, |(place, id)| {
         let before = state.tenants[place as usize].clone();
@@ -126,8 +131,28 @@ fn take_batch_back(
     if ready.is_empty() {
         return Ok(());
     }
-    let undo = plan_back(run, store, batch, &merged, &ready)?;
-    take_all_back(run, (store, at_once), &undo, ready, parked)
+    plan_and_take_back(run, (store, at_once), (batch, &merged), ready, parked)
+}
+
+/// Plans what takes tenants back, together or, if that cannot be done for one of them, one by one; and
+/// takes them back.
+fn plan_and_take_back(
+    run: &CampaignRun<'_>,
+    (store, at_once): (usize, usize),
+    (batch, merged): (u32, &StoredPlan),
+    tenants: Tenants,
+    parked: &mut BTreeSet<u32>,
+) -> Result<(), Error> {
+    match plan_back(run, store, batch, merged, &tenants) {
+        Ok(undo) => take_all_back(run, (store, at_once), &undo, tenants, parked),
+        Err(error) if tenants.len() > 1 && is_of_the_tenant(error.kind()) => {
+            tenants.into_iter().try_for_each(|tenant| {
+                let tenant = vec![tenant];
+                plan_and_take_back(run, (store, at_once), (batch, merged), tenant, parked)
+            })
+        }
+        Err(error) => park_all(run, store, tenants, error, parked),
+    }
 }
 
 /// Takes tenants back by a plan, or finds out whether they are, where that was committed.
@@ -148,15 +173,32 @@ fn take_all_back(
         }
     })?;
     for (place, reason) in outcomes.into_iter().flatten() {
-        let name = &run.campaign.description().stores[store].name;
-        park(
-            run,
-            place,
-            format!("taking it back in store {name}: {reason}"),
-            parked,
-        )?;
+        park(run, place, in_store(run, store, &reason), parked)?;
     }
     Ok(())
+}
+
+/// Parks tenants that cannot be taken back, and keeps no others from it; unless the store itself is what
+/// is wrong.
+fn park_all(
+    run: &CampaignRun<'_>,
+    store: usize,
+    tenants: Tenants,
+    error: Error,
+    parked: &mut BTreeSet<u32>,
+) -> Result<(), Error> {
+    if !is_of_the_tenant(error.kind()) {
+        return Err(error);
+    }
+    let reason = in_store(run, store, &chain(&error));
+    tenants
+        .into_iter()
+        .try_for_each(|(place, _)| park(run, place, reason.clone(), parked))
+}
+
+fn in_store(run: &CampaignRun<'_>, store: usize, reason: &str) -> String {
+    let name = &run.campaign.description().stores[store].name;
+    format!("taking it back in store {name}: {reason}")
 }
 
 fn park(
@@ -180,7 +222,7 @@ fn touched(
     run: &CampaignRun<'_>,
     store: usize,
     batch: u32,
-    merged: &StoredPlan,
+    job: JobId,
     parked: &BTreeSet<u32>,
 ) -> Result<(Tenants, Vec<(BatchPlan, Tenants)>), Error> {
     let live = run.estate[store].live;
@@ -189,7 +231,6 @@ fn touched(
     let attempts = state.undo_plans.iter();
     let attempts = attempts.filter(|(of, at, _)| (*of, *at) == (batch, place_of_store));
     let undone_by: Vec<BatchPlan> = attempts.map(|(_, _, plan)| *plan).collect();
-    let job = merged.plan().description().job;
     let knows = |job, id: &TenantId| {
         let entry = live.journal_entry(job, id);
         entry.map_err(Error::store("read the store's journal"))
