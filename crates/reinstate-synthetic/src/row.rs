@@ -22,6 +22,8 @@ pub(crate) const TAKEN_AT: Timestamp =
 #[derive(Clone, Debug)]
 pub(crate) struct RowSource {
     pub(crate) seed: u64,
+    /// What the ids of tenants begin with.
+    pub(crate) tenant_prefix: String,
     pub(crate) sizes: Sizes,
     pub(crate) vocabulary: Vocabulary,
     pub(crate) days: Vec<[u8; 10]>,
@@ -46,6 +48,7 @@ impl RowSource {
         };
         Self {
             seed,
+            tenant_prefix: String::new(),
             sizes,
             vocabulary: Vocabulary::new(),
             days: (0..DAY_COUNT).map(day).collect(),

@@ -19,6 +19,7 @@ use crate::{SpecError, SyntheticSpec};
 pub struct SyntheticStore {
     spec: SyntheticSpec,
     flavour: Flavour,
+    tenant_kind: TenantKind,
     schema: StoreSchema,
     source: RowSource,
     sequences: Vec<SequenceValue>,
@@ -52,10 +53,22 @@ impl SyntheticStore {
         Ok(Self {
             spec,
             flavour,
+            tenant_kind: TenantKind::parse("account").expect("BUG: account is a kind"),
             schema: schema(flavour),
             source,
             sequences,
         })
+    }
+
+    /// The same store, whose tenants have ids of another kind that begin with this, as the stores of
+    /// one site have ids of their own. Only for rows that do not hold the id of their owner as it is
+    /// here: not for [`Flavour::Columns`].
+    #[must_use]
+    pub fn with_tenants_named(mut self, kind: TenantKind, prefix: &str) -> Self {
+        assert_eq!(self.flavour, Flavour::Native, "rows hold other ids");
+        self.tenant_kind = kind;
+        prefix.clone_into(&mut self.source.tenant_prefix);
+        self
     }
 
     /// What the store was made from.
@@ -76,16 +89,16 @@ impl SyntheticStore {
         &self.schema
     }
 
-    /// The kind of id its tenants have: `account`.
+    /// The kind of id its tenants have: `account`, unless it was named otherwise.
     #[must_use]
     pub fn tenant_kind(&self) -> TenantKind {
-        TenantKind::parse("account").expect("BUG: account is a kind")
+        self.tenant_kind.clone()
     }
 
-    /// The id of a tenant: its index plus one, in decimal.
+    /// The id of a tenant: its index plus one, in decimal, behind the prefix if it was given one.
     #[must_use]
     pub fn tenant(&self, index: u32) -> TenantId {
-        let text = (u64::from(index) + 1).to_string();
+        let text = format!("{}{}", self.source.tenant_prefix, u64::from(index) + 1);
         TenantId::try_new(text).expect("BUG: a number is not empty")
     }
 
@@ -93,7 +106,8 @@ impl SyntheticStore {
     #[must_use]
     pub fn tenant_index(&self, tenant: &TenantId) -> Option<u32> {
         let text = std::str::from_utf8(tenant.as_bytes()).ok()?;
-        let index = text.parse::<u32>().ok()?.checked_sub(1)?;
+        let number = text.strip_prefix(&self.source.tenant_prefix)?;
+        let index = number.parse::<u32>().ok()?.checked_sub(1)?;
         (index < self.spec.tenant_count && self.tenant(index) == *tenant).then_some(index)
     }
 

@@ -128,6 +128,8 @@ impl<'a> HeapRows<'a> {
                 (self.next, self.end) = self.share(tenant);
                 if self.next < self.end {
                     self.owner.clear();
+                    let prefix = self.source.tenant_prefix.as_bytes();
+                    self.owner.extend_from_slice(prefix);
                     push_number(&mut self.owner, u64::from(tenant) + 1);
                     return true;
                 }

@@ -8,21 +8,24 @@ use clap_complete::Shell;
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Tenants in the store.
+    /// Sites, each a tenant in three stores.
     #[arg(long, value_name = "N", default_value_t = 400)]
     pub tenants: u32,
-    /// Tenants that are destroyed and restored.
+    /// Sites that are destroyed in every store, and restored by a campaign.
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub restore: u32,
-    /// Rows in the store.
+    /// Rows in the stores.
     #[arg(long, value_name = "N", default_value_t = 2_000_000)]
     pub rows: u64,
     /// Where all variety comes from.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Keep the store, the repository and a configuration in this new directory.
+    /// Keep the stores, the repositories, the configurations and the report in this new directory.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
+    /// Write the campaign's report to this file, in HTML; must not exist yet.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// Arguments of `init`.

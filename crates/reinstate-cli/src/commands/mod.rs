@@ -1,7 +1,7 @@
 //! The verbs, one file each.
 
 mod apply;
-mod campaign;
+pub mod campaign;
 mod capture;
 mod copying;
 mod diff;

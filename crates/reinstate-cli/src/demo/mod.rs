@@ -1,11 +1,13 @@
-//! `demo`: the whole story on a synthetic store. No server needed.
+//! `demo`: the whole story on synthetic stores. No server needed.
 //!
-//! Many tenants in one file; a snapshot; an application that goes on writing; a script with the
-//! wrong ids that destroys some tenants for good; those brought back while the others write; and
-//! then the proof, row by row, against what the generator and the application know.
+//! Sites that live in three stores; snapshots; an application that goes on writing to all of them; a
+//! script with the wrong ids that destroys some sites for good in every store; a campaign that brings
+//! them back while the others write; and then the proof, row by row, against what the generator and
+//! the application know.
 
+mod campaign;
+mod estate;
 mod proof;
-mod restore;
 mod story;
 mod writers;
 
@@ -13,38 +15,29 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use reinstate::{CaptureOptions, capture};
-use reinstate_core::{LiveStore, Owner, Phase, RepositoryId, SnapshotDescription, TenantId};
-use reinstate_embedded::EmbeddedStore;
-use reinstate_repository::LocalRepository;
-use reinstate_synthetic::{Flavour, SyntheticSpec, SyntheticStore, Table};
+use reinstate_core::{Owner, Phase, Tenant};
+use reinstate_synthetic::{SyntheticStore, Table};
 
 use crate::arguments::{Demo, Global};
+use crate::commands::campaign::Estate;
 use crate::console::Console;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::render::{bytes, counted};
-use crate::session::{Engine, new_snapshot, now, random};
+use crate::render::{bytes, count, counted, tenant};
+use crate::session::{Engine, new_snapshot, now};
 use crate::signals::Interruption;
-use crate::synthetic::create_embedded;
 
+use estate::Shop;
 use story::{Story, StoryRecord};
-use writers::{Period, Writers};
-
-/// How unequal the tenants are.
-const SKEW: f64 = 1.0;
-/// Threads of the application.
-const WRITER_THREADS: u32 = 2;
-/// What the store is called.
-const STORE_NAME: &str = "demo";
+use writers::{Application, Period, Waits};
 
 /// Everything on the stage.
 struct Stage<'a> {
-    engine: &'a Engine,
-    interruption: &'a Interruption,
-    synthetic: SyntheticStore,
-    store: EmbeddedStore,
-    repository: LocalRepository,
+    global: &'a Global,
+    directory: PathBuf,
+    estate: Estate<'a>,
+    shops: Vec<Shop>,
     victims: Vec<u32>,
 }
 
@@ -56,33 +49,27 @@ pub fn run(
     interruption: &Interruption,
 ) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let synthetic = describe(arguments)?;
-    let engine = Engine::start(global)?;
-    let temporary = tempfile::tempdir_in(engine.spill_directory())?;
+    let described = describe(arguments)?;
+    let temporary = tempfile::tempdir_in(Engine::start(global)?.spill_directory())?;
     let directory = place(arguments, temporary.path())?;
     let story = Story::new(console);
     story.introduce(arguments);
-    let stage = set_up(
-        &story,
-        &engine,
-        synthetic,
-        &directory,
-        arguments,
-        interruption,
-    )?;
-    let (record, gone) = stage.play(&story)?;
+    estate::write_configurations(&directory)?;
+    let estate = estate::open(&directory, global, console, interruption)?;
+    let stage = set_up(&story, global, estate, directory, described, arguments)?;
+    let (record, gone) = stage.play(&story, arguments.out.as_deref())?;
     if let Some(kept) = &arguments.keep {
-        write_configuration(kept)?;
         console.line(format_args!(
-            "\nkept in {}. {gone} is still gone: cd there, then try\n  reinstate restore {gone} \
-             --at latest",
+            "\nkept in {}. {gone} is still gone: cd there, then try\n  reinstate campaign plan \
+             {gone} --at latest",
             kept.display()
         ));
     }
-    story.end(record, started.elapsed())
+    let memory = global.memory.as_u64();
+    story.end(record, started.elapsed(), memory)
 }
 
-fn describe(arguments: &Demo) -> Result<SyntheticStore, Failure> {
+fn describe(arguments: &Demo) -> Result<Vec<SyntheticStore>, Failure> {
     let wrong = |message: String| Failure::usage(message).next("reinstate demo --help");
     if arguments.restore == 0 || arguments.restore >= arguments.tenants {
         let message = format!(
@@ -95,18 +82,17 @@ fn describe(arguments: &Demo) -> Result<SyntheticStore, Failure> {
         let message = format!("--rows {}: at least 20 for each tenant", arguments.rows);
         return Err(wrong(message));
     }
-    let spec = SyntheticSpec {
-        seed: arguments.seed,
-        tenant_count: arguments.tenants,
-        row_count: arguments.rows,
-        skew: SKEW,
-        large_tenant: None,
-    };
-    SyntheticStore::try_new(spec, Flavour::Native).map_err(|error| wrong(error.to_string()))
+    estate::describe(arguments).map_err(|error| wrong(error.to_string()))
 }
 
 /// The directory to work in: one to keep, which must be new, or one that goes.
 fn place(arguments: &Demo, temporary: &Path) -> Result<PathBuf, Failure> {
+    if let Some(out) = &arguments.out
+        && out.exists()
+    {
+        let message = format!("--out {}: the file exists", out.display());
+        return Err(Failure::usage(message).next("choose another --out"));
+    }
     let Some(kept) = &arguments.keep else {
         return Ok(temporary.to_owned());
     };
@@ -117,62 +103,42 @@ fn place(arguments: &Demo, temporary: &Path) -> Result<PathBuf, Failure> {
     Ok(kept.clone())
 }
 
-fn write_configuration(directory: &Path) -> anyhow::Result<()> {
-    let text = format!(
-        "version = 1\n\n[repository]\nurl = \"file:repository\"\n\n[store]\nname = \
-         \"{STORE_NAME}\"\nkind = \"embedded\"\npath = \"store.redb\"\n\n[tenancy]\nkind = \
-         \"account\"\n"
-    );
-    Ok(std::fs::write(directory.join("reinstate.toml"), text)?)
-}
-
 fn set_up<'a>(
-    story: &Story<'a>,
-    engine: &'a Engine,
-    synthetic: SyntheticStore,
-    directory: &Path,
+    story: &Story<'_>,
+    global: &'a Global,
+    estate: Estate<'a>,
+    directory: PathBuf,
+    described: Vec<SyntheticStore>,
     arguments: &Demo,
-    interruption: &'a Interruption,
 ) -> anyhow::Result<Stage<'a>> {
-    let progress = Progress::of("build the store");
-    let started = Instant::now();
-    let path = directory.join("store.redb");
-    let cancellation = interruption.cancellation();
-    let cache = engine.cache_bytes();
-    let store = create_embedded(
-        &path,
-        STORE_NAME,
-        &synthetic,
-        cache,
-        &progress,
-        cancellation,
-    )?;
-    store.prepare()?;
-    progress.clear();
-    let size = std::fs::metadata(&path)?.len();
-    story.step(
-        "build",
-        started.elapsed(),
-        format_args!(
-            "{}, {} in {} tables, {} on disk",
-            counted(u64::from(arguments.tenants), "tenant", "tenants"),
-            counted(arguments.rows, "row", "rows"),
-            Table::ALL.len(),
-            bytes(size)
-        ),
-    );
-    let repository = LocalRepository::init(
-        directory.join("repository"),
-        RepositoryId::from_bytes(random()?),
-        now(),
-    )?;
-    let victims = choose_victims(&synthetic, arguments.restore);
+    let (mut shops, mut opened) = (Vec::new(), Vec::new());
+    for (place, synthetic) in described.into_iter().enumerate() {
+        let progress = Progress::of("build the stores");
+        let started = Instant::now();
+        let (shop, open) = estate::build(&estate, place, synthetic, &progress)?;
+        progress.clear();
+        let path = open.of.configuration.with_file_name("store.redb");
+        story.step(
+            "build",
+            started.elapsed(),
+            format_args!(
+                "store {}, phase {}: {} in {} tables, {} on disk",
+                shop.name,
+                open.of.phase,
+                counted(shop.synthetic.spec().row_count, "row", "rows"),
+                Table::ALL.len(),
+                bytes(std::fs::metadata(path)?.len())
+            ),
+        );
+        shops.push(shop);
+        opened.push(open);
+    }
+    let victims = choose_victims(&shops[1].synthetic, arguments.restore);
     Ok(Stage {
-        engine,
-        interruption,
-        synthetic,
-        store,
-        repository,
+        global,
+        directory,
+        estate: estate.with_stores(opened),
+        shops,
         victims,
     })
 }
@@ -186,44 +152,55 @@ fn choose_victims(synthetic: &SyntheticStore, victim_count: u32) -> Vec<u32> {
 }
 
 impl Stage<'_> {
-    fn play(&self, story: &Story<'_>) -> anyhow::Result<(StoryRecord, String)> {
-        let snapshot = self.capture(story)?;
+    /// Plays it to its end; returns what it came to, and the site that is gone then.
+    fn play(&self, story: &Story<'_>, out: Option<&Path>) -> anyhow::Result<(StoryRecord, Tenant)> {
+        for place in 0..self.shops.len() {
+            self.capture(story, place)?;
+        }
         let mut record = StoryRecord::default();
-        let writers = Writers::new(&self.synthetic, &self.victims, WRITER_THREADS);
-        let ledger = writers.run_while(&self.store, |period| {
+        let applications: Vec<_> = self
+            .shops
+            .iter()
+            .map(|shop| Application::new(&shop.synthetic, &shop.store, &self.victims))
+            .collect();
+        let (restored, ledgers) = writers::run_while(&applications, |period| {
+            let written_to = applications.iter().map(Application::tenant_count);
             story.say(format_args!(
-                "  from here on {WRITER_THREADS} threads of an application write to the other {}",
-                counted(writers.tenant_count() as u64, "tenant", "tenants")
+                "            from here on {} threads of an application write to the other sites, up to \
+                 {} a store",
+                writers::THREADS * applications.len(),
+                count(written_to.max().unwrap_or(0) as u64)
             ));
             period.set(Period::Idle);
             std::thread::sleep(std::time::Duration::from_millis(500));
             period.set(Period::Destroy);
             self.destroy(story)?;
             period.set(Period::Restore);
-            let restored = self.restore(story, &snapshot)?;
+            let restored = self.restore(story)?;
             period.set(Period::After);
             Ok(restored)
         })?;
-        let (restored, ledger) = ledger;
-        story.waits(&ledger.waits);
-        record.restored(&restored, &ledger.waits);
-        let proof = self.prove(story, "prove", &ledger, &[])?;
+        let waits = Waits::of(&ledgers);
+        story.waits(&waits);
+        record.restored(&restored, &waits);
+        let proof = self.prove(story, "prove", &ledgers, None)?;
         record.proof(&proof);
-        let undone = self.undo(story, &restored)?;
-        let gone = self.name(&undone);
-        let again = self.prove(story, "prove again", &ledger, &[undone])?;
+        self.report(story, &restored.campaign, out)?;
+        let undone = self.undo(story, &restored.campaign)?;
+        let again = self.prove(story, "prove again", &ledgers, Some(undone))?;
         record.proof(&again);
-        Ok((record, gone))
+        Ok((record, self.site(undone)))
     }
 
-    fn capture(&self, story: &Story<'_>) -> anyhow::Result<SnapshotDescription> {
+    fn capture(&self, story: &Story<'_>, place: usize) -> anyhow::Result<()> {
         let progress = Progress::new(&[Phase::Capture, Phase::Write], 0);
         let started = Instant::now();
         let options = CaptureOptions::new(new_snapshot()?, now());
-        let context = self
-            .engine
-            .context(&progress, self.interruption.cancellation());
-        let snapshot = capture(context, &self.store, &self.repository, &options)?;
+        let cancellation = self.estate.interruption.cancellation();
+        let context = self.estate.engine.context(&progress, cancellation);
+        let repository = &self.estate.stores()?[place].repository;
+        let shop = &self.shops[place];
+        let snapshot = capture(context, shop.store.as_ref(), repository, &options)?;
         progress.clear();
         let stored: u64 = snapshot
             .segments
@@ -235,44 +212,50 @@ impl Stage<'_> {
             "capture",
             started.elapsed(),
             format_args!(
-                "snapshot {} at {}, {} stored of {}",
+                "store {}: snapshot {} at {}, {} stored of {}",
+                shop.name,
                 snapshot.id.short(),
                 snapshot.position.display(snapshot.notation),
                 bytes(stored),
                 bytes(plain)
             ),
         );
-        Ok(snapshot)
+        Ok(())
     }
 
-    /// What happened to so many: a script with the wrong ids, one transaction a tenant.
+    /// What happened to so many: a script with the wrong ids, one transaction a tenant and store.
     fn destroy(&self, story: &Story<'_>) -> anyhow::Result<()> {
         let started = Instant::now();
         let mut rows: u64 = 0;
-        for &victim in &self.victims {
-            self.interruption.cancellation().check()?;
-            let owner = Owner::Tenant(self.tenant(victim));
-            self.store.write(|transaction| {
-                for table in Table::OWNED {
-                    transaction.table(table.index())?.delete_all(&owner)?;
-                }
-                Ok(())
-            })?;
-            rows += self.synthetic.tenant_row_count(victim);
+        for shop in &self.shops {
+            for &victim in &self.victims {
+                self.estate.interruption.cancellation().check()?;
+                let owner = Owner::Tenant(shop.synthetic.tenant(victim));
+                shop.store.write(|transaction| {
+                    for table in Table::OWNED {
+                        transaction.table(table.index())?.delete_all(&owner)?;
+                    }
+                    Ok(())
+                })?;
+                rows += shop.synthetic.tenant_row_count(victim);
+            }
         }
         story.step(
             "destroy",
             started.elapsed(),
             format_args!(
-                "a script with the wrong ids deletes {} for good, {}",
-                counted(self.victims.len() as u64, "tenant", "tenants"),
-                counted(rows, "row", "rows")
+                "a script with the wrong ids deletes {} for good from every store, {} rows",
+                counted(self.victims.len() as u64, "site", "sites"),
+                count(rows)
             ),
         );
         Ok(())
     }
 
-    fn tenant(&self, index: u32) -> TenantId {
-        self.synthetic.tenant(index)
+    /// The site of this index, as the estate names it.
+    fn site(&self, index: u32) -> Tenant {
+        // The sites' own ids are those of the first store.
+        let id = self.shops[0].synthetic.tenant(index);
+        tenant(&self.estate.configuration.kind, &id)
     }
 }

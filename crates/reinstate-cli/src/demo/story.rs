@@ -6,8 +6,8 @@ use std::time::Duration;
 use reinstate_core::ErrorKind;
 use serde::Serialize;
 
+use super::campaign::{RestoredAll, per_second};
 use super::proof::Proof;
-use super::restore::{RestoredAll, per_second};
 use super::writers::{Period, Waits};
 use crate::arguments::Demo;
 use crate::console::Console;
@@ -27,6 +27,7 @@ struct StepRecord<'a> {
     record: &'static str,
     name: &'a str,
     seconds: f64,
+    peak_memory_bytes: Option<u64>,
     message: String,
 }
 
@@ -40,7 +41,6 @@ pub struct StoryRecord {
     rows_restored: u64,
     restore_seconds: f64,
     rows_per_second: u64,
-    bytes_read: u64,
     stored_bytes: u64,
     writes_during_restore: usize,
     writer_idle_p50_ms: f64,
@@ -49,6 +49,7 @@ pub struct StoryRecord {
     writer_p99_ms: f64,
     writer_max_ms: f64,
     peak_memory_bytes: Option<u64>,
+    memory_bytes_max: u64,
     wrong: Vec<String>,
     seconds: f64,
 }
@@ -63,8 +64,9 @@ impl<'a> Story<'a> {
     /// What is going to happen.
     pub fn introduce(&self, arguments: &Demo) {
         self.say(format_args!(
-            "{} tenants share one store. {} of them will be destroyed and brought back while the \
-             others write.\nsteps: build, capture, destroy, restore, prove, undo, prove again\n",
+            "{} sites share three stores. {} of them will be destroyed in all three and brought back \
+             while the\nothers write.\nsteps: build, capture, destroy, restore, prove, report, undo, \
+             prove again\n",
             count(u64::from(arguments.tenants)),
             count(u64::from(arguments.restore))
         ));
@@ -83,6 +85,7 @@ impl<'a> Story<'a> {
             record: "step",
             name,
             seconds,
+            peak_memory_bytes: peak_memory_bytes(),
             message: text.to_string(),
         });
     }
@@ -106,16 +109,23 @@ impl<'a> Story<'a> {
     ///
     /// # Errors
     /// Exit 4 if anything is not as it should be.
-    pub fn end(&self, mut record: StoryRecord, elapsed: Duration) -> anyhow::Result<Exit> {
+    pub fn end(
+        &self,
+        mut record: StoryRecord,
+        elapsed: Duration,
+        memory_bytes_max: u64,
+    ) -> anyhow::Result<Exit> {
         record.record = "demo";
         record.proven = record.wrong.is_empty();
         record.peak_memory_bytes = peak_memory_bytes();
+        record.memory_bytes_max = memory_bytes_max;
         record.seconds = elapsed.as_secs_f64();
         let memory = record
             .peak_memory_bytes
             .map_or_else(|| "unknown".to_owned(), bytes);
         self.say(format_args!(
-            "\npeak memory of this process {memory}; all of it took {:.0} s",
+            "\npeak memory of this process {memory}, of {} that it was given; all of it took {:.0} s",
+            bytes(memory_bytes_max),
             record.seconds
         ));
         self.console.record(&record);
@@ -126,9 +136,9 @@ impl<'a> Story<'a> {
                 .into());
         }
         self.say(
-            "PROVEN: every restored tenant is byte for byte what the generator says, every other \
-             tenant\nholds exactly what its own application wrote, and the undo took one tenant \
-             back and nobody else.",
+            "PROVEN: every restored site is byte for byte what the generator says in all stores, every \
+             other\nsite holds exactly what its own application wrote, and the undo took one site back \
+             and nobody else.",
         );
         Ok(Exit::Done)
     }
@@ -139,11 +149,10 @@ impl StoryRecord {
     pub fn restored(&mut self, restored: &RestoredAll, waits: &Waits) {
         let seconds = restored.elapsed.as_secs_f64();
         let wait = |period, per_mille| waits.per_mille(period, per_mille).as_secs_f64() * 1e3;
-        self.tenants_restored = restored.tenant_count;
+        self.tenants_restored = restored.site_count;
         self.rows_restored = restored.row_count;
         self.restore_seconds = seconds;
         self.rows_per_second = per_second(restored.row_count, seconds);
-        self.bytes_read = restored.bytes_read;
         self.stored_bytes = restored.stored_bytes;
         self.writes_during_restore = waits.count(Period::Restore);
         self.writer_idle_p50_ms = wait(Period::Idle, 500);

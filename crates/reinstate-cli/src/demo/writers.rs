@@ -1,4 +1,4 @@
-//! The application: threads that go on writing to the tenants that nobody touches.
+//! The application: threads that go on writing to the tenants that nobody touches, in every store.
 //!
 //! Each thread has tenants of its own, knows the rows it writes, and notes a write in its ledger
 //! only when the store has acknowledged it. The generator's answer plus the ledgers is what the
@@ -16,6 +16,8 @@ use reinstate_core::{
 use reinstate_embedded::EmbeddedStore;
 use reinstate_synthetic::{SyntheticStore, Table};
 
+/// Threads of the application in each store.
+pub const THREADS: usize = 2;
 /// The pause of a thread between two writes.
 const PAUSE: Duration = Duration::from_millis(4);
 /// How many rows of a tenant a thread knows and edits.
@@ -59,6 +61,21 @@ impl Clock {
 pub struct Waits([Vec<Duration>; 4]);
 
 impl Waits {
+    /// All waits of these ledgers.
+    #[must_use]
+    pub fn of(ledgers: &[Ledger]) -> Self {
+        let mut all = Self::default();
+        ledgers.iter().for_each(|ledger| all.absorb(&ledger.waits));
+        all
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        for (all, more) in self.0.iter_mut().zip(&other.0) {
+            all.extend(more);
+            all.sort_unstable();
+        }
+    }
+
     /// Of a thousand waits in a period, how long the n-th was; and how many there were.
     #[must_use]
     pub fn per_mille(&self, period: Period, per_mille: usize) -> Duration {
@@ -91,7 +108,7 @@ impl Written {
     }
 }
 
-/// What the application knows of its own writes.
+/// What the application knows of its own writes to a store.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// What acknowledged writes did, by tenant and table.
@@ -120,25 +137,22 @@ impl Ledger {
     fn absorb(&mut self, other: Self) {
         // No two threads write to the same tenant.
         self.written.extend(other.written);
-        for (all, more) in self.waits.0.iter_mut().zip(other.waits.0) {
-            all.extend(more);
-            all.sort_unstable();
-        }
+        self.waits.absorb(&other.waits);
     }
 }
 
-/// The application.
+/// The application of one store.
 #[derive(Debug)]
-pub struct Writers<'s> {
+pub struct Application<'s> {
     synthetic: &'s SyntheticStore,
+    store: &'s EmbeddedStore,
     tenants: Vec<u32>,
-    thread_count: u32,
 }
 
-impl<'s> Writers<'s> {
-    /// An application of all tenants but the victims, as far as they have issues and activity.
+impl<'s> Application<'s> {
+    /// The application of all tenants but the victims, as far as they have issues and activity.
     #[must_use]
-    pub fn new(synthetic: &'s SyntheticStore, victims: &[u32], thread_count: u32) -> Self {
+    pub fn new(synthetic: &'s SyntheticStore, store: &'s EmbeddedStore, victims: &[u32]) -> Self {
         let has = |tenant: u32, table: Table| synthetic.row_count_of(tenant, table.index()) > 0;
         let tenants = (0..synthetic.spec().tenant_count)
             .filter(|tenant| !victims.contains(tenant))
@@ -146,8 +160,8 @@ impl<'s> Writers<'s> {
             .collect();
         Self {
             synthetic,
+            store,
             tenants,
-            thread_count,
         }
     }
 
@@ -156,40 +170,45 @@ impl<'s> Writers<'s> {
     pub fn tenant_count(&self) -> usize {
         self.tenants.len()
     }
+}
 
-    /// Writes for as long as `work` lasts; returns what it returns, with the ledger.
-    ///
-    /// # Errors
-    /// What `work` returns, or the first write that the store refused.
-    pub fn run_while<T>(
-        &self,
-        store: &EmbeddedStore,
-        work: impl FnOnce(&Clock) -> anyhow::Result<T>,
-    ) -> anyhow::Result<(T, Ledger)> {
-        let clock = Clock::default();
-        let is_over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.thread_count)
-                .map(|number| {
-                    let (clock, is_over) = (&clock, &is_over);
-                    scope
-                        .spawn(move || Writer::new(self, number).write_until(is_over, clock, store))
-                })
-                .collect();
-            // Told even when the work panics: a scope waits for its threads.
-            let over = OnDrop(&is_over);
-            let result = work(&clock);
-            drop(over);
+/// Writes for as long as `work` lasts; returns what it returns, with a ledger for each store.
+///
+/// # Errors
+/// What `work` returns, or the first write that a store refused.
+pub fn run_while<T>(
+    applications: &[Application<'_>],
+    work: impl FnOnce(&Clock) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, Vec<Ledger>)> {
+    let clock = Clock::default();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (clock, is_over) = (&clock, &is_over);
+        let start = |application| {
+            let begin = move |number| {
+                let writer = Writer::new(application, number);
+                scope.spawn(move || writer.write_until(is_over, clock))
+            };
+            (0..THREADS).map(begin).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = applications.iter().map(start).collect();
+        // Told even when the work panics: a scope waits for its threads.
+        let over = OnDrop(is_over);
+        let result = work(clock);
+        drop(over);
+        let mut ledgers = Vec::with_capacity(threads.len());
+        for of_one_store in threads {
             let mut ledger = Ledger::default();
-            for thread in threads {
+            for thread in of_one_store {
                 let part = thread
                     .join()
                     .expect("BUG: a thread of the application panicked")?;
                 ledger.absorb(part);
             }
-            Ok((result?, ledger))
-        })
-    }
+            ledgers.push(ledger);
+        }
+        Ok((result?, ledgers))
+    })
 }
 
 struct OnDrop<'a>(&'a AtomicBool);
@@ -203,6 +222,7 @@ impl Drop for OnDrop<'_> {
 /// One thread of the application.
 struct Writer<'w> {
     synthetic: &'w SyntheticStore,
+    store: &'w EmbeddedStore,
     tenants: Vec<u32>,
     random: fastrand::Rng,
     known: HashMap<u32, Vec<KnownRow>>,
@@ -247,37 +267,32 @@ impl KnownRow {
 }
 
 impl<'w> Writer<'w> {
-    fn new(writers: &Writers<'w>, number: u32) -> Self {
-        let step = writers.thread_count as usize;
-        let own = writers.tenants.iter().skip(number as usize).step_by(step);
-        let seed = writers.synthetic.spec().seed;
+    fn new(application: &Application<'w>, number: usize) -> Self {
+        let own = application.tenants.iter().skip(number).step_by(THREADS);
+        let (synthetic, number) = (application.synthetic, number as u64);
         Self {
-            synthetic: writers.synthetic,
+            synthetic,
+            store: application.store,
             tenants: own.copied().collect(),
-            random: fastrand::Rng::with_seed(seed.wrapping_add(u64::from(number) << 32)),
+            random: fastrand::Rng::with_seed(synthetic.spec().seed.wrapping_add(number << 32)),
             known: HashMap::new(),
             created: Vec::new(),
-            next_id: NEW_IDS_FROM + u64::from(number) * NEW_IDS_PER_THREAD,
+            next_id: NEW_IDS_FROM + number * NEW_IDS_PER_THREAD,
             ledger: Ledger::default(),
         }
     }
 
-    fn write_until(
-        mut self,
-        is_over: &AtomicBool,
-        clock: &Clock,
-        store: &EmbeddedStore,
-    ) -> Result<Ledger, StoreError> {
+    fn write_until(mut self, is_over: &AtomicBool, clock: &Clock) -> Result<Ledger, StoreError> {
         while !is_over.load(Ordering::Relaxed) && !self.tenants.is_empty() {
             let tenant = self.tenants[self.random.usize(..self.tenants.len())];
             self.know(tenant)?;
             let period = clock.get();
             let started = Instant::now();
             match self.random.u32(..10) {
-                0..=3 => self.edit(tenant, store)?,
-                4..=6 => self.create(tenant, store)?,
-                7..=8 => self.log(tenant, store)?,
-                _ => self.delete(store)?,
+                0..=3 => self.edit(tenant)?,
+                4..=6 => self.create(tenant)?,
+                7..=8 => self.log(tenant)?,
+                _ => self.delete()?,
             }
             self.ledger.waits.0[period].push(started.elapsed());
             thread::sleep(PAUSE);
@@ -303,7 +318,7 @@ impl<'w> Writer<'w> {
     }
 
     /// Changes the title of an issue.
-    fn edit(&mut self, tenant: u32, store: &EmbeddedStore) -> Result<(), StoreError> {
+    fn edit(&mut self, tenant: u32) -> Result<(), StoreError> {
         let (table, schema) = self.issues();
         let owner = self.owner(tenant);
         let number = self.random.u64(..);
@@ -317,14 +332,15 @@ impl<'w> Writer<'w> {
             before.build(schema, &mut old),
             after.build(schema, &mut new),
         );
-        store.write(|transaction| transaction.table(table)?.put(&owner, new))?;
+        self.store
+            .write(|transaction| transaction.table(table)?.put(&owner, new))?;
         self.ledger.remove(tenant, table, old);
         self.ledger.add(tenant, table, new);
         Ok(())
     }
 
     /// Files an issue.
-    fn create(&mut self, tenant: u32, store: &EmbeddedStore) -> Result<(), StoreError> {
+    fn create(&mut self, tenant: u32) -> Result<(), StoreError> {
         let (table, schema) = self.issues();
         let owner = self.owner(tenant);
         let mut row = self.known[&tenant][0].clone();
@@ -332,14 +348,15 @@ impl<'w> Writer<'w> {
         self.next_id += 1;
         let mut builder = RowBuilder::new();
         let new = row.build(schema, &mut builder);
-        store.write(|transaction| transaction.table(table)?.put(&owner, new))?;
+        self.store
+            .write(|transaction| transaction.table(table)?.put(&owner, new))?;
         self.ledger.add(tenant, table, new);
         self.created.push((tenant, row));
         Ok(())
     }
 
     /// Adds a line to a table without a key; the same line may be there already.
-    fn log(&mut self, tenant: u32, store: &EmbeddedStore) -> Result<(), StoreError> {
+    fn log(&mut self, tenant: u32) -> Result<(), StoreError> {
         let table = Table::Activity.index();
         let owner = self.owner(tenant);
         let mut batch = RowBatch::new();
@@ -349,13 +366,14 @@ impl<'w> Writer<'w> {
         let Some(row) = batch.iter().next() else {
             return Ok(());
         };
-        store.write(|transaction| transaction.table(table)?.put(&owner, row))?;
+        self.store
+            .write(|transaction| transaction.table(table)?.put(&owner, row))?;
         self.ledger.add(tenant, table, row);
         Ok(())
     }
 
     /// Deletes an issue that was filed before.
-    fn delete(&mut self, store: &EmbeddedStore) -> Result<(), StoreError> {
+    fn delete(&mut self) -> Result<(), StoreError> {
         let Some((tenant, row)) = self.created.pop() else {
             return Ok(());
         };
@@ -363,7 +381,8 @@ impl<'w> Writer<'w> {
         let owner = self.owner(tenant);
         let mut builder = RowBuilder::new();
         let old = row.build(schema, &mut builder);
-        store.write(|transaction| transaction.table(table)?.delete(&owner, old).map(drop))?;
+        self.store
+            .write(|transaction| transaction.table(table)?.delete(&owner, old).map(drop))?;
         self.ledger.remove(tenant, table, old);
         Ok(())
     }

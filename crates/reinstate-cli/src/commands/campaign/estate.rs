@@ -1,7 +1,9 @@
 //! An estate that is open: its stores, their repositories, and the repository of its campaigns.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use reinstate::{
     CampaignDescription, EstateStore, StoredCampaign, audit_journal, campaigns, check_journals,
@@ -40,6 +42,8 @@ pub struct Estate<'a> {
     pub repository: LocalRepository,
     /// Who asks.
     pub actor: String,
+    /// The stores, as soon as they are open.
+    opened: OnceLock<Vec<OpenStore>>,
 }
 
 /// A store of an estate that is open.
@@ -51,9 +55,15 @@ pub struct OpenStore {
     /// Its repository.
     pub repository: LocalRepository,
     /// The live store.
-    pub live: Box<dyn LiveStore>,
+    pub live: Arc<dyn LiveStore>,
     /// The same, for statements, if it is a PostgreSQL database.
     pub postgres: Option<PostgresStore>,
+}
+
+impl fmt::Debug for OpenStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "OpenStore({})", self.of.name)
+    }
 }
 
 impl<'a> Estate<'a> {
@@ -86,14 +96,25 @@ impl<'a> Estate<'a> {
             configuration,
             repository,
             actor: actor(of),
+            opened: OnceLock::new(),
         })
     }
 
-    /// Opens every store, in the order of the estate.
+    /// The same estate with stores that are open already: by whoever wants to write to them meanwhile.
+    #[must_use]
+    pub fn with_stores(mut self, stores: Vec<OpenStore>) -> Self {
+        self.opened = OnceLock::from(stores);
+        self
+    }
+
+    /// Every store, in the order of the estate; opened when they are asked for first.
     ///
     /// # Errors
     /// As the first store that cannot be opened reports it; the message names it.
-    pub fn stores(&self) -> anyhow::Result<Vec<OpenStore>> {
+    pub fn stores(&self) -> anyhow::Result<&[OpenStore]> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
         let stores = &self.configuration.stores;
         let cache_bytes = self.engine.cache_bytes() / stores.len();
         let opened = stores.iter().map(|store| {
@@ -101,7 +122,8 @@ impl<'a> Estate<'a> {
                 error.context(format!("open store {:?} of the estate", store.name))
             })
         });
-        opened.collect()
+        let opened = opened.collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(self.opened.get_or_init(|| opened))
     }
 
     /// Finds a campaign by the first digits of its id.
@@ -200,14 +222,15 @@ pub fn open_campaign<'a>(
 fn open_store(of: &EstateStoreConfiguration, cache_bytes: usize) -> anyhow::Result<OpenStore> {
     let configuration = Configuration::read(&of.configuration)?;
     let repository = adapters::open_repository(&configuration.repository)?;
-    let (live, postgres): (Box<dyn LiveStore>, _) = match &configuration.store {
+    let (live, postgres): (Arc<dyn LiveStore>, _) = match &configuration.store {
         StoreConfiguration::Postgres(settings) => {
             let store = crate::postgres::connect(&configuration.store_name, settings)?;
             adapters::check(&configuration, &store)?;
-            (Box::new(store.clone()), Some(store))
+            (Arc::new(store.clone()), Some(store))
         }
         StoreConfiguration::Embedded { .. } => {
-            (adapters::open_store(&configuration, cache_bytes)?, None)
+            let store = adapters::open_store(&configuration, cache_bytes)?;
+            (Arc::from(store), None)
         }
     };
     Ok(OpenStore {

@@ -16,6 +16,10 @@ use crate::console::Console;
 use crate::exit::Exit;
 use crate::signals::Interruption;
 
+pub use estate::{Estate, OpenStore};
+pub use plan::plan;
+pub use run::{Begin, run as run_campaign};
+
 /// `campaign ...`.
 pub fn run(
     arguments: &Campaign,
@@ -23,7 +27,7 @@ pub fn run(
     console: &Console,
     interruption: &Interruption,
 ) -> anyhow::Result<Exit> {
-    let open = |of| estate::Estate::open(of, global, console, interruption);
+    let open = |of| Estate::open(of, global, console, interruption);
     let find = |which| estate::open_campaign(which, global, console, interruption);
     match arguments {
         Campaign::Plan(plan) => plan::run(plan, &open(&plan.of)?),
@@ -36,11 +40,11 @@ pub fn run(
         }
         Campaign::Run(arguments) => {
             let (estate, campaign) = find(&arguments.which)?;
-            run::run(&estate, &campaign, arguments, run::Begin::Run)
+            run::run(&estate, &campaign, arguments, Begin::Run)
         }
         Campaign::Resume { run, retry_parked } => {
             let (estate, campaign) = find(&run.which)?;
-            let begin = run::Begin::Resume {
+            let begin = Begin::Resume {
                 retry_parked: *retry_parked,
             };
             run::run(&estate, &campaign, run, begin)

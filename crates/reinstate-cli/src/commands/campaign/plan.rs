@@ -32,6 +32,14 @@ pub fn run(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Exit
 }
 
 fn make(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Exit> {
+    plan(arguments, estate).map(|_| Exit::Done)
+}
+
+/// Plans a campaign, keeps it and shows it.
+///
+/// # Errors
+/// Whatever keeps it from being planned; nothing was written to a store then.
+pub fn plan(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<StoredCampaign> {
     let configuration = &estate.configuration;
     let named = match arguments.everyone {
         true => Vec::new(),
@@ -49,17 +57,17 @@ fn make(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Exit> {
             .into());
     }
     let stores = estate.stores()?;
-    let _locks = lock_all(&stores)?;
+    let _locks = lock_all(stores)?;
     // A time ago is the same moment for every store.
     let at = now();
     let mut resolved = Vec::with_capacity(stores.len());
-    for store in &stores {
+    for store in stores {
         resolved.push(resolve_in(estate.console, store, &point, arguments, at)?);
     }
     let (sites, requests) = match arguments.everyone {
-        true => everyone(estate, &stores, &resolved)?,
+        true => everyone(estate, stores, &resolved)?,
         false => {
-            let requests = site_requests(&named, &stores)?;
+            let requests = site_requests(&named, stores)?;
             (named, requests)
         }
     };
@@ -121,7 +129,7 @@ fn make(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Exit> {
     match planned {
         CampaignPlanned::Campaign(campaign) => {
             show(estate, &campaign);
-            Ok(Exit::Done)
+            Ok(*campaign)
         }
         CampaignPlanned::Unfit(unfit) => Err(refused(estate, &unfit, sites.len()).into()),
     }

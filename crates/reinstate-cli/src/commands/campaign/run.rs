@@ -75,8 +75,8 @@ fn with_stores(
     what: impl FnOnce(&CampaignRun<'_>) -> Result<CampaignEnd, reinstate::Error>,
 ) -> anyhow::Result<CampaignEnd> {
     let stores = estate.stores()?;
-    let _locks = lock_all(&stores)?;
-    let opened = in_order(campaign.description(), &stores)?;
+    let _locks = lock_all(stores)?;
+    let opened = in_order(campaign.description(), stores)?;
     let (open, engine_stores): (Vec<&OpenStore>, Vec<EstateStore<'_>>) = opened.into_iter().unzip();
     let operator = EstateOperator {
         actor: &estate.actor,
