@@ -7,7 +7,7 @@
 //! within another runtime: the functions of this crate are for plain threads.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -158,7 +158,8 @@ impl Session {
         }
     }
 
-    /// What statements answer, as text: columns are separated by tabs, rows by line ends.
+    /// What statements answer, as text: columns are separated by tabs, rows by line ends. No more of it
+    /// is held than is asked for.
     ///
     /// # Errors
     /// `Refused` if it is longer than `bytes_max`.
@@ -168,24 +169,29 @@ impl Session {
         sql: &str,
         bytes_max: usize,
     ) -> Result<String, StoreError> {
-        let messages = self.wait(self.client().simple_query(sql));
-        let messages = messages.map_err(|error| store_error(operation, &error))?;
-        let mut lines = Vec::new();
-        let mut length = 0;
-        for message in messages {
-            let SimpleQueryMessage::Row(row) = message else {
-                continue;
-            };
-            let columns = (0..row.len()).map(|column| row.get(column).unwrap_or_default());
-            let line = columns.collect::<Vec<_>>().join("\t");
-            length += line.len() + 1;
-            if length > bytes_max {
-                let message = format!("{operation}: the answer is longer than {bytes_max} bytes");
-                return Err(StoreError::new(ErrorKind::Refused, message));
+        let failed = |error: Error| store_error(operation, &error);
+        self.wait(async {
+            let messages = self.client().simple_query_raw(sql).await.map_err(failed)?;
+            let mut messages = pin!(messages);
+            let mut lines = Vec::new();
+            let mut length = 0;
+            while let Some(message) = messages.try_next().await.map_err(failed)? {
+                let SimpleQueryMessage::Row(row) = message else {
+                    continue;
+                };
+                let columns = (0..row.len()).map(|column| row.get(column).unwrap_or_default());
+                let line = columns.collect::<Vec<_>>().join("\t");
+                length += line.len() + 1;
+                if length > bytes_max {
+                    self.is_cut_off.store(true, Ordering::Relaxed);
+                    let message =
+                        format!("{operation}: the answer is longer than {bytes_max} bytes");
+                    return Err(StoreError::new(ErrorKind::Refused, message));
+                }
+                lines.push(line);
             }
-            lines.push(line);
-        }
-        Ok(lines.join("\n"))
+            Ok(lines.join("\n"))
+        })
     }
 
     /// How many rows a statement changed.

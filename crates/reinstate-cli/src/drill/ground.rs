@@ -11,8 +11,7 @@ use reinstate::{
     Context, OwnerCheck, PlanRequest, StoredPlan, TenantImage, apply, plan, plan_undo,
 };
 use reinstate_core::{
-    ContentDigest, ErrorKind, LiveStore, Policy, Repository, RowBatch, Silent, SnapshotDescription,
-    TenantId,
+    ContentDigest, ErrorKind, LiveStore, Policy, Repository, RowBatch, Silent, StoreId, TenantId,
 };
 use reinstate_embedded::{EmbeddedOptions, EmbeddedStore};
 use reinstate_postgres::PostgresStore;
@@ -86,6 +85,10 @@ impl Ground {
                     ..postgres.as_ref().clone()
                 };
                 let store = crate::postgres::connect(&configuration.store_name, &scratch)?;
+                // Also where no snapshot was taken from it yet. One that cannot be reached is not this one.
+                if let Ok(live) = session.store() {
+                    check_is_another(&store, live.identity().id)?;
+                }
                 Scratch::Postgres(Box::new(store))
             }
         };
@@ -133,7 +136,7 @@ impl Ground {
                 Ok(proven?.1)
             }
             Scratch::Postgres(store) => {
-                check_is_another(store.as_ref(), snapshot)?;
+                check_is_another(store.as_ref(), snapshot.store.id)?;
                 store.prepare()?;
                 let store = StandIn {
                     scratch: store.as_ref(),
@@ -236,12 +239,9 @@ impl Ground {
     }
 }
 
-/// Refuses the store that the snapshot was taken from.
-fn check_is_another(
-    scratch: &dyn LiveStore,
-    snapshot: &SnapshotDescription,
-) -> Result<(), Failure> {
-    if scratch.identity().id != snapshot.store.id {
+/// Refuses the store that is live, or that the snapshot was taken from.
+fn check_is_another(scratch: &dyn LiveStore, live: StoreId) -> Result<(), Failure> {
+    if scratch.identity().id != live {
         return Ok(());
     }
     let message = "drill.into names the live database itself. Nothing was written";

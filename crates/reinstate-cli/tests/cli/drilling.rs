@@ -207,4 +207,18 @@ fn a_database_is_drilled_in_another_one_with_the_same_tables() {
     let run = ground.sandbox.run(&drill);
     assert!(run.code != 0 && run.stdout.contains("FAILED"), "{run:?}");
     assert_eq!(scratch.psql(everything).unwrap(), "0|0|2");
+
+    // One that took the place of the live database, which was lost, and has no snapshot yet.
+    let anew = shared_cluster().unwrap().fresh_database().unwrap();
+    anew.psql(&format!("{SCHEMA}{KINDS}")).unwrap();
+    let sections = with(&anew.url());
+    let path = ground.sandbox.path("reinstate.toml");
+    let configuration = fs::read_to_string(&path).unwrap();
+    let configuration = configuration.replace(&ground.database.url(), &anew.url());
+    fs::write(&path, configuration.replace(&scratch.url(), &anew.url())).unwrap();
+    assert!(fs::read_to_string(&path).unwrap().ends_with(&sections));
+    ground
+        .sandbox
+        .run(&drill)
+        .refused(2, &["the live database itself"]);
 }

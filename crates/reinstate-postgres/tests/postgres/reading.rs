@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use reinstate_core::{CaptureView, ErrorKind, OwnedRowBatch, OwnedRowStream, SnapshotSource};
 use reinstate_postgres::TableRule;
 use reinstate_testkit::cluster::shared_cluster;
 
-use crate::ground::{Ground, open_store, via};
+use crate::ground::{Ground, open_store, tenant, via};
 
 /// The values of every row of a table, with the owner first.
 fn rows(view: &dyn CaptureView, table: &str) -> Vec<Vec<Option<String>>> {
@@ -264,4 +265,28 @@ fn what_was_set_for_the_role_changes_no_value() {
         database.psql(&sql).unwrap();
     }
     assert_eq!(capture(), before);
+}
+
+#[test]
+fn an_operators_statement_is_answered_as_text_reads_only_and_not_without_end() {
+    let ground = Ground::new("CREATE TABLE seen (account_id text, n int)");
+    let limit = Duration::from_secs(60);
+    let odd = tenant("a'\\$1");
+    let answer = ground.store.ask(
+        "SELECT $1, NULL, 'x' UNION ALL SELECT 'b', '', $1",
+        &odd,
+        limit,
+    );
+    assert_eq!(answer.unwrap(), "a'\\$1\t\tx\nb\t\ta'\\$1");
+    let write = "INSERT INTO seen VALUES ($1, 1)";
+    let error = ground.store.ask(write, &odd, limit).unwrap_err();
+    assert!(error.to_string().contains("read-only"), "{error}");
+    assert_eq!(ground.store.tell(write, &odd, limit).unwrap(), "");
+    assert_eq!(ground.psql("SELECT * FROM seen"), "a'\\$1|1");
+    // Far more than fits in memory.
+    let endless = "SELECT repeat('x', 100000)
+                     FROM generate_series(1, 10000) a, generate_series(1, 10000) b";
+    let error = ground.store.ask(endless, &odd, limit).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("longer than"), "{error}");
 }
