@@ -2,6 +2,8 @@
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,9 @@ use crate::session::now;
 /// How often it is looked whether a program ended.
 const POLL: Duration = Duration::from_millis(20);
 /// How much of what a program says is kept.
-const OUTPUT_BYTES_MAX: u64 = 4096;
+const OUTPUT_BYTES_MAX: usize = 4096;
+/// How long is waited for the rest of what a program said that has ended.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
 /// The operator of an estate.
 pub struct EstateOperator<'e> {
@@ -112,8 +116,8 @@ impl EstateOperator<'_> {
             StoreError::new(ErrorKind::Refused, format!("run {program}")).because(error)
         })?;
         let output = [
-            child.stdout.take().map(|pipe| listen(Box::new(pipe))),
-            child.stderr.take().map(|pipe| listen(Box::new(pipe))),
+            child.stdout.take().map(|pipe| Heard::from(Box::new(pipe))),
+            child.stderr.take().map(|pipe| Heard::from(Box::new(pipe))),
         ];
         let ended = self.wait(&mut child, timeout);
         kill_group(&child);
@@ -124,7 +128,7 @@ impl EstateOperator<'_> {
         let said: Vec<String> = output
             .into_iter()
             .flatten()
-            .filter_map(|heard| heard.join().ok())
+            .map(Heard::text)
             .filter(|text| !text.is_empty())
             .collect();
         let said = said.join("\n");
@@ -168,15 +172,38 @@ impl EstateOperator<'_> {
     }
 }
 
-/// Reads what a program says to its end, and keeps the beginning.
-fn listen(mut pipe: Box<dyn Read + Send>) -> thread::JoinHandle<String> {
-    thread::spawn(move || {
-        let mut kept = Vec::new();
-        // What cannot be read is not said; the rest is read so that the program does not wait.
-        let _ = pipe.by_ref().take(OUTPUT_BYTES_MAX).read_to_end(&mut kept);
-        let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+/// What a program says: read to its end, of which the beginning is kept.
+struct Heard {
+    kept: Arc<Mutex<Vec<u8>>>,
+    over: Receiver<()>,
+}
+
+impl Heard {
+    fn from(mut pipe: Box<dyn Read + Send>) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (at_end, over) = channel();
+        let heard = Arc::clone(&kept);
+        thread::spawn(move || {
+            let mut part = [0; OUTPUT_BYTES_MAX];
+            // What cannot be read is not said; the rest is read so that the program does not wait.
+            while let Ok(count @ 1..) = pipe.read(&mut part) {
+                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = OUTPUT_BYTES_MAX - heard.len();
+                heard.extend_from_slice(&part[..count.min(room)]);
+            }
+            // Nobody may be waiting any more.
+            let _ = at_end.send(());
+        });
+        Self { kept, over }
+    }
+
+    /// What was said by a program that ended. One that it started, and that left its group, may have the
+    /// output open for as long as it likes: it is not waited for.
+    fn text(self) -> String {
+        let _ = self.over.recv_timeout(LAST_WORDS_MAX);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&kept).trim().to_owned()
-    })
+    }
 }
 
 /// Ends whatever is left of a program and what it started: they would hold its output open.

@@ -116,3 +116,24 @@ fn what_another_campaign_has_by_now_is_not_gone_on_with() {
     ground.run(&resume).done(&["1 handed back"]);
     assert_eq!(ground.contents(), before);
 }
+
+#[test]
+fn a_program_that_leaves_another_behind_is_not_waited_for() {
+    // In a session of its own, and with the output of the gate still open.
+    let left = "for _ in $(seq 600); do test -e over && exit; sleep 0.1; done; touch waited";
+    let gate = format!("setsid sh -c '{left}' & echo said; exit 0");
+    let estate = format!(
+        "[[gate]]\nname = \"g\"\nphase = 1\ncommand = [\"sh\", \"-c\", \"\"\"{gate}\"\"\"]\n"
+    );
+    let ground = Ground::new(&TWO, &estate);
+    ground.destroy(&[3]);
+    let campaign = ground.approved(&[3], &[]);
+    let run = ground.run(&["campaign", "run", &campaign]);
+    fs::write(ground.sandbox.path("over"), "").unwrap();
+    run.done(&["1 handed back"]);
+    assert!(!ground.sandbox.path("waited").exists());
+    let audit = ground.sandbox.json(&["campaign", "audit", &campaign]);
+    let records = audit.records();
+    let mut gates = records.iter().filter(|entry| entry["gate"] == "g");
+    assert_eq!(gates.next().unwrap()["detail"], "said");
+}
