@@ -7,13 +7,15 @@ use reinstate::{
     CampaignRun, CampaignStage, CampaignStep, Context, EntryKind, Error, EstateStore, Images,
     Operator, PlannedStore, RestorePoint, RunLimits, SiteRequest, StepAnswer, StepPurpose,
     StoreProgress, StoredCampaign, Subject, TenantImage, TenantState, Unfit, approve_campaign,
-    campaign_journal, extract_all, plan_campaign, run_campaign, undo_campaign,
+    campaign_journal, campaign_state, extract_all, plan_campaign, run_campaign, undo_campaign,
 };
 use reinstate_core::{
     CampaignId, ErrorKind, LiveStore, Policy, Repository, StoreError, Tenant, Timestamp,
 };
 use reinstate_testkit::certification::{Contents, Fixture, Flavour, Rows, owner, tenant};
-use reinstate_testkit::faults::{FaultyStore, StoreFault};
+use reinstate_testkit::faults::{
+    Damage, FaultyRepository, FaultyStore, RepositoryFault, StoreFault,
+};
 use reinstate_testkit::{ApplicationChange, KeySpace};
 
 use crate::faults::{OPERATIONS_MAX, Scene};
@@ -164,17 +166,28 @@ fn as_a_process(
     what: impl FnOnce(&CampaignRun<'_>) -> Result<CampaignEnd, Error>,
 ) -> CampaignEnd {
     let repository: &dyn Repository = scene.repository.as_ref();
-    let journal = campaign_journal(repository, campaign).expect("a journal");
+    let end = attempt(scene, campaign, (live, repository), operator, what);
+    end.expect("a campaign that may run")
+}
+
+/// The same, which may not come to an end.
+fn attempt(
+    scene: &Scene,
+    campaign: &StoredCampaign,
+    (live, repository): (&dyn LiveStore, &dyn Repository),
+    operator: &dyn Operator,
+    what: impl FnOnce(&CampaignRun<'_>) -> Result<CampaignEnd, Error>,
+) -> Result<CampaignEnd, Error> {
+    let journal = campaign_journal(repository, campaign)?;
     let estate = [EstateStore { live, repository }];
-    let run = CampaignRun {
+    what(&CampaignRun {
         context: scene.context(),
         campaign,
         journal: &journal,
         estate: &estate,
         operator,
         limits: RunLimits { store_attempts: 0 },
-    };
-    what(&run).expect("a campaign that may run")
+    })
 }
 
 fn say(scene: &Scene, campaign: &StoredCampaign, kind: EntryKind, detail: &str) {
@@ -344,6 +357,80 @@ fn whatever_fails_or_comes_in_between_no_write_is_lost_and_what_is_handed_back_i
         }
     }
     assert!(stopped > 0 && parked > 0 && handed_back > 0);
+}
+
+/// Gives a parked site another try.
+fn retry(scene: &Scene, campaign: &StoredCampaign) {
+    let journal = campaign_journal(scene.repository.as_ref(), campaign).expect("a journal");
+    let mut entry = CampaignEntry::new(NOW, "ops", EntryKind::Retried);
+    entry.tenant = Some(0);
+    journal
+        .append(vec![entry])
+        .expect("a repository that works");
+}
+
+#[test]
+fn whatever_fails_in_the_repository_a_campaign_goes_on_and_can_be_taken_back() {
+    let kind = ErrorKind::Unavailable;
+    type Fault = fn(u64, ErrorKind) -> RepositoryFault;
+    let faults: [Fault; 3] = [
+        |operation, kind| RepositoryFault::Fail { operation, kind },
+        |operation, kind| RepositoryFault::FailFrom { operation, kind },
+        |read, _| RepositoryFault::Damage {
+            read,
+            damage: Damage::FlipBit,
+        },
+    ];
+    for fault in faults {
+        let (mut failed, mut is_met) = (0, true);
+        for number in 0..OPERATIONS_MAX {
+            let fault = fault(number, kind);
+            let scene = Scene::set();
+            let campaign = campaign(&scene);
+            let live = scene.fixture.store();
+            let quiet = Desk::quiet();
+            let faulty = || FaultyRepository::new(scene.repository.clone(), fault);
+            let first = faulty();
+            let run = attempt(&scene, &campaign, (live, &first), &quiet, run_campaign);
+            let others = scene.now.without(&tenant("acme"));
+            let is_whole = |found: &Contents| *found == scene.then || *found == scene.now;
+            assert!(is_whole(&scene.contents()), "{fault:?}");
+            assert_eq!(scene.contents().without(&tenant("acme")), others);
+            let is_done = |end: &CampaignEnd| end.state.count(TenantState::HandedBack) == 1;
+            if run.as_ref().is_ok_and(is_done) {
+                assert_eq!(scene.contents(), scene.then, "{fault:?}");
+            } else {
+                failed += 1;
+                retry(&scene, &campaign);
+                let end = as_a_process(&scene, &campaign, live, &quiet, run_campaign);
+                let reason = &end.state.tenants[0].reason;
+                assert!(is_done(&end), "{fault:?}: {reason:?}");
+                assert_eq!(scene.contents(), scene.then, "{fault:?}");
+            }
+            abort(&scene, &campaign);
+            let second = faulty();
+            let undo = attempt(&scene, &campaign, (live, &second), &quiet, undo_campaign);
+            assert!(is_whole(&scene.contents()), "{fault:?}");
+            let is_undone = |end: &CampaignEnd| end.state.stage == CampaignStage::Undone;
+            if !undo.as_ref().is_ok_and(is_undone) {
+                let end = as_a_process(&scene, &campaign, live, &quiet, undo_campaign);
+                assert!(is_undone(&end), "{fault:?}: {:?}", end.stopped);
+                assert_eq!(end.state.count(TenantState::Undone), 1, "{fault:?}");
+            }
+            let journal = campaign_journal(scene.repository.as_ref(), &campaign).expect("it");
+            let state = journal.look(|entries| campaign_state(&campaign, entries));
+            match state.tenants[0].state {
+                TenantState::Undone => assert_eq!(scene.contents(), scene.now, "{fault:?}"),
+                TenantState::Parked => assert_eq!(scene.contents(), scene.then, "{fault:?}"),
+                state => panic!("{fault:?}: {state:?}"),
+            }
+            is_met = first.operation_count() > number || second.operation_count() > number;
+            if !is_met {
+                break;
+            }
+        }
+        assert!(!is_met && failed > 10, "{failed}");
+    }
 }
 
 #[test]
