@@ -32,6 +32,9 @@ const TRIGGERS: [(&str, &str, &str); 3] = [
     ("reinstate_guard_delete", "DELETE", "OLD TABLE AS old_rows"),
 ];
 
+/// When they fire, as the catalogue has it, in order.
+const TRIGGER_TYPES: [i32; TRIGGERS.len()] = [4, 8, 16];
+
 /// How a table is guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardState {
@@ -126,22 +129,24 @@ impl PostgresStore {
 
 /// The guards that the database has.
 pub(crate) struct Guards {
-    /// By table: for each trigger, the text of what it does; none if it is switched off, or would
-    /// keep still with the others.
-    texts: HashMap<u32, Vec<Option<String>>>,
+    /// By table: for each trigger, the text of what it does, and when; none if it is switched off, would
+    /// keep still with the others, or looks at some statements only.
+    texts: HashMap<u32, Vec<Option<(String, i32)>>>,
 }
 
 impl Guards {
     pub(crate) fn read(session: &Session) -> Result<Self, StoreError> {
-        let sql = "SELECT t.tgrelid, p.prosrc, t.tgenabled = 'A'
+        // AFTER each statement of one kind: 4 for INSERT, 8 for DELETE, 16 for UPDATE.
+        let sql = "SELECT t.tgrelid, p.prosrc, t.tgtype::int4,
+                          t.tgenabled = 'A' AND t.tgqual IS NULL AND t.tgattr = ''
                      FROM pg_trigger t
                      JOIN pg_proc p ON p.oid = t.tgfoid
                      JOIN pg_namespace f ON f.oid = p.pronamespace
                     WHERE f.nspname = 'reinstate' AND t.tgparentid = 0 AND NOT t.tgisinternal";
-        let mut texts: HashMap<u32, Vec<Option<String>>> = HashMap::new();
+        let mut texts: HashMap<u32, Vec<Option<(String, i32)>>> = HashMap::new();
         for row in session.rows("look for guard triggers", sql, &[])? {
-            let is_awake: bool = get(&row, 2)?;
-            let text: String = get(&row, 1)?;
+            let is_awake: bool = get(&row, 3)?;
+            let text: (String, i32) = (get(&row, 1)?, get(&row, 2)?);
             let triggers = texts.entry(get(&row, 0)?).or_default();
             triggers.push(is_awake.then_some(text));
         }
@@ -153,8 +158,10 @@ impl Guards {
             return GuardState::Absent;
         };
         let body = body(catalog, table);
-        let mut texts_are = texts.iter().map(|text| text.as_ref() == Some(&body));
-        if texts.len() == TRIGGERS.len() && texts_are.all(|is_ours| is_ours) {
+        let ours = texts.iter().flatten().filter(|(text, _)| *text == body);
+        let mut when: Vec<i32> = ours.map(|(_, when)| *when).collect();
+        when.sort_unstable();
+        if texts.len() == TRIGGERS.len() && when == TRIGGER_TYPES {
             GuardState::Armed
         } else {
             GuardState::Outdated

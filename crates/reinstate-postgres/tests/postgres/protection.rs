@@ -220,3 +220,28 @@ fn policies_that_would_hide_rows_are_refused_whatever_else_they_allow() {
         "{error}"
     );
 }
+
+#[test]
+fn triggers_that_do_not_see_every_statement_are_no_guard() {
+    let ground = shop();
+    let store = insisting(ground.database.url(), rules);
+    store.prepare().unwrap();
+    store.install_guard().unwrap();
+    assert_eq!(states(&store)[1], ("orders".to_owned(), GuardState::Armed));
+    let function = ground.psql(
+        "SELECT tgfoid::regproc FROM pg_trigger
+          WHERE tgname = 'reinstate_guard_delete' AND tgrelid = 'orders'::regclass",
+    );
+    for instead in [
+        "AFTER INSERT ON orders REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT",
+        "AFTER DELETE ON orders REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT WHEN (false)",
+    ] {
+        ground.psql(&format!(
+            "CREATE OR REPLACE TRIGGER reinstate_guard_delete {instead} EXECUTE FUNCTION {function}();
+             ALTER TABLE orders ENABLE ALWAYS TRIGGER reinstate_guard_delete"
+        ));
+        assert_eq!(states(&store)[1].1, GuardState::Outdated, "{instead}");
+        store.install_guard().unwrap();
+        assert_eq!(states(&store)[1].1, GuardState::Armed, "{instead}");
+    }
+}
