@@ -232,14 +232,26 @@ impl<'a> Session<'a> {
         let logs = self.logs_of(repository, live)?;
         let resolved = resolve(repository, &logs, point, wanted, now())?;
         if let Some(live) = live {
-            let position = resolved.point.position;
-            check_timeline(repository, &resolved.log, position, live).map_err(|error| {
-                let next = "--at an earlier point, or look at it: reinstate export TENANT@TIME";
-                Failure::new(error.kind(), error.to_string()).next(next)
-            })?;
+            check_history(repository, &resolved, live)?;
         }
         Ok(resolved)
     }
+}
+
+/// Refuses a point that the store as it is now never was at.
+///
+/// # Errors
+/// See [`check_timeline`].
+pub fn check_history(
+    repository: &dyn Repository,
+    resolved: &Resolved,
+    live: &dyn LiveStore,
+) -> Result<(), Failure> {
+    let position = resolved.point.position;
+    check_timeline(repository, &resolved.log, position, live).map_err(|error| {
+        let next = "--at an earlier point, or look at it: reinstate export TENANT@TIME";
+        Failure::new(error.kind(), error.to_string()).next(next)
+    })
 }
 
 /// The snapshots of every store of a repository with their logs, oldest first.

@@ -19,7 +19,7 @@ use crate::point::PointInTime;
 use crate::progress::Progress;
 use crate::render::{count, counted};
 use crate::resolve::{Match, Resolved, resolve};
-use crate::session::{all_logs, now, random};
+use crate::session::{all_logs, check_history, now, random};
 
 use super::super::tenants::parse_tenants;
 
@@ -166,8 +166,14 @@ fn resolve_in(
         logs.retain(|log| log.snapshot().store.id == identity.id);
     }
     let wanted = Match::of(arguments.nearest_before);
-    resolve(&store.repository, &logs, point, wanted, at)
-        .map_err(|error| error.context(format!("look {point} up in store {:?}", store.of.name)))
+    let resolved = resolve(&store.repository, &logs, point, wanted, at).and_then(|resolved| {
+        // A new store has no history yet.
+        if !arguments.everyone {
+            check_history(&store.repository, &resolved, store.live.as_ref())?;
+        }
+        Ok(resolved)
+    });
+    resolved.map_err(|error| error.context(format!("look {point} up in store {:?}", store.of.name)))
 }
 
 /// The images of a store at one point.

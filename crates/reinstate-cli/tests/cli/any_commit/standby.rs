@@ -14,6 +14,10 @@ fn configure(sandbox: &Sandbox, cluster: &PostgresCluster) {
     std::fs::write(sandbox.path("reinstate.toml"), text).unwrap();
 }
 
+const ESTATE: &str = "version = 1\nname = \"shop\"\nkind = \"account\"\n\
+    [repository]\nurl = \"file:campaigns\"\n\
+    [[store]]\nname = \"main\"\nconfiguration = \"reinstate.toml\"\nphase = 1\n";
+
 fn note(cluster: &PostgresCluster, note: &str) -> String {
     let sql = format!("INSERT INTO notes (account_id, note) VALUES (1, '{note}')");
     cluster.psql("postgres", &sql).unwrap();
@@ -56,6 +60,9 @@ fn a_promoted_standby_ends_the_log_and_what_it_never_had_is_refused_by_name() {
     standby.promote().unwrap();
     // What the old server commits now is in the log, and in no other server.
     let lost = note(&primary, "lost");
+    let then =
+        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let time_of_lost = primary.psql("postgres", then).unwrap();
     note(&primary, "lost too");
     follow().done(&["sealed"]);
     let restore =
@@ -82,6 +89,12 @@ fn a_promoted_standby_ends_the_log_and_what_it_never_had_is_refused_by_name() {
         ],
     );
     assert_eq!(notes(&standby), before);
+    // A campaign names it by its time, and is refused as well.
+    std::fs::write(sandbox.path("estate.toml"), ESTATE).unwrap();
+    let plan = ["campaign", "plan", "--at", &time_of_lost, "account:1"];
+    sandbox
+        .run(&plan)
+        .refused(7, &["store \"main\"", "is of timeline 1"]);
     // To be looked at it still is.
     let lost_rows = sandbox.run(&["export", &format!("account:1@{lost}")]);
     lost_rows.done(&["\"lost\""]);
