@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM: the first asks to stop, the second stops.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use reinstate_core::Cancellation;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -14,6 +14,7 @@ use crate::exit::Exit;
 pub struct Interruption {
     cancellation: Cancellation,
     signal: Arc<AtomicI32>,
+    is_silent: Arc<AtomicBool>,
 }
 
 impl Interruption {
@@ -41,10 +42,18 @@ impl Interruption {
             std::process::exit(i32::from(exit_of(signal).code()));
         }
         self.cancellation.cancel();
+        if self.is_silent.load(Ordering::Relaxed) {
+            return;
+        }
         eprintln!(
             "stopping: the tenant in progress is finished or rolled back; \
              once more to stop at once"
         );
+    }
+
+    /// Says nothing when it is asked to stop: nothing is written that would have to be finished.
+    pub fn say_nothing(&self) {
+        self.is_silent.store(true, Ordering::Relaxed);
     }
 
     /// What the engine looks at.

@@ -39,11 +39,11 @@ mod verify;
 pub use batch::{extract_all, extract_all_at};
 pub use campaign::{
     CampaignEnd, CampaignPlanned, CampaignRequest, CampaignRun, CampaignStage, CampaignState,
-    EstateStore, GateOutcome, GateProgress, Images, Journal, Operator, PlannedStore, RunLimits,
-    SiteRequest, StepAnswer, StepPurpose, StoreMerge, StoreProgress, StoredCampaign, Subject,
-    TenantProgress, TenantState, Unfit, UnfitTenant, approve_campaign, audit_journal,
-    campaign_journal, campaign_of, campaign_state, campaigns, check_alone, check_journals,
-    gate_names, plan_campaign, refuse, run_campaign, undo_campaign,
+    CampaignWatcher, Deed, EstateStore, GateOutcome, GateProgress, Images, Journal, Operator,
+    PlannedStore, RunLimits, SiteRequest, StepAnswer, StepPurpose, StoreMerge, StoreProgress,
+    StoredCampaign, Subject, TenantProgress, TenantState, Unfit, UnfitTenant, approve_campaign,
+    audit_journal, campaign_journal, campaign_of, campaign_state, campaigns, check_alone,
+    check_journals, gate_names, plan_campaign, refuse, run_campaign, undo_campaign,
 };
 pub use capture::{CaptureOptions, capture};
 pub use catalogue::{TenantSummary, find_snapshot, snapshot, snapshots, tenants, tenants_at};
@@ -61,7 +61,7 @@ pub use log::{
     log_of, logs, timeline_of,
 };
 pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
-pub use pace::{Pace, PaceLimits, PaceReport, Probe};
+pub use pace::{Pace, PaceLimits, PaceLimitsError, PaceReport, Probe};
 pub use plan::{
     LastChanges, OwnerCheck, PlanRequest, RestorePlan, Since, StoredPlan, TenantChanges,
     WrittenPlan, is_blocked, obstacles, plan, plan_copy, plan_elsewhere, plan_since, plan_undo,

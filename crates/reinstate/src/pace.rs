@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ const FAST: f64 = 0.8;
 const SPEED_MIN: f64 = 50.0;
 /// How many times the speed that was reached a limit may be before it is none.
 const SPEED_OUT_OF_REACH: f64 = 4.0;
+/// What limits are called in text.
+const ROWS_KEY: &str = "rows_per_second=";
+const LATENCY_KEY: &str = "latency_max_us=";
 
 /// What a run must keep to. Without either, it writes as fast as it can.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +41,49 @@ pub struct PaceLimits {
     pub rows_per_second: Option<NonZeroU64>,
     /// The longest that a probe of the store should take.
     pub latency_max: Option<Duration>,
+}
+
+/// As in `rows_per_second=5000 latency_max_us=20000`; `none` without limits.
+impl fmt::Display for PaceLimits {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.rows_per_second, self.latency_max) {
+            (None, None) => return formatter.write_str("none"),
+            (Some(rows), None) => write!(formatter, "{ROWS_KEY}{rows}"),
+            (None, Some(_)) => Ok(()),
+            (Some(rows), Some(_)) => write!(formatter, "{ROWS_KEY}{rows} "),
+        }?;
+        match self.latency_max {
+            Some(latency) => write!(formatter, "{LATENCY_KEY}{}", latency.as_micros()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Limits that are not written as they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("limits are written as in rows_per_second=5000 latency_max_us=20000, or none")]
+pub struct PaceLimitsError;
+
+impl FromStr for PaceLimits {
+    type Err = PaceLimitsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut limits = Self::default();
+        if text == "none" {
+            return Ok(limits);
+        }
+        for word in text.split(' ') {
+            if let Some(rows) = word.strip_prefix(ROWS_KEY) {
+                limits.rows_per_second = Some(rows.parse().map_err(|_| PaceLimitsError)?);
+            } else if let Some(micros) = word.strip_prefix(LATENCY_KEY) {
+                let micros = micros.parse().map_err(|_| PaceLimitsError)?;
+                limits.latency_max = Some(Duration::from_micros(micros));
+            } else {
+                return Err(PaceLimitsError);
+            }
+        }
+        Ok(limits)
+    }
 }
 
 /// What became of the pace so far.
@@ -113,12 +160,20 @@ impl<'a> Pace<'a> {
     pub fn set_limits(&self, limits: PaceLimits) {
         let now = self.clock.elapsed();
         let mut state = self.state();
+        if state.limits == limits {
+            return;
+        }
         state.limits = limits;
         if limits.latency_max.is_none() {
             state.allowed = None;
         }
         // What was written under the old limits does not count under the new ones.
         state.due = state.due.min(now);
+    }
+
+    /// What it keeps to.
+    pub fn limits(&self) -> PaceLimits {
+        self.state().limits
     }
 
     /// What became of it so far.

@@ -1,6 +1,8 @@
 //! Arguments of what restores many sites over many stores.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -56,11 +58,26 @@ pub enum Campaign {
     Run(CampaignRun),
     /// Say how far campaigns are; of one, how far each of its sites is.
     Status {
-        /// The campaign: 4 or more digits of its id [default: all].
+        /// The campaign: 4 or more digits of its id [default: all; to watch: the last one].
         campaign: Option<String>,
+        /// Show how far it is until it is over: redrawn in place on a terminal, lines elsewhere.
+        #[arg(long)]
+        watch: bool,
         /// Of which estate.
         #[command(flatten)]
         of: OfEstate,
+    },
+    /// Say how fast runs may write to stores, also while one is at work; without a limit, what holds.
+    Pace {
+        /// Which.
+        #[command(flatten)]
+        which: OfCampaign,
+        /// The store, as the estate calls it [default: every store].
+        #[arg(long, value_name = "NAME")]
+        store: Vec<String>,
+        /// What changes.
+        #[command(flatten)]
+        change: PaceChange,
     },
     /// Ask whoever runs a campaign to stop after what is being written.
     Pause {
@@ -102,6 +119,9 @@ pub enum Campaign {
         /// How many seconds a run that stops, or a store that is away, is waited for.
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         patience: u32,
+        /// How fast.
+        #[command(flatten)]
+        pace: PaceChange,
     },
     /// Write what a campaign did into one HTML file that can be shown.
     Report {
@@ -171,4 +191,27 @@ pub struct CampaignRun {
     /// How many seconds a store that is away or busy is tried again before the run stops.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub patience: u32,
+    /// How fast.
+    #[command(flatten)]
+    pub pace: PaceChange,
+}
+
+/// Limits of how fast stores may be written to; from now on, and for the runs that follow.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct PaceChange {
+    /// Write no more rows a second to a store, on average; or none, for as many as can be.
+    #[arg(long, value_name = "N", value_parser = crate::pacing::parse_cap::<NonZeroU64>)]
+    pub rows_per_second: Option<Cap<NonZeroU64>>,
+    /// Write slower when a store takes longer than this to commit nothing, as in 20ms; or none.
+    #[arg(long, value_name = "TIME", value_parser = crate::pacing::parse_latency)]
+    pub latency_max: Option<Cap<Duration>>,
+}
+
+/// A limit that somebody set, or took away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cap<T> {
+    /// There is none.
+    Off,
+    /// It is this.
+    At(T),
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 
-pub use campaign::{Campaign, CampaignPlan, CampaignRun, OfCampaign, OfEstate};
+pub use campaign::{Campaign, CampaignPlan, CampaignRun, Cap, OfCampaign, OfEstate, PaceChange};
 pub use capturing::{Capture, Follow};
 pub use changing::{
     Apply, Approval, Copying, OnOff, Pacing, Plan, Restore, Show, Undo, Verify, Whose,

@@ -82,7 +82,7 @@ impl Run<'_> {
         let isolation = before.map(|before| isolation(context, live, &before, description));
         progress.clear();
         if let Some(pace) = &pace {
-            show_pace(self.session.console, &pace.report());
+            show_pace(self.session.console, None, &pace.report());
         }
         report(&Report {
             console: self.session.console,

@@ -1,10 +1,13 @@
 //! The estate file `estate.toml`: the stores that a site lives in, and what it has to pass.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reinstate::{CampaignAction, CampaignCheck, CampaignGate, CampaignLink, CampaignStep};
+use reinstate::{
+    CampaignAction, CampaignCheck, CampaignGate, CampaignLink, CampaignStep, PaceLimits,
+};
 use reinstate_core::TenantKind;
 use serde::Deserialize;
 
@@ -71,6 +74,8 @@ pub struct EstateStoreConfiguration {
     pub phase: u8,
     /// How many sites are written to it at once.
     pub concurrency: u32,
+    /// How fast it may be written to unless somebody says otherwise.
+    pub pace: PaceLimits,
     /// How a site's id becomes the tenant's id there.
     pub ids: IdRule,
     /// Whether a site may be without rows in it.
@@ -129,6 +134,8 @@ struct Store {
     configuration: PathBuf,
     phase: u8,
     concurrency: Option<u32>,
+    rows_per_second: Option<NonZeroU64>,
+    latency_max: Option<String>,
     ids: Option<Ids>,
     #[serde(default)]
     may_be_absent: bool,
@@ -296,6 +303,14 @@ fn check_stores(
                 CONCURRENCY_MAX,
             )
             .map_err(wrong)?,
+            pace: PaceLimits {
+                rows_per_second: store.rows_per_second,
+                latency_max: store
+                    .latency_max
+                    .map(|text| crate::pacing::parse_length(&text))
+                    .transpose()
+                    .map_err(|fact| wrong(format!("latency_max: {fact}")))?,
+            },
             ids: check_ids(store.ids, directory).map_err(wrong)?,
             may_be_absent: store.may_be_absent,
             name,
@@ -435,6 +450,8 @@ mod tests {
         configuration = "sites/reinstate.toml"
         phase = 1
         concurrency = 4
+        rows_per_second = 5000
+        latency_max = "20ms"
         [[gate]]
         name = "orders"
         phase = 2
@@ -472,6 +489,10 @@ mod tests {
         assert_eq!(names, ["sites", "orders"]);
         assert_eq!(estate.repository, Path::new("/etc/campaigns"));
         assert_eq!((estate.batch_size, estate.stores[0].concurrency), (60, 4));
+        let pace = estate.stores[0].pace;
+        assert_eq!(pace.latency_max, Some(Duration::from_millis(20)));
+        assert_eq!(pace.rows_per_second, NonZeroU64::new(5000));
+        assert_eq!(estate.stores[1].pace, PaceLimits::default());
         assert_eq!(
             (estate.links[0].store, estate.links[0].parent_store),
             (1, 0)
@@ -497,6 +518,8 @@ mod tests {
         refused("c-{id}", "c-", "lacks {id}");
         refused("concurrency = 4", "concurrency = 0", "1 to 256");
         refused("concurrency = 4", "concurency = 4", "concurency");
+        refused("rows_per_second = 5000", "rows_per_second = 0", "zero");
+        refused("\"20ms\"", "\"20\"", "latency_max");
         refused("expect = \"1\"", "", "expect");
         refused("timeout = \"2m\"", "timeout = \"0s\"", "timeout");
         refused("acceptance = true", "", "expected store and sql");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use reinstate_core::{
     ContentDigest, OwnedRowBatch, Owner, Position, RowBatch, RowStream, SnapshotSource, TenantId,
@@ -294,7 +294,15 @@ impl Sandbox {
 
 /// Runs a command to its end.
 pub fn outcome(command: &mut Command) -> Run {
-    let output = command.output().unwrap();
+    run_of(command.output().unwrap())
+}
+
+/// What a run that was begun left when it ended.
+pub fn finished(child: Child) -> Run {
+    run_of(child.wait_with_output().unwrap())
+}
+
+fn run_of(output: Output) -> Run {
     Run {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8(output.stdout).unwrap(),

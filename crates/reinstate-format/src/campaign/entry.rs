@@ -54,11 +54,13 @@ pub enum EntryKind {
     UndoPlanned = 22,
     /// The tenant's rows in this store are as they were before the campaign.
     Undone = 23,
+    /// Somebody limited how fast runs may write to this store; the detail says to what.
+    Paced = 24,
 }
 
 impl EntryKind {
     /// All of them, by number.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Planned,
         Self::Approved,
         Self::Refused,
@@ -82,6 +84,7 @@ impl EntryKind {
         Self::Retried,
         Self::UndoPlanned,
         Self::Undone,
+        Self::Paced,
     ];
 
     /// Its name, as in JSON.
@@ -111,6 +114,7 @@ impl EntryKind {
             Self::Retried => "retried",
             Self::UndoPlanned => "undo_planned",
             Self::Undone => "undone",
+            Self::Paced => "paced",
         }
     }
 

@@ -179,13 +179,18 @@ fn attempt(
     what: impl FnOnce(&CampaignRun<'_>) -> Result<CampaignEnd, Error>,
 ) -> Result<CampaignEnd, Error> {
     let journal = campaign_journal(repository, campaign)?;
-    let estate = [EstateStore { live, repository }];
+    let estate = [EstateStore {
+        live,
+        repository,
+        pace: None,
+    }];
     what(&CampaignRun {
         context: scene.context(),
         campaign,
         journal: &journal,
         estate: &estate,
         operator,
+        watcher: &reinstate_core::Silent,
         limits: RunLimits { store_attempts: 0 },
     })
 }

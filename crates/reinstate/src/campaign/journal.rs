@@ -4,7 +4,7 @@
 //! two that append at once one finds its name taken, reads what the other wrote, and goes behind it.
 //! Entries that come while a record is being written go into the next one together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use reinstate_core::{Digest, ErrorKind, ObjectId, Repository};
@@ -15,6 +15,7 @@ use reinstate_format::{
 
 use super::record::{StoredCampaign, campaigns};
 use crate::Error;
+use crate::pace::PaceLimits;
 
 /// Name of the kind of record that a chain is made of.
 const JOURNAL_RECORD: &str = "campaign-log";
@@ -45,6 +46,8 @@ struct Tail {
     names: Vec<[u8; 16]>,
     /// The last thing that somebody said to whoever runs the campaign.
     said: Option<EntryKind>,
+    /// How fast somebody last said that each store may be written to.
+    limits: BTreeMap<u32, PaceLimits>,
 }
 
 impl Tail {
@@ -56,6 +59,7 @@ impl Tail {
             )
         });
         self.said = said.or(self.said);
+        self.limits.extend(entries.iter().filter_map(limits_in));
         self.entries.extend_from_slice(entries);
     }
 }
@@ -125,6 +129,7 @@ impl<'r> Journal<'r> {
             entries: Vec::new(),
             names: Vec::new(),
             said: None,
+            limits: BTreeMap::new(),
         };
         let journal = Self {
             repository,
@@ -158,6 +163,12 @@ impl<'r> Journal<'r> {
     /// The last thing that somebody said to whoever runs the campaign: paused, resumed or aborted.
     pub(super) fn said(&self) -> Option<EntryKind> {
         self.tail().said
+    }
+
+    /// How fast somebody last said that a store may be written to; none if nobody said.
+    #[must_use]
+    pub fn limits(&self, store: u32) -> Option<PaceLimits> {
+        self.tail().limits.get(&store).copied()
     }
 
     /// The digest of the last record: whoever keeps it can tell that none was taken away.
@@ -245,6 +256,14 @@ impl<'r> Journal<'r> {
             tail.extend(&record.entries);
         }
     }
+}
+
+/// The store that an entry limits, and to what.
+fn limits_in(entry: &CampaignEntry) -> Option<(u32, PaceLimits)> {
+    let is_limit = entry.kind == EntryKind::Paced;
+    // Only this program writes them, and nobody can change them in a chain.
+    let limits = is_limit.then(|| entry.detail.parse().ok()).flatten();
+    Some((entry.store?, limits?))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

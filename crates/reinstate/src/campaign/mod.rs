@@ -15,6 +15,7 @@ mod approval;
 mod batch;
 mod check;
 mod journal;
+mod pacing;
 mod plan;
 mod ports;
 mod record;
@@ -29,7 +30,9 @@ pub use plan::{
     CampaignPlanned, CampaignRequest, PlannedStore, SiteRequest, Unfit, UnfitTenant, check_alone,
     plan_campaign,
 };
-pub use ports::{EstateStore, Images, Operator, StepAnswer, StepPurpose, Subject};
+pub use ports::{
+    CampaignWatcher, Deed, EstateStore, Images, Operator, StepAnswer, StepPurpose, Subject,
+};
 pub use record::{StoredCampaign, campaign_of, campaigns};
 pub use run::{CampaignEnd, CampaignRun, RunLimits, run_campaign};
 pub use state::{

@@ -1,9 +1,9 @@
 //! What a campaign is given: stores, images, and what only an operator knows.
 
-use reinstate_core::{LiveStore, Repository, StoreError, Tenant, TenantId, Timestamp};
+use reinstate_core::{LiveStore, Repository, Silent, StoreError, Tenant, TenantId, Timestamp};
 use reinstate_format::CampaignStep;
 
-use crate::{Context, Error, TenantImage};
+use crate::{Context, Error, Pace, TenantImage};
 
 /// A store of an estate that is open.
 #[derive(Clone, Copy)]
@@ -12,6 +12,8 @@ pub struct EstateStore<'e> {
     pub live: &'e dyn LiveStore,
     /// The repository with its snapshots and plans.
     pub repository: &'e dyn Repository,
+    /// How fast it may be written to; none if as fast as it can.
+    pub pace: Option<&'e Pace<'e>>,
 }
 
 impl std::fmt::Debug for EstateStore<'_> {
@@ -80,4 +82,50 @@ pub trait Operator: Sync {
         purpose: StepPurpose,
         subject: Subject<'_>,
     ) -> Result<StepAnswer, StoreError>;
+}
+
+/// What a run does with a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Deed<'d> {
+    /// It closes it.
+    Closing,
+    /// It waits until fewer sites are written to a store.
+    Queueing {
+        /// Which, by its place in the plan.
+        store: u32,
+    },
+    /// It writes and verifies its rows in a store.
+    Merging {
+        /// Which, by its place in the plan.
+        store: u32,
+    },
+    /// It looks whether it passes a gate.
+    Checking {
+        /// Which.
+        gate: &'d str,
+    },
+    /// It opens it.
+    Opening,
+    /// It takes its rows back in a store.
+    TakingBack {
+        /// Which.
+        store: u32,
+    },
+    /// It waits to try again what it was about to do.
+    TryingAgain {
+        /// What was in the way.
+        why: &'d str,
+    },
+}
+
+/// Is told what a run does at this moment. Nothing depends on it. Called from several threads; must
+/// return soon.
+pub trait CampaignWatcher: Sync {
+    /// The run does this with the site at this place of the plan; none: nothing for now.
+    fn does(&self, site: u32, deed: Option<Deed<'_>>);
+}
+
+impl CampaignWatcher for Silent {
+    fn does(&self, _site: u32, _deed: Option<Deed<'_>>) {}
 }

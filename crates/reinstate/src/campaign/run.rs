@@ -9,8 +9,9 @@ use reinstate_format::{BatchPlan, CampaignEntry, EntryKind};
 
 use super::approval::refuse;
 use super::journal::Journal;
+use super::pacing::keeping_pace;
 use super::plan::is_of_the_tenant;
-use super::ports::{EstateStore, Operator};
+use super::ports::{CampaignWatcher, EstateStore, Operator};
 use super::record::StoredCampaign;
 use super::state::{
     CampaignStage, CampaignState, TenantProgress, TenantState, campaign_state, is_approved,
@@ -47,6 +48,8 @@ pub struct CampaignRun<'r> {
     pub estate: &'r [EstateStore<'r>],
     /// What only an operator knows.
     pub operator: &'r dyn Operator,
+    /// Who is told what it does.
+    pub watcher: &'r dyn CampaignWatcher,
     /// How patient it is.
     pub limits: RunLimits,
 }
@@ -95,6 +98,14 @@ impl CampaignRun<'_> {
         self.campaign.description().campaign.short()
     }
 
+    /// What writes to a store are given: the pace of that store.
+    pub(super) fn context_of(&self, store: usize) -> Context<'_> {
+        match self.estate[store].pace {
+            Some(pace) => self.context.paced(pace),
+            None => self.context,
+        }
+    }
+
     /// Goes on, or stops because somebody asked.
     pub(super) fn check(&self) -> Result<(), Error> {
         self.context.check()?;
@@ -129,7 +140,7 @@ pub fn run_campaign(run: &CampaignRun<'_>) -> Result<CampaignEnd, Error> {
     }
     check_estate(run)?;
     run.journal.append(vec![run.entry(EntryKind::Started)])?;
-    let stopped = run_batches(run).err();
+    let stopped = keeping_pace(run, || run_batches(run)).err();
     let state = run.state();
     let mut entry = run.entry(EntryKind::Stopped);
     match &stopped {
@@ -376,7 +387,9 @@ fn lead_one(
     before: TenantProgress,
 ) -> Result<(), Error> {
     run.check()?;
-    match lead(run, shared, tenant, before) {
+    let led = lead(run, shared, tenant, before);
+    run.watcher.does(tenant, None);
+    match led {
         Ok(()) | Err(Left::Waiting) => Ok(()),
         Err(Left::Parked(reason)) => {
             let mut entry = run.tenant_entry(EntryKind::Parked, tenant);

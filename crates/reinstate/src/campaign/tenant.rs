@@ -13,7 +13,7 @@ use reinstate_format::{
 
 use super::check::{Checked, check_counters, check_references};
 use super::plan::is_of_the_tenant;
-use super::ports::{StepAnswer, StepPurpose, Subject};
+use super::ports::{Deed, StepAnswer, StepPurpose, Subject};
 use super::run::{CampaignRun, Shared};
 use super::state::{
     GateOutcome, TenantProgress, TenantState, counters_gate, phases, references_gate,
@@ -132,6 +132,10 @@ impl Way<'_> {
         self.run.journal.append(vec![entry]).map_err(Left::Stopped)
     }
 
+    fn does(&self, deed: Deed<'_>) {
+        self.run.watcher.does(self.place, Some(deed));
+    }
+
     fn check(&self) -> Result<(), Left> {
         self.run.check().map_err(Left::Stopped)
     }
@@ -144,6 +148,7 @@ impl Way<'_> {
         if self.before.is_closed {
             return Ok(());
         }
+        self.does(Deed::Closing);
         self.act("close", action)?;
         self.note(EntryKind::Closed, |_| {})
     }
@@ -154,6 +159,7 @@ impl Way<'_> {
         self.confirm()?;
         if let Some(action) = &self.run.campaign.description().open {
             self.note(EntryKind::Opening, |_| {})?;
+            self.does(Deed::Opening);
             self.act("open", action)?;
         }
         self.note(EntryKind::HandedBack, |_| {})
@@ -195,7 +201,7 @@ impl Way<'_> {
             }
             let job = plan.plan().description().job;
             let live = self.run.estate[store].live;
-            let entry = again(self.run, || {
+            let entry = again(self.run, self.place, || {
                 let entry = live.journal_entry(job, &part.tenant);
                 entry.map_err(Error::store("read the store's journal"))
             })?;
@@ -226,16 +232,20 @@ impl Way<'_> {
             return Ok(());
         }
         self.check()?;
+        let number = u32::try_from(store).expect("BUG: more stores than numbers");
+        self.does(Deed::Queueing { store: number });
         let permit = self.shared.permits[store].take();
-        let restored = again(self.run, || merge_once(self.run, plan, &part.tenant, store));
+        let restored = again(self.run, self.place, || {
+            self.does(Deed::Merging { store: number });
+            merge_once(self.run, plan, &part.tenant, store)
+        });
         drop(permit);
         let restored = restored.map_err(|left| match left {
             Left::Parked(reason) => Left::Parked(format!("{}: {reason}", self.store_name(store))),
             left => left,
         })?;
-        let place = u32::try_from(store).expect("BUG: more stores than numbers");
         let mut merged = self.run.tenant_entry(EntryKind::Merged, self.place);
-        merged.store = Some(place);
+        merged.store = Some(number);
         merged.rows = restored.receipt.changed_rows();
         merged.digest = Some(restored.receipt.plan);
         merged.position = restored.receipt.committed.map(|commit| commit.position);
@@ -243,7 +253,7 @@ impl Way<'_> {
         let outcome = self.judge(store, &restored.verdict);
         if let Ok((rows, detail)) = &outcome {
             let mut verified = self.run.tenant_entry(EntryKind::Verified, self.place);
-            verified.store = Some(place);
+            verified.store = Some(number);
             verified.rows = *rows;
             verified.digest = Some(part.image);
             verified.detail.clone_from(detail);
@@ -296,7 +306,8 @@ impl Way<'_> {
             return Ok(());
         }
         self.check()?;
-        let checked = again(self.run, look)?;
+        self.does(Deed::Checking { gate: name });
+        let checked = again(self.run, self.place, look)?;
         self.decide(name, checked)
     }
 
@@ -332,6 +343,7 @@ impl Way<'_> {
                 timeout_seconds,
             } => (step, expected, *timeout_seconds),
         };
+        self.does(Deed::Checking { gate: &gate.name });
         let answer = match self.step(step, seconds, StepPurpose::Check) {
             Ok(answer) => answer,
             Err(Left::Parked(reason)) => StepAnswer {
@@ -385,7 +397,8 @@ pub(super) fn merge_once(
         .map_err(Error::store("read the store's journal"))?;
     let Some(entry) = entry else {
         let now = run.operator.now();
-        return apply_one(run.context, plan, tenant, open.live, open.repository, now);
+        let context = run.context_of(store);
+        return apply_one(context, plan, tenant, open.live, open.repository, now);
     };
     if entry.plan != plan.plan().digest() {
         let message = "the store's journal knows another plan under the same job";
@@ -399,6 +412,7 @@ pub(super) fn merge_once(
 /// Does something with a store, again after a while if the store is away or busy.
 pub(super) fn again<T>(
     run: &CampaignRun<'_>,
+    place: u32,
     mut attempt: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Left> {
     let mut left = run.limits.store_attempts;
@@ -417,6 +431,9 @@ pub(super) fn again<T>(
             });
         }
         left -= 1;
+        let why = chain(&error);
+        run.watcher
+            .does(place, Some(Deed::TryingAgain { why: &why }));
         thread::sleep(AGAIN_AFTER);
         run.context.check().map_err(Left::Stopped)?;
     }

@@ -9,7 +9,9 @@ use reinstate_core::{ErrorKind, JobId, Policy, TenantId};
 use reinstate_format::{BatchPlan, CampaignEntry, EntryKind};
 
 use super::approval::refuse;
+use super::pacing::keeping_pace;
 use super::plan::{is_of_the_tenant, job_of};
+use super::ports::Deed;
 use super::run::{CampaignEnd, CampaignRun, check_estate, in_parallel, open_plan};
 use super::state::{CampaignStage, StoreProgress, TenantState, UNDO};
 use super::tenant::{Left, again, close_again, merge_once, unproven};
@@ -46,7 +48,7 @@ pub fn undo_campaign(run: &CampaignRun<'_>) -> Result<CampaignEnd, Error> {
     }
     check_estate(run)?;
     run.journal.append(vec![run.entry(EntryKind::Started)])?;
-    let stopped = take_back(run).err();
+    let stopped = keeping_pace(run, || take_back(run)).err();
     let mut entry = run.entry(EntryKind::Stopped);
     match &stopped {
         Some(error) => entry.detail = chain(error),
@@ -116,7 +118,9 @@ fn take_batch_back(
     let state = run.state();
     let closed = in_parallel(at_once, touched, |(place, id)| {
         let before = state.tenants[place as usize].clone();
-        match close_again(run, place, before) {
+        let closed = close_again(run, place, before);
+        run.watcher.does(place, None);
+        match closed {
             Ok(()) => Ok(Ok((place, id))),
             Err(Left::Stopped(error)) => Err(error),
             Err(Left::Parked(reason)) => Ok(Err((place, reason))),
@@ -309,7 +313,14 @@ fn take_tenant_back(
     undo: &StoredPlan,
     (place, id): (u32, &TenantId),
 ) -> Result<(), Left> {
-    let restored = again(run, || merge_once(run, undo, id, store))?;
+    let number = u32::try_from(store).expect("BUG: more stores than numbers");
+    let restored = again(run, place, || {
+        run.watcher
+            .does(place, Some(Deed::TakingBack { store: number }));
+        merge_once(run, undo, id, store)
+    });
+    run.watcher.does(place, None);
+    let restored = restored?;
     if let Some(found) = unproven(&restored.verdict) {
         return Err(Left::Parked(found));
     }

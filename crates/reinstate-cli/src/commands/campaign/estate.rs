@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use reinstate::{
-    CampaignDescription, EstateStore, StoredCampaign, audit_journal, campaigns, check_journals,
-    refuse,
+    CampaignDescription, StoredCampaign, audit_journal, campaigns, check_journals, refuse,
 };
 use reinstate_core::{ErrorKind, LiveStore, RepositoryId, Tenant};
 use reinstate_postgres::PostgresStore;
@@ -159,6 +158,21 @@ impl<'a> Estate<'a> {
         })
     }
 
+    /// The campaign that begins like this; the last one that was planned if none is named.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find); `NotFound` if there is none at all.
+    pub fn find_or_last(&self, prefix: Option<&str>) -> anyhow::Result<StoredCampaign> {
+        let Some(prefix) = prefix else {
+            return campaigns(&self.repository)?.pop().ok_or_else(|| {
+                Failure::new(ErrorKind::NotFound, "there is no campaign yet")
+                    .next("reinstate campaign plan --help")
+                    .into()
+            });
+        };
+        self.find(prefix)
+    }
+
     /// Makes sure that nothing was taken out of the journals.
     ///
     /// # Errors
@@ -242,28 +256,23 @@ fn open_store(of: &EstateStoreConfiguration, cache_bytes: usize) -> anyhow::Resu
     })
 }
 
-/// The stores of a campaign as the engine takes them: in the order of its plan, by name.
+/// The stores of a campaign in the order of its plan, by name.
 ///
 /// # Errors
 /// Usage if the estate has no store of that name any more.
 pub fn in_order<'s>(
     campaign: &CampaignDescription,
     stores: &'s [OpenStore],
-) -> Result<Vec<(&'s OpenStore, EstateStore<'s>)>, Failure> {
+) -> Result<Vec<&'s OpenStore>, Failure> {
     let planned = campaign.stores.iter().map(|planned| {
         let open = stores.iter().find(|open| open.of.name == planned.name);
-        let open = open.ok_or_else(|| {
+        open.ok_or_else(|| {
             let message = format!(
                 "the campaign was planned for a store {:?}, which the estate does not have",
                 planned.name
             );
             Failure::usage(message).next("put it back into the estate file")
-        })?;
-        let store = EstateStore {
-            live: open.live.as_ref(),
-            repository: &open.repository,
-        };
-        Ok((open, store))
+        })
     });
     planned.collect()
 }

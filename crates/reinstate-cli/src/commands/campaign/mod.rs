@@ -4,12 +4,17 @@ mod approve;
 mod audit;
 mod estate;
 mod everyone;
+mod figures;
 mod ids;
+mod live;
 mod operator;
+mod pace;
 mod plan;
 mod report;
 mod run;
+mod signs;
 mod status;
+mod view;
 
 use crate::arguments::{Campaign, Global};
 use crate::console::Console;
@@ -49,10 +54,27 @@ pub fn run(
             };
             run::run(&estate, &campaign, run, begin)
         }
-        Campaign::Status { campaign, of } => status::run(&open(of)?, campaign.as_deref()),
+        Campaign::Status {
+            campaign,
+            watch: true,
+            of,
+        } => {
+            let estate = open(of)?;
+            let campaign = estate.find_or_last(campaign.as_deref())?;
+            live::watch(&estate, &campaign)
+        }
+        Campaign::Status { campaign, of, .. } => status::run(&open(of)?, campaign.as_deref()),
         Campaign::Pause { which } => {
             let (estate, campaign) = find(which)?;
             approve::pause(&estate, &campaign)
+        }
+        Campaign::Pace {
+            which,
+            store,
+            change,
+        } => {
+            let (estate, campaign) = find(which)?;
+            pace::run(&estate, &campaign, store, *change)
         }
         Campaign::Accept { which, site, gate } => {
             let (estate, campaign) = find(which)?;
@@ -63,12 +85,14 @@ pub fn run(
             undo,
             confirm_digest,
             patience,
+            pace,
         } => {
             let (estate, campaign) = find(which)?;
             let abort = run::Abort {
                 undo: *undo,
                 digest: confirm_digest.as_deref(),
                 patience: *patience,
+                pace: *pace,
             };
             run::abort(&estate, &campaign, abort)
         }

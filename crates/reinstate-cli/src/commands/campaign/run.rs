@@ -1,23 +1,28 @@
 //! `campaign run`, `resume` and `abort`.
 
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use reinstate::{
     CampaignEnd, CampaignEntry, CampaignRun, CampaignStage, CampaignState, EntryKind, EstateStore,
-    Journal, RunLimits, StoredCampaign, TenantState, campaign_journal, campaign_state, check_alone,
-    refuse, run_campaign, undo_campaign,
+    Journal, Pace, PaceLimits, RunLimits, StoredCampaign, TenantState, campaign_journal,
+    campaign_state, check_alone, refuse, run_campaign, undo_campaign,
 };
-use reinstate_core::{ErrorKind, Phase};
+use reinstate_core::{ErrorKind, Silent};
 use reinstate_repository::RepositoryLock;
 
 use super::approve::given_digest;
-use super::estate::{Estate, OpenStore, in_order, lock_all};
+use super::estate::{Estate, in_order, lock_all};
+use super::live::follow_run;
 use super::operator::EstateOperator;
+use super::pace;
+use super::signs::{Board, Meter};
 use super::status::{show, summary};
-use crate::arguments;
+use crate::arguments::{self, PaceChange};
 use crate::exit::{Exit, kind_name};
 use crate::failure::{Failure, one_line};
-use crate::progress::Progress;
+use crate::pacing::{SteadyClock, show_pace};
 use crate::render::counted;
 use crate::session::now;
 
@@ -61,6 +66,7 @@ pub fn run(
         entries.extend(retried);
         journal.append(entries)?;
     }
+    pace::change(estate, campaign, &journal, arguments.pace, &[])?;
     let patience = arguments.patience;
     let end = with_stores(estate, campaign, &journal, patience, run_campaign)?;
     finish(estate, campaign, &end)
@@ -76,27 +82,52 @@ fn with_stores(
 ) -> anyhow::Result<CampaignEnd> {
     let stores = estate.stores()?;
     let _locks = lock_all(stores)?;
-    let opened = in_order(campaign.description(), stores)?;
-    let (open, engine_stores): (Vec<&OpenStore>, Vec<EstateStore<'_>>) = opened.into_iter().unzip();
+    let open = in_order(campaign.description(), stores)?;
+    let clock = SteadyClock::start();
+    let probes = open.iter().map(|&store| move || store.live.probe());
+    let probes: Vec<_> = probes.collect();
+    let paces = probes.iter().zip(&open);
+    let paces: Vec<_> = paces
+        .map(|(probe, store)| Pace::new(&clock, probe, store.of.pace))
+        .collect();
+    let engine_stores = open.iter().zip(&paces).map(|(store, pace)| EstateStore {
+        live: store.live.as_ref(),
+        repository: &store.repository,
+        pace: Some(pace),
+    });
+    let engine_stores: Vec<EstateStore<'_>> = engine_stores.collect();
     let operator = EstateOperator {
         actor: &estate.actor,
-        stores: open,
+        stores: open.clone(),
         cancellation: estate.interruption.cancellation(),
     };
-    let progress = Progress::new(&[Phase::Merge, Phase::Verify], 0);
-    let end = what(&CampaignRun {
+    let board = Board::of(campaign);
+    let run = CampaignRun {
         context: estate
             .engine
-            .context(&progress, estate.interruption.cancellation()),
+            .context(&Silent, estate.interruption.cancellation()),
         campaign,
         journal,
         estate: &engine_stores,
         operator: &operator,
+        watcher: &board,
         limits: RunLimits {
             store_attempts: patience,
         },
+    };
+    let mut meter = Meter::start(&estate.actor, &board, &paces);
+    let end = thread::scope(|scope| {
+        // Dropped when the run ends, however it does.
+        let (_running, ended) = channel();
+        scope.spawn(move || follow_run(estate, campaign, journal, &mut meter, &ended));
+        what(&run)
     });
-    progress.clear();
+    for (store, pace) in open.iter().zip(&paces) {
+        let report = pace.report();
+        if pace.limits() != PaceLimits::default() || report.probes > 0 || !report.waited.is_zero() {
+            show_pace(estate.console, Some(&store.of.name), &report);
+        }
+    }
     end.map_err(|error| refusal(campaign, error))
 }
 
@@ -169,7 +200,7 @@ fn finish(
     let parked = state.count(TenantState::Parked) as u64;
     match done == all {
         true => summary(estate, campaign, state),
-        false => show(estate, campaign, state),
+        false => show(estate, campaign, state, None),
     }
     if let Some(error) = &end.stopped {
         let exit = match error.kind() {
@@ -235,6 +266,8 @@ pub struct Abort<'a> {
     pub digest: Option<&'a str>,
     /// For how many seconds what is in the way is waited for.
     pub patience: u32,
+    /// How fast.
+    pub pace: PaceChange,
 }
 
 /// `campaign abort C`.
@@ -277,6 +310,7 @@ pub fn abort(
     // Whoever runs it stops after what is being written.
     let _lock = wait_for_lock(estate, abort.patience)?;
     journal.refresh()?;
+    pace::change(estate, campaign, &journal, abort.pace, &[])?;
     let end = with_stores(estate, campaign, &journal, abort.patience, undo_campaign)?;
     finish_undo(estate, campaign, &end)
 }
@@ -288,7 +322,7 @@ fn wait_for_lock(estate: &Estate<'_>, patience: u32) -> anyhow::Result<Repositor
             Err(_) if left > 0 => left -= 1,
             settled => return Ok(settled?),
         }
-        std::thread::sleep(Duration::from_secs(1));
+        thread::sleep(Duration::from_secs(1));
         estate.interruption.cancellation().check()?;
     }
 }
@@ -311,7 +345,7 @@ fn finish_undo(
         summary(estate, campaign, state);
         return Ok(Exit::Done);
     }
-    show(estate, campaign, state);
+    show(estate, campaign, state, None);
     if let Some(error) = &end.stopped {
         let message = format!(
             "taking the campaign back stopped with {undone} of {} undone: {}",

@@ -7,11 +7,14 @@ use reinstate::{
 use serde::Serialize;
 
 use super::estate::Estate;
+use super::live::figures;
+use super::signs::Signs;
+use super::view::View;
 use crate::exit::Exit;
 use crate::render::{count, counted, grid};
 
 /// The states of a tenant, in the order of its way.
-const STATES: [TenantState; 9] = [
+pub const STATES: [TenantState; 9] = [
     TenantState::Planned,
     TenantState::Extracted,
     TenantState::Merging,
@@ -60,8 +63,15 @@ pub fn run(estate: &Estate<'_>, campaign: Option<&str>) -> anyhow::Result<Exit> 
     if let Some(prefix) = campaign {
         let campaign = estate.find(prefix)?;
         let journal = campaign_journal(&estate.repository, &campaign)?;
-        let state = journal.look(|entries| campaign_state(&campaign, entries));
-        show(estate, &campaign, &state);
+        let signs = Signs::read(estate, &campaign);
+        let (state, figures) = figures(estate, &campaign, &journal, signs);
+        let view = View {
+            campaign: &campaign,
+            state: &state,
+            figures: &figures,
+        };
+        estate.console.record(&view.record());
+        show(estate, &campaign, &state, Some(view));
         let head = journal.head();
         estate.console.line(format_args!("journal  head {head}"));
         return Ok(Exit::Done);
@@ -171,9 +181,19 @@ struct GateRecord {
     by: String,
 }
 
-/// A campaign with each of its sites.
-pub fn show(estate: &Estate<'_>, campaign: &StoredCampaign, state: &CampaignState) {
+/// A campaign with each of its sites; at a glance first, if there is a view of it.
+pub fn show(
+    estate: &Estate<'_>,
+    campaign: &StoredCampaign,
+    state: &CampaignState,
+    view: Option<View<'_>>,
+) {
     summary(estate, campaign, state);
+    let glance = view.map(|view| view.lines()).unwrap_or_default();
+    // The first line says what the summary says.
+    for line in glance.iter().skip(1) {
+        estate.console.line(line);
+    }
     let description = campaign.description();
     let console = estate.console;
     let mut rows = Vec::with_capacity(state.tenants.len());

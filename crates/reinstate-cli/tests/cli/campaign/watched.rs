@@ -1,9 +1,13 @@
 //! Campaigns while they run, what refers across stores, and the journal itself.
 
 use std::fs;
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
 
 use super::TWO;
 use super::ground::Ground;
+use crate::sandbox::finished;
 
 #[test]
 fn a_campaign_is_paused_from_outside_and_only_one_runs_at_a_time() {
@@ -34,6 +38,97 @@ fn a_campaign_is_paused_from_outside_and_only_one_runs_at_a_time() {
     assert_eq!(ground.contents(), before);
     let pause = ["campaign", "pause", &campaign];
     ground.run(&pause).refused(6, &["it is over"]);
+}
+
+#[test]
+fn how_fast_a_store_may_be_written_to_is_changed_while_a_campaign_runs() {
+    let ground = Ground::new(&TWO, "");
+    let path = ground.sandbox.path("estate.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let limited = "name = \"orders\"\nrows_per_second = 1000000";
+    fs::write(&path, text.replace("name = \"orders\"", limited)).unwrap();
+    ground.destroy(&[3, 5, 7, 9, 11]);
+    let campaign = ground.approved(&[3, 5, 7, 9, 11], &[]);
+    let pace = |more: &[&str]| ground.run(&[&["campaign", "pace", &campaign], more].concat());
+    pace(&[]).done(&["sites  as fast as it can", "orders  1,000,000 rows/s"]);
+    let cap = ["--rows-per-second", "1"];
+    pace(&[&["--store", "nowhere"], &cap[..]].concat())
+        .refused(2, &["no store \"nowhere\"", "sites, orders"]);
+    pace(&[&["--store", "sites"], &cap[..]].concat()).done(&["sites  1 rows/s"]);
+    // At a row a second this would take minutes.
+    let run = ["--json", "campaign", "run", &campaign];
+    let run = [&run[..], &["--latency-max", "1h"]].concat();
+    let mut killed = begin(&ground, &run);
+    let at_work = |child: &Child| {
+        loop {
+            let status = ground.sandbox.json(&["campaign", "status", &campaign]);
+            let progress = status.record("progress");
+            if progress["process"] == child.id() {
+                return progress;
+            }
+        }
+    };
+    let progress = at_work(&killed);
+    assert_eq!(progress["stores"][0]["rows_per_second_max"], 1);
+    assert_eq!(progress["silent_seconds"], Value::Null);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // What it left says nothing of the present for long.
+    let signs = ground.sandbox.path("campaigns/running");
+    let signs = fs::read_dir(signs).unwrap().next().unwrap().unwrap().path();
+    let mut left: Value = serde_json::from_slice(&fs::read(&signs).unwrap()).unwrap();
+    left["at"] = 0.into();
+    fs::write(&signs, left.to_string()).unwrap();
+    let status = ground.run(&["campaign", "status", &campaign]);
+    status.done(&["NOT HEARD OF FOR", "reinstate campaign resume"]);
+    let child = begin(&ground, &run);
+    at_work(&child);
+    pace(&["--store", "sites", "--rows-per-second", "none"]).done(&["sites  slower above"]);
+    let watched = ground.run(&["campaign", "status", "--watch"]);
+    watched.done(&["finished: 5 of 5 handed back; rows "]);
+    let run = finished(child);
+    run.done(&[]);
+    assert!(!signs.exists(), "signs of life of nobody");
+    let status = ground.sandbox.json(&["campaign", "status", &campaign]);
+    let progress = status.record("progress");
+    for what in ["rows", "bytes"] {
+        let (done, planned) = (format!("{what}_done"), format!("{what}_planned"));
+        assert_eq!(progress[&done], progress[&planned]);
+        assert_ne!(progress[&done], 0);
+    }
+    let mut paces = run.records();
+    paces.retain(|record| record["type"] == "pace");
+    assert_eq!(paces.len(), 2, "{paces:#?}");
+    assert_eq!(paces[0]["store"], "sites");
+    // What was waited is less than the limit that was lifted would have asked for.
+    let (rows, waited) = (&paces[0]["rows"], &paces[0]["waited_seconds"]);
+    let limited = rows.as_f64().unwrap() * 0.8 - 100.0;
+    assert!(waited.as_f64().unwrap() < limited, "{paces:#?}");
+    assert!(paces[1]["probes"].as_u64().unwrap() > 0, "{paces:#?}");
+    let mut said = ground
+        .sandbox
+        .json(&["campaign", "audit", &campaign])
+        .records();
+    said.retain(|entry| entry["event"] == "paced");
+    let said: Vec<_> = said
+        .iter()
+        .map(|entry| entry["detail"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "rows_per_second=1",
+        "rows_per_second=1 latency_max_us=3600000000",
+        "rows_per_second=1000000 latency_max_us=3600000000",
+        "latency_max_us=3600000000",
+    ];
+    assert_eq!(said, expected);
+    pace(&cap).refused(6, &["it is over"]);
+}
+
+fn begin(ground: &Ground, arguments: &[&str]) -> Child {
+    let mut command = ground.sandbox.command();
+    command.args(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
 }
 
 #[test]
