@@ -1,8 +1,13 @@
 //! A log of which something is missing, altered, or from elsewhere: never bridged, always named, and
 //! what lies before it as good as ever.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use reinstate::{Follower, RestorePoint, extract_at, logs, verify_log};
-use reinstate_core::{ErrorKind, Position, Repository, Timestamp};
+use reinstate_core::{
+    ErrorKind, ObjectId, ObjectReader, ObjectWriter, Position, Repository, RepositoryError,
+    RepositoryId, Timestamp,
+};
 use reinstate_testkit::MemoryRepository;
 
 use crate::ground::Ground;
@@ -180,4 +185,56 @@ fn two_followers_of_one_log_cannot_both_publish() {
     let error = two.step(Timestamp::from_micros(2)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked);
     assert_eq!(ground.log().runs().len(), RUNS + 1);
+}
+
+/// A repository to which somebody else publishes the records of a log just when they are listed.
+struct Late<'r> {
+    inner: &'r MemoryRepository,
+    is_there: AtomicBool,
+}
+
+impl Repository for Late<'_> {
+    fn id(&self) -> RepositoryId {
+        self.inner.id()
+    }
+
+    fn create_object(&self) -> Result<Box<dyn ObjectWriter + '_>, RepositoryError> {
+        self.inner.create_object()
+    }
+
+    fn open_object(&self, object: ObjectId) -> Result<Box<dyn ObjectReader>, RepositoryError> {
+        self.inner.open_object(object)
+    }
+
+    fn list_objects(&self) -> Result<Vec<ObjectId>, RepositoryError> {
+        self.inner.list_objects()
+    }
+
+    fn publish(&self, kind: &str, name: [u8; 16], bytes: &[u8]) -> Result<(), RepositoryError> {
+        self.inner.publish(kind, name, bytes)
+    }
+
+    fn read(&self, kind: &str, name: [u8; 16]) -> Result<Vec<u8>, RepositoryError> {
+        if kind == "log" && !self.is_there.load(Ordering::Relaxed) {
+            return Err(RepositoryError::new(ErrorKind::NotFound, "not yet"));
+        }
+        self.inner.read(kind, name)
+    }
+
+    fn list(&self, kind: &str) -> Result<Vec<[u8; 16]>, RepositoryError> {
+        self.is_there.fetch_or(kind == "log", Ordering::Relaxed);
+        self.inner.list(kind)
+    }
+}
+
+#[test]
+fn runs_that_are_sealed_while_logs_are_read_are_not_taken_for_lost() {
+    let ground = ground();
+    let repository = Late {
+        inner: &ground.repository,
+        is_there: AtomicBool::new(false),
+    };
+    let (all, unreachable) = logs(&repository).unwrap();
+    assert_eq!(unreachable, []);
+    assert_eq!(all[0].runs().len(), RUNS);
 }

@@ -136,38 +136,36 @@ fn base_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Option<L
 /// As [`log_of`].
 pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>), Error> {
     let mut known = Known::new();
-    let mut logs = crate::catalogue::snapshots(repository)?
-        .iter()
-        .map(|snapshot| log_with(repository, snapshot.id, &mut known))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut logs = all_logs(repository, &mut known)?;
     let names = repository
         .list(LOG_RECORD)
         .map_err(Error::repository("list the runs of logs"))?;
-    let mut names: BTreeSet<[u8; 16]> = names.into_iter().collect();
-    for log in &logs {
-        for previous in log.previous() {
-            names.remove(&link_name(repository.id(), previous));
+    let lost = |logs: &[Log]| {
+        let mut lost: BTreeSet<[u8; 16]> = names.iter().copied().collect();
+        for previous in logs.iter().flat_map(Log::previous) {
+            lost.remove(&link_name(repository.id(), previous));
         }
+        lost
+    };
+    let mut unreachable = lost(&logs);
+    if !unreachable.is_empty() {
+        // They may have been sealed since the logs were read, even of a snapshot that is younger.
+        logs = all_logs(repository, &mut known)?;
+        unreachable = lost(&logs);
     }
-    let mut unreachable = Vec::with_capacity(names.len());
-    for name in names {
-        // Sealed since the logs were read?
-        let mut is_late = false;
-        for log in &mut logs {
-            if link_name(repository.id(), &log.tip) == name && log.damage.is_none() {
-                log.extend(repository, &mut known)?;
-                is_late = true;
-            }
-        }
-        if is_late {
-            continue;
-        }
-        unreachable.push(Unreachable {
-            name,
-            place: place_of(repository, name),
-        });
-    }
+    let unreachable = unreachable.into_iter().map(|name| Unreachable {
+        name,
+        place: place_of(repository, name),
+    });
+    let unreachable = unreachable.collect();
     Ok((logs, unreachable))
+}
+
+fn all_logs(repository: &dyn Repository, known: &mut Known) -> Result<Vec<Log>, Error> {
+    crate::catalogue::snapshots(repository)?
+        .iter()
+        .map(|snapshot| log_with(repository, snapshot.id, known))
+        .collect()
 }
 
 /// Which run a record is, taken by its own word: it is only named in a message.
