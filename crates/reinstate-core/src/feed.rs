@@ -1,8 +1,8 @@
 //! The feed: what was committed to a live store after a position, one transaction after the other.
 
 use crate::{
-    CaptureView, ErrorKind, LiveStore, Position, RowRef, SchemaChange, SnapshotId, StoreError,
-    StoreSchema, TableIndex, Timestamp,
+    CaptureView, ColumnIndex, ErrorKind, LiveStore, Position, RowRef, SchemaChange, SnapshotId,
+    StoreError, StoreSchema, TableIndex, TableName, Timestamp,
 };
 
 /// One committed transaction.
@@ -58,6 +58,29 @@ pub enum Change<'a> {
     },
 }
 
+/// One change of a row of which the store only says the key that it had.
+#[derive(Clone, Copy, Debug)]
+pub enum ChangeByKey<'a> {
+    /// A row that became another.
+    Update {
+        /// Its table.
+        table: TableIndex,
+        /// The encoded key of the row as it was.
+        key: &'a [u8],
+        /// The row as it became, with NULL in place of the values that are not said again.
+        after: FeedRow<'a>,
+        /// The columns of those, in order: they stayed as they were.
+        unchanged: &'a [ColumnIndex],
+    },
+    /// A row that went away.
+    Delete {
+        /// Its table.
+        table: TableIndex,
+        /// The encoded key of the row as it was.
+        key: &'a [u8],
+    },
+}
+
 /// Where a feed puts what it reads.
 pub trait ChangeSink {
     /// The next change of the transaction that is under way.
@@ -84,6 +107,32 @@ pub trait ChangeSink {
         );
         Err(StoreError::new(ErrorKind::Stale, message))
     }
+
+    /// Of which tables changes may come by the key of the row alone, in order. Said before the first change
+    /// of a feed and after [`tables`](Self::tables), never within a transaction; a feed that never says
+    /// it tells rows whole.
+    ///
+    /// # Errors
+    /// As the receiver reports it; the feed stops. `Refused` if it does not keep rows.
+    fn told_by_key(&mut self, tables: &[TableIndex]) -> Result<(), StoreError> {
+        if tables.is_empty() {
+            return Ok(());
+        }
+        Err(not_whole())
+    }
+
+    /// The next change of the transaction that is under way, in one of those tables.
+    ///
+    /// # Errors
+    /// As the receiver reports it; the feed stops. `NotRecoverable` if the receiver does not have the row.
+    fn change_by_key(&mut self, _change: ChangeByKey<'_>) -> Result<(), StoreError> {
+        Err(not_whole())
+    }
+}
+
+fn not_whole() -> StoreError {
+    let message = "changes by the key of the row alone cannot be made whole here";
+    StoreError::new(ErrorKind::Refused, message)
 }
 
 /// How far a feed was read.
@@ -150,6 +199,26 @@ pub struct FeedHealth {
     pub lost: Option<String>,
 }
 
+/// How a store tells the old rows of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldRows {
+    /// Whole, with each update and delete.
+    Whole,
+    /// By their keys: whoever follows keeps a copy of the table's rows.
+    ByKey,
+}
+
+/// What it takes to follow a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FollowCost {
+    /// The table.
+    pub table: TableName,
+    /// How its old rows are told.
+    pub old_rows: OldRows,
+    /// Its bytes in the store, without indexes.
+    pub bytes: u64,
+}
+
 /// The tables that a feed had when it was read last.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedTables<'a> {
@@ -167,6 +236,14 @@ pub trait FeedSource: LiveStore {
     /// `Refused` with everything that is missing and what to do about it.
     fn check_feed(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// What it takes to follow each table; empty if following costs the same for all of them.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn follow_costs(&self) -> Result<Vec<FollowCost>, StoreError> {
+        Ok(Vec::new())
     }
 
     /// Starts a feed and opens the store exactly where it starts: every commit is either in the view

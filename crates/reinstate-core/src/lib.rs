@@ -33,8 +33,8 @@ pub use copying::{UniqueKey, ValueKind};
 pub use digest::{ContentDigest, Digest};
 pub use error::{ErrorKind, RepositoryError, StoreError};
 pub use feed::{
-    Change, ChangeFeed, ChangeSink, Commit, FeedHealth, FeedProgress, FeedRow, FeedSource,
-    FeedTables,
+    Change, ChangeByKey, ChangeFeed, ChangeSink, Commit, FeedHealth, FeedProgress, FeedRow,
+    FeedSource, FeedTables, FollowCost, OldRows,
 };
 pub use finding::{Hindrance, Lead, OtherRelations, SharedCreation, SideEffect, StrayReference};
 pub use fit::{Filling, Fit};

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use reinstate::snapshots;
 use reinstate_core::{
-    ErrorKind, JobId, LiveStore, Repository, SnapshotDescription, StoreSchema, Tenancy, TenantId,
+    ErrorKind, FollowCost, JobId, LiveStore, OldRows, Repository, SnapshotDescription, StoreSchema,
+    Tenancy, TenantId,
 };
 use reinstate_postgres::GuardState;
 use reinstate_repository::LocalRepository;
@@ -298,6 +299,29 @@ fn check_log(checks: &mut Checks<'_>, session: &Session<'_>) {
             checks.ok("change log", &message);
         }
     }
+    match source.follow_costs() {
+        Ok(costs) if costs.is_empty() => {}
+        Ok(costs) => checks.ok("old rows", &describe_costs(&costs)),
+        Err(error) => checks.error("old rows", &error.into()),
+    }
+}
+
+/// What following costs, by how the store tells old rows.
+fn describe_costs(costs: &[FollowCost]) -> String {
+    let of = |old_rows: OldRows| {
+        let tables = costs.iter().filter(move |cost| cost.old_rows == old_rows);
+        let (number, total) = tables.fold((0, 0), |(number, total), cost| {
+            (number + 1, total + cost.bytes)
+        });
+        (counted(number, "table", "tables"), bytes(total))
+    };
+    let (whole, by_key) = (of(OldRows::Whole), of(OldRows::ByKey));
+    format!(
+        "{} of {} log them whole, which costs the store's log one old row more for each update and \
+         delete; {} of {} by their keys, which costs the follower about as much room in its spill \
+         directory, and a reading of the snapshot and its log when it starts",
+        whole.0, whole.1, by_key.0, by_key.1
+    )
 }
 
 fn describe_tables(schema: &StoreSchema) -> String {

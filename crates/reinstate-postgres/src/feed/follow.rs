@@ -25,10 +25,11 @@ use reinstate_core::{
 
 use super::facts::{Facts, altering, read_facts};
 use super::fresh::{Fresh, take_in};
+use super::hand_over::Transaction;
 use super::incoming::{Incoming, Pause, log_end};
 use super::layout::Layout;
-use super::message::{Message, RowChange, Tuples, parse};
-use super::relations::{Followed, Relations, RowMaker, stale};
+use super::message::{Message, Tuples, parse};
+use super::relations::{Relations, stale};
 use super::slots::{Slot, find_slot, position};
 use super::transition::transition;
 use crate::catalog::get;
@@ -73,17 +74,6 @@ pub(super) struct PostgresFeed {
 struct Next {
     schema: StoreSchema,
     layout: Layout,
-}
-
-/// The change that is being handed over, and whether its transaction is left out.
-#[derive(Debug, Default)]
-struct Transaction {
-    tuples: Tuples,
-    before: RowMaker,
-    after: RowMaker,
-    is_known: bool,
-    /// Whether the sink has changes without their commit.
-    is_open: bool,
 }
 
 impl PostgresFeed {
@@ -252,7 +242,7 @@ impl PostgresFeed {
         self.relations = self.relations.go_on(&schema, &layout)?;
         self.schema = schema;
         self.layout = layout;
-        Ok(())
+        sink.told_by_key(&self.layout.told_by_key(&self.schema))
     }
 
     /// Whether a transaction published and read new tables.
@@ -411,6 +401,7 @@ impl PostgresFeed {
         sink: &mut dyn ChangeSink,
     ) -> Result<FeedProgress, StoreError> {
         let mut taken = 0;
+        sink.told_by_key(&self.layout.told_by_key(&self.schema))?;
         loop {
             let wanted = bytes_target.saturating_sub(taken).max(1);
             let is_awaited = self.next.is_some();
@@ -473,42 +464,6 @@ impl PostgresFeed {
                 _ => error,
             },
         }
-    }
-}
-
-impl Transaction {
-    /// Hands over the change whose tuples were read last.
-    fn hand_over(
-        &mut self,
-        schema: &StoreSchema,
-        relation: &Followed,
-        change: RowChange,
-        message: &[u8],
-        sink: &mut dyn ChangeSink,
-    ) -> Result<(), StoreError> {
-        let table = relation.table;
-        let (old, new) = (&self.tuples.old, &self.tuples.new);
-        if old.is_empty() && change != RowChange::Insert && !relation.is_without_columns() {
-            let name = &schema.table(table).name;
-            return Err(stale(&format!(
-                "an old row of table {name} is not told whole (REPLICA IDENTITY FULL)"
-            )));
-        }
-        sink.change(match change {
-            RowChange::Insert => Change::Insert {
-                table,
-                row: self.after.make(relation, message, new, &[])?,
-            },
-            RowChange::Update => Change::Update {
-                table,
-                before: self.before.make(relation, message, old, &[])?,
-                after: self.after.make(relation, message, new, old)?,
-            },
-            RowChange::Delete => Change::Delete {
-                table,
-                before: self.before.make(relation, message, old, &[])?,
-            },
-        })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use reinstate_core::{ErrorKind, StoreError};
+use reinstate_core::{ErrorKind, StoreError, StoreSchema, TableIndex};
 use tokio_postgres::types::Type;
 
 use super::facts::Facts;
@@ -172,6 +172,20 @@ impl Layout {
         Ok(())
     }
 
+    /// The tables of which some relation tells old rows by their keys, in order.
+    pub(super) fn told_by_key(&self, schema: &StoreSchema) -> Vec<TableIndex> {
+        let by_key = |table: &&TableLayout| {
+            let mut relations = table.relations.values();
+            relations.any(RelationLayout::is_by_key)
+        };
+        let tables = self.tables.values().filter(by_key);
+        let mut tables: Vec<TableIndex> = tables
+            .filter_map(|table| Some(schema.find(&table.name)?.0))
+            .collect();
+        tables.sort();
+        tables
+    }
+
     /// Takes note of files that are others now, where nothing else changed.
     pub(super) fn note_storage(&mut self, facts: &Facts) {
         for table in self.tables.values_mut() {
@@ -257,6 +271,11 @@ impl Layout {
 }
 
 impl RelationLayout {
+    /// Whether it tells old rows by their keys alone.
+    fn is_by_key(&self) -> bool {
+        self.kind.ends_with(['d', 'i'])
+    }
+
     /// Those of its columns that are in the stream.
     pub(super) fn streamed(&self) -> impl Iterator<Item = &ColumnLayout> {
         streamed(&self.columns)

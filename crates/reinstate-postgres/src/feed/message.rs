@@ -8,6 +8,8 @@ use reinstate_core::{ErrorKind, StoreError};
 
 /// The first number of microseconds of the server's clock, 2000-01-01, in microseconds since 1970.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
+/// The flag of a column by which old rows are told.
+const IS_KEY: u8 = 1;
 /// How many columns a table can have is less than this.
 const COLUMNS_MAX: usize = 4_096;
 
@@ -46,6 +48,8 @@ pub(super) struct Relation {
     pub identity: u8,
     /// Names, types and modifiers of its columns.
     pub columns: Vec<(String, u32, i32)>,
+    /// The places of those by which an old row is told where it is not told whole.
+    pub key: Vec<usize>,
 }
 
 /// Where a value is in its message.
@@ -60,8 +64,10 @@ pub(super) enum Field {
 /// The rows of a change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tuples {
-    /// The row as it was, if it was told whole.
+    /// The row as it was, if it was told whole; where only its key was, with NULL in place of the rest.
     pub old: Vec<Field>,
+    /// Whether of the row as it was only the key was told.
+    pub is_key: bool,
     /// The row as it is.
     pub new: Vec<Field>,
 }
@@ -73,6 +79,7 @@ pub(super) struct Tuples {
 pub(super) fn parse(message: &[u8], tuples: &mut Tuples) -> Result<Message, StoreError> {
     tuples.old.clear();
     tuples.new.clear();
+    tuples.is_key = false;
     let mut reader = Reader { message, at: 0 };
     let parsed = reader.message(tuples);
     parsed.ok_or_else(|| {
@@ -133,9 +140,11 @@ impl Reader<'_> {
         let (namespace, name) = (self.text()?, self.text()?);
         let identity = self.byte()?;
         let count = usize::from(u16::from_be_bytes(self.bytes()?));
-        let mut columns = Vec::new();
-        for _ in 0..count {
-            let _flags = self.byte()?;
+        let (mut columns, mut key) = (Vec::new(), Vec::new());
+        for place in 0..count {
+            if self.byte()? & IS_KEY != 0 {
+                key.push(place);
+            }
             let (name, kind) = (self.text()?, self.number()?);
             columns.push((name, kind, i32::from_be_bytes(self.bytes()?)));
         }
@@ -145,6 +154,7 @@ impl Reader<'_> {
             name,
             identity,
             columns,
+            key,
         })
     }
 
@@ -156,10 +166,9 @@ impl Reader<'_> {
             (RowChange::Update | RowChange::Delete, b'O') => {
                 self.tuple(&mut tuples.old)?;
             }
-            // Only the key of the old row: it is not told whole.
             (RowChange::Update | RowChange::Delete, b'K') => {
                 self.tuple(&mut tuples.old)?;
-                tuples.old.clear();
+                tuples.is_key = true;
             }
             _ => return None,
         }
@@ -250,7 +259,7 @@ mod tests {
         assert_eq!(tuples.new, [Field::Text(23..25), Field::Unchanged]);
         assert!(read(UPDATE).is_none(), "a byte too many");
         let (_, tuples) = read(b"D\0\0\0\x07K\0\x01t\0\0\0\x011").unwrap();
-        assert!(tuples.old.is_empty(), "a key is not a row");
+        assert!(tuples.is_key, "a key is not a row");
     }
 
     #[test]

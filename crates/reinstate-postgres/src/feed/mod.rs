@@ -10,6 +10,7 @@
 mod facts;
 mod follow;
 mod fresh;
+mod hand_over;
 mod incoming;
 mod layout;
 mod message;
@@ -26,13 +27,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use reinstate_core::{
-    CaptureView, ChangeFeed, ErrorKind, FeedHealth, FeedSource, FeedTables, Position, SnapshotId,
-    StoreError,
+    CaptureView, ChangeFeed, ErrorKind, FeedHealth, FeedSource, FeedTables, FollowCost, Position,
+    SnapshotId, StoreError,
 };
 
 use self::facts::{Facts, read_facts};
 use self::follow::PostgresFeed;
-use self::publication::{drop_unneeded, ensure, require};
+use self::publication::{costs, drop_unneeded, ensure, require};
 use self::slots::{SLOT_PREFIX, drop_slot, find_slot, position, slot_name, slots};
 use self::walsender::Walsender;
 
@@ -57,6 +58,12 @@ impl FeedSource for PostgresStore {
         let catalog = begin(&session, &self.map, Access::ReadOnly)?.catalog;
         require(&session, &catalog)?;
         self.walsender().map(drop)
+    }
+
+    fn follow_costs(&self) -> Result<Vec<FollowCost>, StoreError> {
+        let session = Session::connect(self.settings())?;
+        let catalog = begin(&session, &self.map, Access::ReadOnly)?.catalog;
+        costs(&session, &catalog)
     }
 
     fn begin_feed(&self, snapshot: SnapshotId) -> Result<Box<dyn CaptureView + '_>, StoreError> {

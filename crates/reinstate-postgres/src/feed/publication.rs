@@ -4,12 +4,13 @@
 //! publishes partitions by themselves: published through their parent, a `TRUNCATE` of one of them
 //! would be left out of the stream without a word.
 //!
+//! A table tells its old rows whole, or by the columns of the key by which the engine tells its rows apart.
 //! A table in a publication without a replica identity refuses the application's own updates. So
 //! every table is looked at, under the locks that making the publication takes, before it is in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use reinstate_core::{ErrorKind, StoreError, Tenancy};
+use reinstate_core::{ErrorKind, FollowCost, OldRows, StoreError, TableName, Tenancy};
 use tokio_postgres::types::Type;
 
 use crate::catalog::{Catalog, CatalogTable, TenantType, get};
@@ -101,24 +102,16 @@ pub(super) fn missing_of_tables(
             padded.join(", ")
         ));
     }
-    let oids: Vec<u32> = followed()
-        .flat_map(|(_, table)| table.partition_oids.iter().chain([&table.oid]))
-        .copied()
-        .collect();
-    let sql =
-        "SELECT n.nspname::text, c.relname::text, c.relreplident = 'f', c.relpersistence = 'p'
-                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                WHERE c.oid = ANY($1) AND (c.relreplident <> 'f' OR c.relpersistence <> 'p')
-                ORDER BY 1, 2";
-    let rows = session.rows("look at the tables", sql, &[(&oids, Type::OID_ARRAY)])?;
     let (mut partial, mut unlogged) = (Vec::new(), Vec::new());
-    for row in &rows {
-        let table = qualified(&get::<String>(row, 0)?, &get::<String>(row, 1)?);
-        if !get::<bool>(row, 2)? {
-            partial.push(format!("ALTER TABLE {table} REPLICA IDENTITY FULL;"));
+    for relation in relations(session, catalog)? {
+        if relation.old_rows.is_none() {
+            partial.push(format!(
+                "ALTER TABLE {} REPLICA IDENTITY FULL;",
+                relation.sql_name
+            ));
         }
-        if !get::<bool>(row, 3)? {
-            unlogged.push(table);
+        if !relation.is_logged {
+            unlogged.push(relation.sql_name);
         }
     }
     if !unlogged.is_empty() {
@@ -130,12 +123,93 @@ pub(super) fn missing_of_tables(
     }
     if !partial.is_empty() {
         missing.push(format!(
-            "tables whose old rows are not logged whole. Their owner runs what follows; from then \
-             on every UPDATE and DELETE writes the old row to the server's log as well:\n{}",
+            "tables whose old rows are logged neither whole nor by the key that tells their rows apart. \
+             Their owner runs what follows; from then on every UPDATE and DELETE writes the old row to \
+             the server's log as well:\n{}",
             partial.join("\n")
         ));
     }
     Ok(missing)
+}
+
+/// A followed table, or a partition of one.
+struct Relation {
+    /// The table.
+    name: TableName,
+    sql_name: String,
+    /// How its old rows are logged; none: not so that it could be followed.
+    old_rows: Option<OldRows>,
+    is_logged: bool,
+    bytes: u64,
+}
+
+fn relations(session: &Session, catalog: &Catalog) -> Result<Vec<Relation>, StoreError> {
+    let mut keys: BTreeMap<u32, (&TableName, BTreeSet<&str>)> = BTreeMap::new();
+    for (_, schema, table) in catalog.iter() {
+        if schema.tenancy == Tenancy::Excluded {
+            continue;
+        }
+        let key = schema
+            .key
+            .iter()
+            .map(|column| schema.columns[column.get()].name.as_str());
+        let key: BTreeSet<&str> = key.collect();
+        for oid in table.partition_oids.iter().chain([&table.oid]) {
+            keys.insert(*oid, (&schema.name, key.clone()));
+        }
+    }
+    let oids: Vec<u32> = keys.keys().copied().collect();
+    // A key that is checked late, or an index that is not whole, is not what the server logs rows by.
+    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, c.relreplident = 'f',
+                      c.relpersistence = 'p', pg_table_size(c.oid),
+                      ARRAY(SELECT a.attname::text FROM pg_index i
+                              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
+                             WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid
+                               AND i.indimmediate AND i.indpred IS NULL
+                               AND (c.relreplident = 'd' AND i.indisprimary
+                                    OR c.relreplident = 'i' AND i.indisreplident))
+                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE c.oid = ANY($1)
+                ORDER BY 2, 3";
+    let rows = session.rows("look at the tables", sql, &[(&oids, Type::OID_ARRAY)])?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let Some((name, key)) = keys.get(&get(row, 0)?) else {
+            continue;
+        };
+        let identity: Vec<String> = get(row, 6)?;
+        let identity: BTreeSet<&str> = identity.iter().map(String::as_str).collect();
+        let old_rows = if get(row, 3)? {
+            Some(OldRows::Whole)
+        } else {
+            (!key.is_empty() && identity == *key).then_some(OldRows::ByKey)
+        };
+        found.push(Relation {
+            name: (*name).clone(),
+            sql_name: qualified(&get::<String>(row, 1)?, &get::<String>(row, 2)?),
+            old_rows,
+            is_logged: get(row, 4)?,
+            bytes: get::<i64>(row, 5)?.cast_unsigned(),
+        });
+    }
+    Ok(found)
+}
+
+/// What it takes to follow each table.
+pub(super) fn costs(session: &Session, catalog: &Catalog) -> Result<Vec<FollowCost>, StoreError> {
+    let mut costs: BTreeMap<TableName, FollowCost> = BTreeMap::new();
+    for relation in relations(session, catalog)? {
+        let cost = costs.entry(relation.name.clone()).or_insert(FollowCost {
+            table: relation.name,
+            old_rows: OldRows::Whole,
+            bytes: 0,
+        });
+        if relation.old_rows != Some(OldRows::Whole) {
+            cost.old_rows = OldRows::ByKey;
+        }
+        cost.bytes += relation.bytes;
+    }
+    Ok(costs.into_values().collect())
 }
 
 /// The tables of the map that are not excluded.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use reinstate_core::{
-    ErrorKind, FeedRow, KeyForm, KeyWriter, ROW_BYTES_MAX, RowBuilder, StoreError, StoreSchema,
-    TableIndex, TableSchema,
+    ColumnIndex, ErrorKind, FeedRow, KeyForm, KeyWriter, ROW_BYTES_MAX, RowBuilder, StoreError,
+    StoreSchema, TableIndex, TableSchema,
 };
 
 use super::layout::{Layout, RelationLayout};
@@ -41,6 +41,8 @@ pub(super) struct Followed {
     /// For each column of the table, where its values are.
     places: Vec<Place>,
     key: Vec<(usize, KeyForm)>,
+    /// Whether old rows are told by their keys alone.
+    is_by_key: bool,
     /// Whether it was told since it was last certain what the tables are.
     is_fresh: bool,
     /// What was committed before is not followed: the table was new then.
@@ -94,6 +96,7 @@ impl Relations {
             followed.told = known.told.clone();
             followed.numbers.clone_from(&known.numbers);
             followed.is_fresh = known.is_fresh;
+            followed.is_by_key = known.is_by_key;
             followed.arrange(schema.table(followed.table))?;
         }
         relations.gone.extend(&self.gone);
@@ -200,12 +203,6 @@ impl Relations {
             }
             return Err(stale(&format!("table {name} is new")));
         };
-        if found.identity != b'f' {
-            return Err(stale(&format!(
-                "table {name} no longer logs its old rows whole (ALTER TABLE {name} REPLICA \
-                 IDENTITY FULL)"
-            )));
-        }
         let now = State::of(&followed.now);
         if is_settled || followed.told == now {
             if !now.is_told(&found.columns) {
@@ -221,7 +218,16 @@ impl Relations {
             followed.told = followed.state(&followed.numbers, found);
         }
         followed.is_fresh = true;
-        followed.arrange(schema.table(followed.table))
+        followed.arrange(schema.table(followed.table))?;
+        followed.is_by_key = found.identity != b'f';
+        let was_whole = followed.now.kind.ends_with('f');
+        if followed.is_by_key && (was_whole || followed.key_places().as_ref() != Some(&found.key)) {
+            return Err(stale(&format!(
+                "table {name} logs its old rows neither whole nor by their keys (ALTER TABLE {name} \
+                 REPLICA IDENTITY FULL)"
+            )));
+        }
+        Ok(())
     }
 
     /// The tables whose rows are all gone when these relations are emptied.
@@ -278,6 +284,7 @@ impl Followed {
             now,
             places: Vec::new(),
             key: key.collect(),
+            is_by_key: false,
             is_fresh: false,
             since,
         };
@@ -329,6 +336,26 @@ impl Followed {
         Ok(())
     }
 
+    /// Where the columns of the key are in the stream's row, in the order of the places; none if there is
+    /// no key.
+    fn key_places(&self) -> Option<Vec<usize>> {
+        let places = self
+            .key
+            .iter()
+            .map(|(column, _)| match self.places[*column] {
+                Place::At(place) => Some(place),
+                Place::Missing(_) => None,
+            });
+        let mut places = places.collect::<Option<Vec<usize>>>()?;
+        places.sort_unstable();
+        Some(places).filter(|places| !places.is_empty())
+    }
+
+    /// Whether old rows are told by their keys alone.
+    pub(super) const fn is_by_key(&self) -> bool {
+        self.is_by_key
+    }
+
     /// Whether its rows say nothing.
     pub(super) const fn is_without_columns(&self) -> bool {
         self.numbers.is_empty()
@@ -355,6 +382,90 @@ impl RowMaker {
         fields: &[Field],
         old: &[Field],
     ) -> Result<FeedRow<'_>, StoreError> {
+        let values = Values::new(relation, message, (fields, old))?;
+        self.start(relation, &values)?;
+        for column in 0..relation.places.len() {
+            self.builder.push(values.of(column)?);
+        }
+        Ok(self.row())
+    }
+
+    /// The row of a tuple, with NULL in place of what it says is unchanged; `unchanged` becomes the
+    /// columns of that. Of the row as it was no more is known than its key.
+    ///
+    /// # Errors
+    /// As [`make`](Self::make).
+    pub(super) fn make_part(
+        &mut self,
+        relation: &Followed,
+        message: &[u8],
+        (fields, old): (&[Field], &[Field]),
+        unchanged: &mut Vec<ColumnIndex>,
+    ) -> Result<FeedRow<'_>, StoreError> {
+        let values = Values::new(relation, message, (fields, old))?;
+        self.start(relation, &values)?;
+        unchanged.clear();
+        for (column, index) in (0..relation.places.len()).zip(0..) {
+            let is_key = relation.key.iter().any(|(key, _)| *key == column);
+            if values.is_unchanged(column) && !is_key {
+                unchanged.push(ColumnIndex(index));
+                self.builder.push(None);
+            } else {
+                self.builder.push(values.of(column)?);
+            }
+        }
+        Ok(self.row())
+    }
+
+    /// The key of a tuple.
+    ///
+    /// # Errors
+    /// As [`make`](Self::make).
+    pub(super) fn make_key(
+        &mut self,
+        relation: &Followed,
+        message: &[u8],
+        fields: &[Field],
+    ) -> Result<&[u8], StoreError> {
+        let values = Values::new(relation, message, (fields, &[]))?;
+        self.start(relation, &values)?;
+        Ok(self.key.as_bytes())
+    }
+
+    fn start(&mut self, relation: &Followed, values: &Values<'_>) -> Result<(), StoreError> {
+        self.key.clear();
+        for &(column, form) in &relation.key {
+            let Some(text) = values.of(column)? else {
+                return Err(stale("a column of a key is NULL"));
+            };
+            self.key.push(form, text);
+        }
+        self.builder.start(self.key.as_bytes());
+        Ok(())
+    }
+
+    fn row(&self) -> FeedRow<'_> {
+        FeedRow {
+            owner: None,
+            row: self.builder.row(),
+        }
+    }
+}
+
+/// The values of a tuple by the columns of its table.
+struct Values<'m> {
+    relation: &'m Followed,
+    message: &'m [u8],
+    fields: &'m [Field],
+    old: &'m [Field],
+}
+
+impl<'m> Values<'m> {
+    fn new(
+        relation: &'m Followed,
+        message: &'m [u8],
+        (fields, old): (&'m [Field], &'m [Field]),
+    ) -> Result<Self, StoreError> {
         if fields.len() != relation.numbers.len() {
             return Err(stale("a row has another number of columns than its table"));
         }
@@ -366,39 +477,36 @@ impl RowMaker {
             );
             return Err(StoreError::new(ErrorKind::Refused, text));
         }
-        let value = |column: usize| -> Result<Option<&[u8]>, StoreError> {
-            let place = match &relation.places[column] {
-                Place::At(place) => *place,
-                Place::Missing(value) => return Ok(value.as_deref().map(str::as_bytes)),
-            };
-            let field = match &fields[place] {
-                Field::Unchanged => old.get(place).unwrap_or(&Field::Unchanged),
-                field => field,
-            };
-            match field {
-                Field::Null => Ok(None),
-                Field::Text(range) => Ok(Some(&message[range.clone()])),
-                Field::Unchanged => Err(stale(&format!(
-                    "the log does not say the value of column {} of a table",
-                    relation.numbers[place]
-                ))),
-            }
-        };
-        self.key.clear();
-        for &(column, form) in &relation.key {
-            let Some(text) = value(column)? else {
-                return Err(stale("a column of a key is NULL"));
-            };
-            self.key.push(form, text);
-        }
-        self.builder.start(self.key.as_bytes());
-        for column in 0..relation.places.len() {
-            self.builder.push(value(column)?);
-        }
-        Ok(FeedRow {
-            owner: None,
-            row: self.builder.row(),
+        Ok(Self {
+            relation,
+            message,
+            fields,
+            old,
         })
+    }
+
+    fn is_unchanged(&self, column: usize) -> bool {
+        let place = &self.relation.places[column];
+        matches!(place, Place::At(place) if self.fields[*place] == Field::Unchanged)
+    }
+
+    fn of(&self, column: usize) -> Result<Option<&'m [u8]>, StoreError> {
+        let place = match &self.relation.places[column] {
+            Place::At(place) => *place,
+            Place::Missing(value) => return Ok(value.as_deref().map(str::as_bytes)),
+        };
+        let field = match &self.fields[place] {
+            Field::Unchanged => self.old.get(place).unwrap_or(&Field::Unchanged),
+            field => field,
+        };
+        match field {
+            Field::Null => Ok(None),
+            Field::Text(range) => Ok(Some(&self.message[range.clone()])),
+            Field::Unchanged => Err(stale(&format!(
+                "the log does not say the value of column {} of a table",
+                self.relation.numbers[place]
+            ))),
+        }
     }
 }
 

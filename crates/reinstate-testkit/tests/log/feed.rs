@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use reinstate::Log;
 use reinstate_core::{
-    Change, ChangeFeed, ChangeSink, Commit, ErrorKind, FeedProgress, FeedRow, Position,
-    SchemaChange, StoreError, StoreSchema, TableIndex,
+    Change, ChangeByKey, ChangeFeed, ChangeSink, ColumnIndex, Commit, ErrorKind, FeedProgress,
+    FeedRow, Position, SchemaChange, StoreError, StoreSchema, TableIndex,
 };
 
 use crate::model::{Step, encode};
@@ -19,6 +19,8 @@ pub struct Script {
     /// By the number of the first transaction that is written to other tables.
     pub changes: BTreeMap<usize, SchemaChange>,
     pub acknowledged: Arc<Mutex<u64>>,
+    /// Whether old rows of tables with a key are told by it alone.
+    pub is_by_key: bool,
 }
 
 /// A feed of a script.
@@ -63,6 +65,12 @@ impl ScriptFeed {
                 row: row.row(),
             }
         }
+        if let Step::Update(table, ..) | Step::Delete(table, _) = step
+            && self.script.is_by_key
+            && schema.table(TableIndex(*table)).has_key()
+        {
+            return self.hand_over_by_key(step, sink);
+        }
         match step {
             Step::Insert(table, values) => sink.change(Change::Insert {
                 table: TableIndex(*table),
@@ -84,6 +92,48 @@ impl ScriptFeed {
     }
 }
 
+impl ScriptFeed {
+    /// Values that stay as they are, but for those of the key, are not told again.
+    fn hand_over_by_key(&self, step: &Step, sink: &mut dyn ChangeSink) -> Result<(), StoreError> {
+        let schema = &self.schema;
+        match step {
+            Step::Update(index, before, after) => {
+                let table = TableIndex(*index);
+                let key = &schema.table(table).key;
+                let mut told = after.clone();
+                let mut unchanged = Vec::new();
+                for (place, was) in before.iter().enumerate() {
+                    let column = ColumnIndex(u32::try_from(place).unwrap());
+                    if *was == after[place] && !key.contains(&column) {
+                        told[place] = None;
+                        unchanged.push(column);
+                    }
+                }
+                let after = encode(schema, *index, &told);
+                let row = after.row();
+                sink.change_by_key(ChangeByKey::Update {
+                    table,
+                    key: encode(schema, *index, before).row().key(),
+                    after: FeedRow { owner: None, row },
+                    unchanged: &unchanged,
+                })
+            }
+            Step::Delete(index, before) => sink.change_by_key(ChangeByKey::Delete {
+                table: TableIndex(*index),
+                key: encode(schema, *index, before).row().key(),
+            }),
+            Step::Insert(..) | Step::Truncate(_) => unreachable!("told otherwise"),
+        }
+    }
+
+    fn tell(&self, sink: &mut dyn ChangeSink) -> Result<(), StoreError> {
+        let tables = self.schema.iter();
+        let by_key = tables.filter(|(_, table)| self.script.is_by_key && table.has_key());
+        let by_key: Vec<TableIndex> = by_key.map(|(index, _)| index).collect();
+        sink.told_by_key(&by_key)
+    }
+}
+
 impl ChangeFeed for ScriptFeed {
     fn schema(&self) -> &StoreSchema {
         &self.schema
@@ -98,12 +148,14 @@ impl ChangeFeed for ScriptFeed {
             commit: 0,
             ordinal: 0,
         };
+        self.tell(sink)?;
         for _ in 0..self.at_once {
             let change = self.script.changes.iter().nth(self.changes);
             if let Some((_, change)) = change.filter(|(at, _)| **at == self.next) {
                 sink.tables(change)?;
                 self.schema = change.schema().clone();
                 self.changes += 1;
+                self.tell(sink)?;
             }
             let Some((commit, steps)) = self.script.transactions.get(self.next) else {
                 break;

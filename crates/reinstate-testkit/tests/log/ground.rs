@@ -55,6 +55,7 @@ impl Ground {
                 transactions: Vec::new(),
                 changes: BTreeMap::new(),
                 acknowledged: Arc::new(Mutex::new(0)),
+                is_by_key: false,
             },
             base: at(0),
         };

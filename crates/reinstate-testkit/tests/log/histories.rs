@@ -240,9 +240,11 @@ proptest! {
         after in draws(),
         compacted in 0_usize..4,
         followers in proptest::collection::vec((1_usize..4, prop_oneof![Just(1_u64), Just(200), Just(1 << 20)]), 0..6),
+        is_by_key: bool,
     ) {
         let (base, transactions) = history(&base, &after);
-        let ground = Ground::new(&schema(), base, transactions);
+        let mut ground = Ground::new(&schema(), base, transactions);
+        ground.script.is_by_key = is_by_key;
         ground.follow(&followers);
         ground.check(&TENANTS);
         ground.check_tenants(&TENANTS);
@@ -252,10 +254,12 @@ proptest! {
     #[test]
     fn a_transaction_that_breaks_off_is_in_no_run_and_comes_again(
         base in draws(), after in draws(), at in any::<prop::sample::Index>(), at_once in 1_usize..9,
+        is_by_key: bool,
     ) {
         let (base, transactions) = history(&base, &after);
         let breaks_in = at.index(transactions.len());
-        let ground = Ground::new(&schema(), base, transactions);
+        let mut ground = Ground::new(&schema(), base, transactions);
+        ground.script.is_by_key = is_by_key;
         let error = break_off(&ground, breaks_in, at_once).unwrap_err();
         prop_assert_eq!(error.kind(), ErrorKind::Unavailable);
         let published = ground.log().through();

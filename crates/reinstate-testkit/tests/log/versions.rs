@@ -376,8 +376,10 @@ proptest! {
         alterations in proptest::collection::vec(proptest::option::of((0_u8..10, any::<u8>(), any::<u8>())), 1..8),
         compacted in 0_usize..4,
         followers in proptest::collection::vec((1_usize..4, prop_oneof![Just(1_u64), Just(200), Just(1 << 20)]), 0..6),
+        is_by_key: bool,
     ) {
-        let ground = ground(&base, &after, &alterations);
+        let mut ground = ground(&base, &after, &alterations);
+        ground.script.is_by_key = is_by_key;
         ground.follow(&followers);
         ground.check(&TENANTS);
         ground.check_tenants(&TENANTS);

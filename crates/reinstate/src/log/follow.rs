@@ -5,13 +5,14 @@
 //! published comes again, what was published and not acknowledged is passed over.
 
 use reinstate_core::{
-    Change, ChangeFeed, ChangeSink, Commit, ContentDigest, ErrorKind, FeedProgress, FeedRow,
-    FeedSource, FeedTables, Owner, Position, Repository, RowRef, SchemaChange, SnapshotDescription,
-    SnapshotId, StoreError, TableIndex, Timestamp,
+    Change, ChangeByKey, ChangeFeed, ChangeSink, Commit, ContentDigest, ErrorKind, FeedProgress,
+    FeedRow, FeedSource, FeedTables, Owner, Position, Repository, RowRef, SchemaChange,
+    SnapshotDescription, SnapshotId, StoreError, TableIndex, Timestamp,
 };
 use reinstate_format::{ChangeKind, FamilyMove, LoggedChange, LoggedCommit};
 
 use super::chain::{Link, Log, LogRun, log_of};
+use super::kept::KeptRows;
 use super::origin::check_same;
 use super::owners::{Found, Owners};
 use super::seal::{Gathering, Seal, check};
@@ -79,6 +80,7 @@ pub struct Follower<'a> {
     options: FollowOptions,
     log: Log,
     owners: Owners,
+    kept: KeptRows,
     feed: Box<dyn ChangeFeed + 'a>,
     /// Whether the log has what the store says of its tables now.
     is_noted: bool,
@@ -143,6 +145,7 @@ impl<'a> Follower<'a> {
             options,
             log,
             owners,
+            kept: KeptRows::default(),
             feed,
             is_noted: false,
         })
@@ -185,6 +188,7 @@ impl<'a> Follower<'a> {
             seal,
             log: &mut self.log,
             owners: &mut self.owners,
+            kept: &mut self.kept,
             gathering: Some(Gathering::start(self.context)),
             bytes_target: self.options.run_bytes_target,
             ordinal: 0,
@@ -209,6 +213,7 @@ impl<'a> Follower<'a> {
                 .map_err(Error::store("let the store forget what was published"))?;
         }
         self.owners.rest()?;
+        self.kept.rest()?;
         Ok(FollowStep {
             sealed,
             versions: self.log.versions().len() - versions,
@@ -242,6 +247,7 @@ struct Receiver<'r> {
     seal: Seal<'r>,
     log: &'r mut Log,
     owners: &'r mut Owners,
+    kept: &'r mut KeptRows,
     /// None only while a run is being sealed.
     gathering: Option<Gathering<'r>>,
     bytes_target: u64,
@@ -252,7 +258,15 @@ struct Receiver<'r> {
 
 impl ChangeSink for Receiver<'_> {
     fn change(&mut self, change: Change<'_>) -> Result<(), StoreError> {
-        self.take_change(change).map_err(Error::into_store_error)
+        let noted = self.kept.note(change);
+        let taken = noted.and_then(|()| self.take_change(change));
+        taken.map_err(Error::into_store_error)
+    }
+
+    fn change_by_key(&mut self, change: ChangeByKey<'_>) -> Result<(), StoreError> {
+        let whole = self.kept.whole(self.log, change);
+        let taken = whole.and_then(|whole| self.take_change(whole.change()));
+        taken.map_err(Error::into_store_error)
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
@@ -261,6 +275,12 @@ impl ChangeSink for Receiver<'_> {
 
     fn tables(&mut self, change: &SchemaChange) -> Result<(), StoreError> {
         self.take_tables(change).map_err(Error::into_store_error)
+    }
+
+    fn told_by_key(&mut self, tables: &[TableIndex]) -> Result<(), StoreError> {
+        let (context, repository) = (self.seal.context, self.seal.repository);
+        let kept = self.kept.keep(context, repository, self.log, tables);
+        kept.map_err(Error::into_store_error)
     }
 }
 
@@ -330,6 +350,7 @@ impl<'r> Receiver<'r> {
         self.log.push(Link::Version(version));
         let (context, repository) = (self.seal.context, self.seal.repository);
         *self.owners = super::known::owners(context, repository, self.log)?;
+        self.kept.forget();
         Ok(())
     }
 

@@ -9,6 +9,8 @@ mod chain;
 mod compact;
 mod follow;
 mod history;
+mod index;
+mod kept;
 mod known;
 mod origin;
 mod owners;

@@ -12,14 +12,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::backends::FileBackend;
-use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
+use redb::TableDefinition;
 use reinstate_core::{ColumnIndex, ErrorKind, FeedRow, RowRef, StoreSchema, TableIndex};
 
+use super::index::{Entries, Index};
 use super::ways::{Way, names_of, prefix, way};
 use crate::{Context, Error};
-
-type Entries = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 const OWNERS: Entries = TableDefinition::new("owners");
 const REMOVED: Entries = TableDefinition::new("removed");
@@ -70,7 +68,7 @@ impl Owners {
         let index = if names.is_empty() {
             None
         } else {
-            Some(Index::create(context)?)
+            Some(Index::create(context, "keep the owners of rows")?)
         };
         Ok(Self {
             schema: schema.clone(),
@@ -177,7 +175,7 @@ impl Owners {
         match self.index.as_mut() {
             Some(index) if self.removed_count > 0 => {
                 self.removed_count = 0;
-                index.remove_removed()
+                index.remove_all_in(OWNERS, REMOVED)
             }
             _ => Ok(()),
         }
@@ -191,7 +189,7 @@ impl Owners {
 
     fn keep(&mut self, name: &[u8]) -> Result<(), Error> {
         match self.index.as_mut() {
-            Some(index) if self.removed_count > 0 => index.remove(REMOVED, name),
+            Some(index) if self.removed_count > 0 => index.remove(REMOVED, name).map(drop),
             _ => Ok(()),
         }
     }
@@ -251,86 +249,4 @@ impl Owners {
         let columns = self.names.get(&table);
         names_of(table, row, columns.into_iter().flatten())
     }
-}
-
-/// Owners by key, in an unnamed file.
-struct Index {
-    database: Database,
-    transaction: Option<WriteTransaction>,
-}
-
-impl Index {
-    fn create(context: Context<'_>) -> Result<Self, Error> {
-        let file =
-            tempfile::tempfile_in(context.resources.spill_directory()).map_err(Error::spill)?;
-        let database = redb::Builder::new()
-            .set_cache_size(context.resources.memory_bytes_max() / 8)
-            .create_with_backend(FileBackend::new(file).map_err(failed)?)
-            .map_err(failed)?;
-        Ok(Self {
-            database,
-            transaction: None,
-        })
-    }
-
-    fn transaction(&mut self) -> Result<&WriteTransaction, Error> {
-        if self.transaction.is_none() {
-            self.transaction = Some(self.database.begin_write().map_err(failed)?);
-        }
-        Ok(self.transaction.as_ref().expect("BUG: begun just now"))
-    }
-
-    fn get(&mut self, table: Entries, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let table = self.transaction()?.open_table(table).map_err(failed)?;
-        let entry = table.get(key).map_err(failed)?;
-        Ok(entry.map(|entry| entry.value().to_vec()))
-    }
-
-    fn set(&mut self, table: Entries, key: &[u8], entry: &[u8]) -> Result<(), Error> {
-        let mut table = self.transaction()?.open_table(table).map_err(failed)?;
-        table.insert(key, entry).map_err(failed)?;
-        Ok(())
-    }
-
-    fn remove(&mut self, table: Entries, key: &[u8]) -> Result<(), Error> {
-        let mut table = self.transaction()?.open_table(table).map_err(failed)?;
-        table.remove(key).map_err(failed)?;
-        Ok(())
-    }
-
-    /// Removes the owners of all rows that were taken away.
-    fn remove_removed(&mut self) -> Result<(), Error> {
-        let transaction = self.transaction()?;
-        let mut owners = transaction.open_table(OWNERS).map_err(failed)?;
-        let mut removed = transaction.open_table(REMOVED).map_err(failed)?;
-        while let Some((name, _)) = removed.pop_first().map_err(failed)? {
-            owners.remove(name.value()).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Removes all entries whose keys begin like this.
-    fn clear(&mut self, table: Entries, prefix: &[u8; 4]) -> Result<(), Error> {
-        let mut table = self.transaction()?.open_table(table).map_err(failed)?;
-        let of_others = |key: &[u8], _: &[u8]| !key.starts_with(prefix);
-        let start: &[u8] = prefix;
-        table.retain_in(start.., of_others).map_err(failed)
-    }
-
-    /// Writes out what changed, so that it need not be held.
-    fn rest(&mut self) -> Result<(), Error> {
-        let transaction = self.transaction.take();
-        transaction.map_or(Ok(()), |transaction| transaction.commit().map_err(failed))
-    }
-}
-
-fn failed(error: impl Into<redb::Error>) -> Error {
-    let error = error.into();
-    let kind = match &error {
-        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-            ErrorKind::Full
-        }
-        _ => ErrorKind::Other,
-    };
-    Error::new(kind, "keep the owners of rows in the spill directory").caused_by(error)
 }
