@@ -175,12 +175,18 @@ pub(crate) fn value_of(
     let (schema, relation) = catalog.table(table);
     let CatalogColumn { name, type_sql, .. } = &relation.columns[column.get()];
     let operation = format!("make a value for {}.{name}", schema.name);
-    let sql =
-        format!("SELECT pg_catalog.format('%s', v.v::{type_sql}) FROM (SELECT $1::text AS v) v");
+    // A cast cuts texts that are too long off, which no INSERT does but for spaces.
+    let sql = format!(
+        "SELECT pg_catalog.format('%s', v.v::{type_sql}),
+                t.typcategory = 'S' AND rtrim(v.v) <> rtrim((v.v::{type_sql})::text)
+           FROM (SELECT $1::text AS v) v
+           JOIN pg_catalog.pg_type t ON t.oid = pg_typeof(v.v::{type_sql})"
+    );
     // The view goes on after a text that is no value.
     session.run(&operation, "SAVEPOINT reinstate_value")?;
     let value = session.row(&operation, &sql, &[(&text, Type::TEXT)]);
     let (end, value) = match value {
+        Ok(row) if get(&row, 1)? => ("RELEASE", Err("it is longer than that".to_owned())),
         Ok(row) => ("RELEASE", Ok(get::<String>(&row, 0)?.into_bytes())),
         Err(error) if matches!(error.kind(), ErrorKind::Other | ErrorKind::Conflict) => {
             ("ROLLBACK TO", Err(error.to_string()))

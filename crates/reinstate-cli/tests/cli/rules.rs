@@ -121,20 +121,28 @@ fn a_value_of_drift_is_what_its_column_takes() {
     ground.psql(
         "DELETE FROM things WHERE account_id = 1;
          ALTER TABLE things ADD opened timestamptz NOT NULL DEFAULT now(),
-                            ADD price numeric(9,2) NOT NULL DEFAULT random()",
+                            ADD price numeric(9,2) NOT NULL DEFAULT random(),
+                            ADD unit varchar(3) NOT NULL DEFAULT substr(random()::text, 1, 3)",
     );
-    let drift = |opened: &str| {
+    let drift_of = |opened: &str, unit: &str| {
         format!(
-            "{TENANCY}[drift.table.things]\nvalues = {{ opened = {opened:?}, price = \"3\" }}\n"
+            "{TENANCY}[drift.table.things]\n\
+             values = {{ opened = {opened:?}, price = \"3\", unit = {unit:?} }}\n"
         )
     };
+    let drift = |opened: &str| drift_of(opened, "cm ");
+    // As an INSERT has it: nothing of a text is cut off.
+    ground.configure(&drift_of("2022-04-05 09:38+02", "metres"));
+    let says = "things.unit was added, and \"metres\" is no value for it";
+    ground.restore(&[]).refused(1, &[says, "longer"]);
     ground.configure(&drift("yesterday at noon"));
     let says = "things.opened was added, and \"yesterday at noon\" is no value for it";
     ground.restore(&[]).refused(1, &[says, "correct `values`"]);
     ground.configure(&drift("2022-04-05 09:38+02"));
     ground.restore(&[]).done(&["restored"]);
-    let found = ground
-        .psql("SELECT DISTINCT opened AT TIME ZONE 'UTC', price FROM things WHERE id % 3 = 1");
-    assert_eq!(found, "2022-04-05 07:38:00|3.00");
+    let found = ground.psql(
+        "SELECT DISTINCT opened AT TIME ZONE 'UTC', price, unit FROM things WHERE id % 3 = 1",
+    );
+    assert_eq!(found, "2022-04-05 07:38:00|3.00|cm ");
     ground.restore(&[]).done(&["no change"]);
 }
