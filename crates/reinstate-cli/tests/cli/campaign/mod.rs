@@ -2,6 +2,7 @@
 
 mod ground;
 mod postgres;
+mod statements;
 mod watched;
 
 use std::fs;
@@ -67,6 +68,37 @@ fn what_cannot_be_restored_is_refused_named_and_written_down() {
     ground.run(&commit).refused(2, &["no positions in common"]);
     let early = ["campaign", "plan", "--at", "2020-01-01T00:00Z", "account:3"];
     ground.run(&early).refused(7, &["store \"sites\""]);
+    // A time that one store can go back to and the other cannot, either way around.
+    let taken_at = |store: &str| {
+        let configuration = format!("{store}.toml");
+        let list = ground
+            .sandbox
+            .json(&["--config", &configuration, "snapshots"]);
+        list.record("snapshot")["taken_at"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (first, second) = (taken_at("sites"), taken_at("orders"));
+    let at = |at: &str| ground.run(&["campaign", "plan", "--at", at, "account:3"]);
+    at(&first).refused(7, &["store \"orders\""]);
+    at(&second).refused(7, &["store \"sites\""]);
+    let nearest = [
+        "campaign",
+        "plan",
+        "--at",
+        &second,
+        "--nearest-before",
+        "account:3",
+    ];
+    let nearest = ground.sandbox.json(&nearest);
+    let planned = nearest.record("campaign_planned");
+    assert!(
+        planned["spread_seconds"].as_f64().unwrap() > 0.0,
+        "{planned}"
+    );
+    let abort = ["campaign", "abort", planned["campaign"].as_str().unwrap()];
+    ground.run(&abort).done(&["aborted"]);
     fs::rename(
         ground.sandbox.path("orders.redb"),
         ground.sandbox.path("away.redb"),
@@ -84,7 +116,7 @@ fn what_cannot_be_restored_is_refused_named_and_written_down() {
         .iter()
         .filter(|entry| entry["event"] == "refused")
         .count();
-    assert_eq!(refused, 8, "{audit:#?}");
+    assert_eq!(refused, 10, "{audit:#?}");
     // Two campaigns over the same site.
     let (campaign, _) = ground.plan(&[3], &[]);
     plan(&["account:5", "account:3"]).refused(11, &["account:3 is in campaign", &campaign]);
@@ -248,13 +280,18 @@ fn ids_follow_a_rule_or_a_file() {
         );
     fs::write(ground.sandbox.path("estate.toml"), estate).unwrap();
     // Site 3 is account 3 in one store and account 4 in the other.
-    fs::write(ground.sandbox.path("ids.tsv"), "3\t4\n").unwrap();
+    fs::write(ground.sandbox.path("ids.tsv"), "3\t4\n7\t99\n").unwrap();
     ground.destroy_in("sites", &[3]);
     ground.destroy_in("orders", &[4]);
     let plan = ["campaign", "plan", "--at", "latest", "site:3", "site:5"];
     ground
         .run(&plan)
         .refused(8, &["site:5: store orders: it has no id there"]);
+    // One that the second store's snapshot does not have.
+    let plan = ["campaign", "plan", "--at", "latest", "site:3", "site:7"];
+    ground
+        .run(&plan)
+        .refused(8, &["site:7: store orders: ", "account:99"]);
     let run = ground
         .sandbox
         .json(&["campaign", "plan", "--at", "latest", "site:3"]);
