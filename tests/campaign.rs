@@ -1,5 +1,5 @@
 //! A campaign over embedded stores and a PostgreSQL database: 60 of 300 sites, one of them poisoned, the
-//! run killed at twenty points and the database once.
+//! run killed at twenty points from its beginning to its last third, and the database in the middle of a merge.
 
 #[expect(dead_code, reason = "other tests of this package use the rest")]
 mod support;
@@ -19,6 +19,8 @@ use support::{Running, Shell};
 const SITES: u32 = 300;
 const POISONED: u32 = 150;
 const KILLS: u32 = 20;
+/// A run is killed before it has written so many records more: the kills lie all over the campaign.
+const RECORDS_BETWEEN_KILLS: u64 = 36;
 
 const ESTATE: &str = r#"
 version = 1
@@ -160,6 +162,12 @@ fn prepare(shell: &Shell) {
     ));
 }
 
+/// Keeps everybody from writing to a table of the second phase.
+const LOCK: &str = "BEGIN; LOCK TABLE issues IN SHARE MODE; SELECT pg_sleep(600)";
+const HELD: &str = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'issues'::regclass AND mode = 'ShareLock' AND granted)";
+/// Whether the campaign is in the middle of a merge there.
+const WAITING: &str = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'issues'::regclass AND mode = 'RowExclusiveLock' AND NOT granted)";
+
 /// Draws numbers that look random, the same ones each time.
 struct Draw(u64);
 
@@ -233,20 +241,29 @@ fn sixty_of_three_hundred_sites_come_back_whatever_is_killed() {
     let resume = format!("exec reinstate campaign resume {campaign}");
     let mut draw = Draw(6);
     let mut killed = 0;
+    let mut at = Vec::new();
     while killed < KILLS {
         let mut run = shell.spawn(&resume);
-        if !until(directory, &mut run, draw.below(7)) {
+        if !until(directory, &mut run, draw.below(RECORDS_BETWEEN_KILLS)) {
             break;
         }
         thread::sleep(Duration::from_millis(draw.below(30)));
         run.kill();
         killed += 1;
+        at.push(records(directory));
     }
-    assert_eq!(killed, KILLS, "the campaign ended before");
-    // The database goes away in the middle of its phase, and comes back.
+    assert_eq!(killed, KILLS, "the campaign ended before: {at:?}");
+    // The database goes away while merges of its phase wait for it, and comes back.
+    let mut lock = shell.spawn(&format!("exec psql --quiet \"$DATABASE\" -c '{LOCK}'"));
+    while ask(&cluster, HELD) != "t" {
+        assert!(!lock.is_over(), "the table was not locked");
+    }
     let mut run = shell.spawn(&resume);
-    assert!(until(directory, &mut run, 3), "the campaign ended before");
+    while ask(&cluster, WAITING) != "t" {
+        assert!(!run.is_over(), "the campaign ended before");
+    }
     cluster.kill_nine().expect("kill the server");
+    assert_ne!(lock.end().0, Some(0), "the server went on");
     cluster.restart().expect("start the server");
     let (mut code, mut output) = run.end();
     for _ in 0..3 {
