@@ -2,7 +2,8 @@
 //! `docs/benchmarks.md`.
 //!
 //! `cargo run --release -p reinstate-benches -- [--write] [--full]`, `-- --postgres`, `-- --log`,
-//! `-- --batch` or `-- --schema` for one chapter alone, which is printed and not written.
+//! `-- --batch` or `-- --schema` for one chapter alone, which is printed and not written. `-- --waits`
+//! measures how long other tenants' writers wait; with `--write` that goes into `docs/guarantees.md`.
 
 mod chapters;
 mod page;
@@ -16,6 +17,7 @@ fn main() -> Result<()> {
     let mut log_only = false;
     let mut schema_only = false;
     let mut batch_only = false;
+    let mut waits_only = false;
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--write" => write = true,
@@ -24,12 +26,13 @@ fn main() -> Result<()> {
             "--log" => log_only = true,
             "--schema" => schema_only = true,
             "--batch" => batch_only = true,
+            "--waits" => waits_only = true,
             "--large" => {
                 // Run by this program itself, in a process of its own, to see its peak memory.
                 return chapters::memory::child(full);
             }
             _ => bail!(
-                "unknown argument {argument}: there are --write, --full, --postgres, --log, --batch, --schema"
+                "unknown argument {argument}: there are --write, --full, --postgres, --log, --batch, --schema, --waits"
             ),
         }
     }
@@ -37,6 +40,15 @@ fn main() -> Result<()> {
         !(write && (postgres_only || log_only || schema_only || batch_only)),
         "--write puts down every chapter: leave --postgres, --log, --batch and --schema out"
     );
+    if waits_only {
+        let table = chapters::waits::measure()?;
+        println!("{table}");
+        return if write {
+            chapters::waits::write(&table)
+        } else {
+            Ok(())
+        };
+    }
     let rows = if postgres_only {
         chapters::postgres::measure()?
     } else if schema_only {

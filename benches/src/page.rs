@@ -65,7 +65,11 @@ pub fn write(measured: &str) -> Result<()> {
     std::fs::write(&path, page).context("write docs/benchmarks.md")
 }
 
-fn machine() -> Result<String> {
+/// What it was measured on, and when.
+///
+/// # Errors
+/// If that cannot be found out.
+pub fn machine() -> Result<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").context("read the processor's name")?;
     let model = text
         .lines()

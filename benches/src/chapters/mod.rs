@@ -8,6 +8,7 @@ pub mod merge;
 pub mod postgres;
 pub mod restore;
 pub mod schema;
+pub mod waits;
 
 use anyhow::Result;
 

@@ -173,7 +173,8 @@ impl TableWriter<'_> {
     /// Inserts a row, or replaces the one with its key. A table without a key gets it once more.
     ///
     /// # Errors
-    /// `Usage` if the row does not fit the table, or the table cannot have rows of this owner.
+    /// `Usage` if the row does not fit the table, or the table cannot have rows of this owner; `Locked`
+    /// if the tenant is behind a [fence](EmbeddedStore::fence).
     pub fn put(&mut self, owner: &Owner, row: RowRef<'_>) -> Result<(), StoreError> {
         row.check(self.schema.columns.len()).map_err(|error| {
             let message = format!("write to {}", self.schema.name);
@@ -358,6 +359,10 @@ impl TableWriter<'_> {
         if !fits {
             let message = format!("write to {}: its rows are shared", self.schema.name);
             return Err(StoreError::new(ErrorKind::Usage, message));
+        }
+        if self.transaction.store.leases.is_fenced(bytes) {
+            let message = format!("write to {}: {owner} is being restored", self.schema.name);
+            return Err(StoreError::new(ErrorKind::Locked, message));
         }
         let inner = &self.transaction.transaction;
         let place = EmbeddedStore::place_in_write(inner, self.table, bytes)?;

@@ -82,18 +82,33 @@ impl EmbeddedStore {
         generation: u64,
         owner: &[u8],
     ) -> Result<(), StoreError> {
-        while !self.remove_some(table, generation, owner)? {}
+        self.remove_garbage_while(&|| true, table, generation, owner)
+    }
+
+    /// The same, as long as they are still to be removed, which is asked anew in each transaction.
+    pub(crate) fn remove_garbage_while(
+        &self,
+        is_garbage: &dyn Fn() -> bool,
+        table: TableIndex,
+        generation: u64,
+        owner: &[u8],
+    ) -> Result<(), StoreError> {
+        while !self.remove_some(is_garbage, table, generation, owner)? {}
         Ok(())
     }
 
     fn remove_some(
         &self,
+        is_garbage: &dyn Fn() -> bool,
         table: TableIndex,
         generation: u64,
         owner: &[u8],
     ) -> Result<bool, StoreError> {
         let operation = "remove rows that are not in use";
         let _turn = self.gate.enter();
+        if !is_garbage() {
+            return Ok(true);
+        }
         let mut transaction = self.database.begin_write().during(operation)?;
         // Nothing is lost if this is: the record stays, and the rows are removed again.
         transaction

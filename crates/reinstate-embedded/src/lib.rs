@@ -54,6 +54,7 @@ mod feed;
 mod gate;
 mod generation;
 mod key;
+mod lease;
 mod load;
 mod merge;
 mod reading;
@@ -65,5 +66,6 @@ mod testing;
 mod view;
 
 pub use application::{TableWriter, WriteTransaction};
+pub use lease::Fence;
 pub use reading::ReadTransaction;
 pub use store::{EmbeddedOptions, EmbeddedStore};

@@ -22,6 +22,7 @@ use crate::gate::Gate;
 use crate::key::{
     Bytes, COMMITS, DataTable, FACTS, GARBAGE, GENERATIONS, JOURNAL, TABLES, VERSIONS,
 };
+use crate::lease::Leases;
 use crate::schema_record::{read_table, write_table};
 
 /// The layout of the file. Persisted: a newer one is refused.
@@ -40,18 +41,22 @@ pub struct EmbeddedOptions {
     /// The most changed rows that a merge writes in place, in a single transaction. A larger one
     /// builds the tenant's next generation aside.
     pub in_place_rows_max: u64,
+    /// The most bytes of rows, keys included, that a tenant may have for a merge to be made in place. A
+    /// merge in place reads all of them back while everybody waits, however little it changes.
+    pub in_place_tenant_bytes_max: u64,
     /// What says when a transaction of a followed store was committed. Asked while the transaction
     /// has its turn, so that a clock that never goes back gives times in the order of the commits.
     pub clock: fn() -> Timestamp,
 }
 
 impl Default for EmbeddedOptions {
-    /// 64 MiB of cache; 4,096 rows in place: a transaction of the length of a few turns; the
-    /// system's clock.
+    /// 64 MiB of cache; 4,096 rows in place, of tenants of at most 16 MiB: a transaction of the length of
+    /// a few turns; the system's clock.
     fn default() -> Self {
         Self {
             cache_bytes: 64 * 1024 * 1024,
             in_place_rows_max: 4096,
+            in_place_tenant_bytes_max: 16 * 1024 * 1024,
             clock: system_time,
         }
     }
@@ -71,11 +76,12 @@ fn system_time() -> Timestamp {
 pub struct EmbeddedStore {
     pub(crate) database: Database,
     pub(crate) gate: Gate,
-    pub(crate) leases: Mutex<HashSet<Vec<u8>>>,
+    pub(crate) leases: Leases,
     /// Feeds that somebody reads.
     pub(crate) readings: Mutex<HashSet<SnapshotId>>,
     pub(crate) backlog: Backlog,
     pub(crate) in_place_rows_max: u64,
+    pub(crate) in_place_tenant_bytes_max: u64,
     pub(crate) clock: fn() -> Timestamp,
     decisions: Decisions,
     /// A commit may have reached the disk or not: what is in memory is no longer what counts.
@@ -244,7 +250,7 @@ impl EmbeddedStore {
         tenant_kind: TenantKind,
         schema: StoreSchema,
     ) -> Self {
-        let (gate, leases) = (Gate::default(), Mutex::default());
+        let (gate, leases) = (Gate::default(), Leases::default());
         Self {
             database: opened.database,
             gate,
@@ -252,6 +258,7 @@ impl EmbeddedStore {
             readings: Mutex::default(),
             backlog: Backlog::new(),
             in_place_rows_max: opened.in_place_rows_max,
+            in_place_tenant_bytes_max: opened.in_place_tenant_bytes_max,
             clock: opened.clock,
             decisions: opened.decisions,
             is_in_doubt: AtomicBool::new(false),
@@ -340,6 +347,7 @@ struct Opened {
     database: Database,
     decisions: Decisions,
     in_place_rows_max: u64,
+    in_place_tenant_bytes_max: u64,
     clock: fn() -> Timestamp,
 }
 
@@ -357,6 +365,7 @@ impl Opened {
             database,
             decisions,
             in_place_rows_max: options.in_place_rows_max,
+            in_place_tenant_bytes_max: options.in_place_tenant_bytes_max,
             clock: options.clock,
         })
     }

@@ -1,10 +1,10 @@
 //! The journal: what the store remembers of each merge, written in the merge's own transaction.
 
-use reinstate_core::{Digest, ErrorKind, JobId, JournalEntry, StoreError, TenantId};
+use reinstate_core::{Digest, ErrorKind, JobId, JournalEntry, StoreError, TenantId, TenantKind};
 use tokio_postgres::types::Type;
 
 use crate::catalog::{OWN_NAMESPACE, get};
-use crate::merge::lock_number;
+use crate::lease::{self, lock_number};
 use crate::session::Session;
 
 /// What an administrator runs where the role may not.
@@ -100,6 +100,7 @@ pub(crate) fn write(session: &Session, entry: &JournalEntry) -> Result<u64, Stor
 pub(crate) fn read(
     session: &Session,
     job: JobId,
+    kind: &TenantKind,
     tenant: &TenantId,
 ) -> Result<Option<JournalEntry>, StoreError> {
     if is_usable(session)?.is_none() {
@@ -112,8 +113,7 @@ pub(crate) fn read(
     let operation = "see whether a merge is under way";
     let lock = "SELECT pg_try_advisory_lock($1)";
     if !get::<bool>(&session.row(operation, lock, &[(&number, Type::INT8)])?, 0)? {
-        let message = format!("read the journal: a merge of {tenant} is under way");
-        return Err(StoreError::new(ErrorKind::Locked, message));
+        return Err(lease::held(session, "read the journal", kind, tenant)?);
     }
     let entry = look(session, job, tenant);
     let unlock = "SELECT pg_advisory_unlock($1)";

@@ -21,6 +21,7 @@ mod fingerprint;
 mod guard;
 mod held;
 mod journal;
+mod lease;
 mod left_behind;
 mod merge;
 mod obstacles;
@@ -46,6 +47,7 @@ mod view;
 
 pub use check::{TenancyCheck, TenancyFault, TenancyFinding};
 pub use guard::{GuardState, GuardedTable};
+pub use lease::LeaseHolder;
 pub use settings::{ConnectionSettings, SecretUrl};
 pub use store::PostgresStore;
 pub use suggest::{Proposal, RowCount, SuggestOptions, TenancyProposal};

@@ -29,6 +29,9 @@ pub struct ConnectionSettings {
     /// How long one statement of a merge may take. Zero: as long as it takes. Captures and reads
     /// have no limit.
     pub statement_timeout: Duration,
+    /// How long a merge may say nothing to the server while it holds a tenant. Then the server ends it,
+    /// rolls back what it wrote and lets the next one in. Zero: for as long as it is connected.
+    pub lease: Duration,
     /// Whether a merge may write to tables where neither guard triggers nor row-level security
     /// would stop it at another tenant's row.
     pub unguarded: bool,
@@ -59,8 +62,8 @@ impl fmt::Debug for SecretUrl {
 }
 
 impl ConnectionSettings {
-    /// Settings for this database: two lanes, ten seconds for a connection, five for a lock; merges
-    /// must be guarded.
+    /// Settings for this database: two lanes, ten seconds for a connection, five for a lock, ten minutes
+    /// for a silent merge; merges must be guarded.
     #[must_use]
     pub fn new(url: SecretUrl, name: impl Into<String>) -> Self {
         Self {
@@ -70,6 +73,7 @@ impl ConnectionSettings {
             connect_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(5),
             statement_timeout: Duration::ZERO,
+            lease: Duration::from_secs(600),
             unguarded: false,
         }
     }

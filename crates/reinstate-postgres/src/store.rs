@@ -137,7 +137,7 @@ impl LiveStore for PostgresStore {
         job: JobId,
         tenant: &TenantId,
     ) -> Result<Option<JournalEntry>, StoreError> {
-        journal::read(&*self.connections.reader()?, job, tenant)
+        journal::read(&*self.connections.reader()?, job, &self.map.kind, tenant)
     }
 
     fn foreign_rows_written(

@@ -182,6 +182,18 @@ pub struct Undo {
     pub pacing: Pacing,
 }
 
+/// Arguments of `lease`.
+#[derive(Debug, Args)]
+pub struct Lease {
+    /// Whose: KIND:ID, as in account:9001.
+    #[arg(value_name = "TENANT")]
+    pub tenant: String,
+    /// End the run that has it, wherever that is: what it has not committed is rolled back, and it can
+    /// commit nothing from then on.
+    #[arg(long)]
+    pub take_over: bool,
+}
+
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {

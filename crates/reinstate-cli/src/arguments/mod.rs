@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 pub use campaign::{Campaign, CampaignPlan, CampaignRun, Cap, OfCampaign, OfEstate, PaceChange};
 pub use capturing::{Capture, Follow};
 pub use changing::{
-    Apply, Approval, Copying, OnOff, Pacing, Plan, Restore, Show, Undo, Verify, Whose,
+    Apply, Approval, Copying, Lease, OnOff, Pacing, Plan, Restore, Show, Undo, Verify, Whose,
 };
 pub use looking::{At, Diff, Export, Snapshots, Tenants, Window};
 pub use proving::{Drill, Report};
@@ -115,6 +115,8 @@ pub enum Command {
     Restore(Restore),
     /// Take a restore back.
     Undo(Undo),
+    /// Say who is restoring a tenant at the moment, and take it over from a run that hangs (PostgreSQL).
+    Lease(Lease),
     /// Restore many sites over many stores: planned, approved, run in parallel, handed back.
     #[command(subcommand)]
     Campaign(Campaign),

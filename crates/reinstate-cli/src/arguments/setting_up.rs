@@ -75,8 +75,13 @@ pub enum Tenancy {
 #[derive(Debug, Subcommand)]
 pub enum Guard {
     /// Put guard triggers on every table, or renew them after the tenancy map changed.
-    Install,
-    /// Take the guard triggers off again.
+    Install {
+        /// Put up the fence as well: a tenant's own writes wait while it is restored, up to half a
+        /// second, and are refused after that, to be tried again.
+        #[arg(long)]
+        fence: bool,
+    },
+    /// Take the guard triggers off again, and the fence.
     Remove,
     /// Show which tables are guarded, and how.
     Status,

@@ -15,6 +15,7 @@ struct TableRecord<'a> {
     record: &'static str,
     table: &'a str,
     triggers: &'static str,
+    fence: &'static str,
     row_security: bool,
 }
 
@@ -25,8 +26,11 @@ pub fn run(arguments: &Guard, session: &Session<'_>) -> anyhow::Result<Exit> {
     let store = postgres::needed(session, what)?;
     let console = session.console;
     match arguments {
-        Guard::Install => {
-            let tables = store.install_guard()?;
+        Guard::Install { fence } => {
+            let mut tables = store.install_guard()?;
+            if *fence {
+                tables = store.install_fence()?;
+            }
             show(session, &tables);
             console.note(format_args!(
                 "{} guarded. After a change of the tables or of [tenancy]: reinstate guard install",
@@ -65,6 +69,7 @@ fn show(session: &Session<'_>, tables: &[GuardedTable]) {
             record: "guard",
             table: table.table.as_str(),
             triggers: triggers(table.state),
+            fence: triggers(table.fence),
             row_security: table.is_confined,
         });
     }
@@ -77,10 +82,11 @@ fn show(session: &Session<'_>, tables: &[GuardedTable]) {
         vec![
             table.table.to_string(),
             triggers(table.state).to_owned(),
+            triggers(table.fence).to_owned(),
             confined.to_owned(),
         ]
     });
-    let lines = grid(&["table", "triggers", "row-level security"], rows);
+    let lines = grid(&["table", "triggers", "fence", "row-level security"], rows);
     lines.into_iter().for_each(|line| console.line(line));
 }
 

@@ -11,6 +11,7 @@ mod follow;
 mod generate;
 mod guard;
 mod init;
+mod lease;
 mod list;
 mod plan;
 mod reference;
@@ -66,6 +67,7 @@ pub fn run(
         Command::Apply(apply) => apply::run(apply, &session()?),
         Command::Restore(restore) => apply::restore(restore, &session()?),
         Command::Undo(undo) => undo::run(undo, &session()?),
+        Command::Lease(lease) => lease::run(lease, &session()?),
         Command::Campaign(campaign) => campaign::run(campaign, global, console, interruption),
         Command::Verify(verify) => verify::run(verify, &session()?),
         Command::Drill(drill) => drill::run(drill, &session()?),

@@ -15,7 +15,7 @@ fn configure(sandbox: &Sandbox, url: &str) {
     fs::write(sandbox.path("reinstate.toml"), text).unwrap();
 }
 
-fn captured() -> (Sandbox, TestDatabase<'static>) {
+pub fn captured() -> (Sandbox, TestDatabase<'static>) {
     let database = shared_cluster().unwrap().fresh_database().unwrap();
     database
         .psql(
@@ -30,7 +30,7 @@ fn captured() -> (Sandbox, TestDatabase<'static>) {
     (sandbox, database)
 }
 
-fn restore(sandbox: &Sandbox) -> Run {
+pub fn restore(sandbox: &Sandbox) -> Run {
     let what = ["restore", "account:1", "--at", "latest", "--nearest-before"];
     sandbox.run(&[&what[..], &["--confirm", "account:1"]].concat())
 }
@@ -60,6 +60,16 @@ fn a_restore_waits_for_a_guard_and_says_how_to_get_one() {
     let status = sandbox.json(&["guard", "status"]).record("guard");
     assert_eq!(status["triggers"], "armed");
     sandbox.run(&["doctor"]).done(&["ok    guard"]);
+    restore(&sandbox).done(&["restored"]);
+    assert_eq!(status["fence"], "none");
+    sandbox
+        .run(&["guard", "install", "--fence"])
+        .done(&["armed"]);
+    let status = sandbox.json(&["guard", "status"]).record("guard");
+    assert_eq!(status["fence"], "armed");
+    database
+        .psql("DELETE FROM notes WHERE account_id = 1")
+        .unwrap();
     restore(&sandbox).done(&["restored"]);
     sandbox
         .run(&["guard", "remove"])

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::sandbox::Sandbox;
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "demo",
     "init",
     "doctor",
@@ -21,6 +21,7 @@ const VERBS: [&str; 22] = [
     "apply",
     "restore",
     "undo",
+    "lease",
     "campaign",
     "verify",
     "drill",

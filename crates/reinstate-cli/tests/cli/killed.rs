@@ -86,7 +86,8 @@ fn is_killed(sandbox: &Sandbox, arguments: &[&str], call: &str, number: usize) -
     is_killed
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies everything below a directory.
+pub fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());

@@ -224,12 +224,15 @@ impl EmbeddedWriter<'_> {
     }
 
     /// Removes what was built. If that goes wrong too, the record of it stays, and opening the
-    /// store removes it.
+    /// store removes it. So it does with what a merge built that was taken over: whoever did that may
+    /// have built the same generation by now.
     pub(super) fn discard(&self, aside: &Aside) {
+        let is_ours = || self.lease.is_held();
         for table in &aside.tables {
+            let owner = self.tenant.as_bytes();
             let _ = self
                 .store
-                .remove_garbage(table.table, table.new, self.tenant.as_bytes());
+                .remove_garbage_while(&is_ours, table.table, table.new, owner);
         }
     }
 }

@@ -120,6 +120,8 @@ impl<'w, 's> Chunk<'w, 's> {
         let operation = "write the rows of a tenant aside";
         let store = self.writer.store;
         let turn = store.gate.enter();
+        // Whoever took the tenant over may build the same generation.
+        self.writer.lease.check()?;
         let mut transaction = store.database.begin_write().during(operation)?;
         if self.last_key.is_none() {
             let mut garbage = transaction.open_table(GARBAGE).during(operation)?;

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use redb::{CursorError, ReadableTable, ReadableTableMetadata};
+use redb::{CursorError, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use reinstate_core::{
     ChangeCounts, ChangeSource, ErrorKind, RowRef, RowRole, StoreError, StoreSchema, TableIndex,
     TableName,
@@ -17,6 +17,37 @@ use crate::key::{Bytes, DataTable, Place};
 use crate::scan::read_count;
 
 impl EmbeddedWriter<'_> {
+    /// Whether the tenant's rows can be read back while everybody waits.
+    ///
+    /// *Cost*: reads them, as far as the limit.
+    pub(super) fn is_small_tenant(&self) -> Result<bool, StoreError> {
+        let operation = "see how much a tenant has";
+        let transaction = self.store.database.begin_read().during(operation)?;
+        let mut bytes = 0;
+        for (table, schema) in self.store.schema.iter() {
+            if !schema.tenancy.is_tenant_owned() {
+                continue;
+            }
+            let owner = self.tenant.as_bytes();
+            let place = EmbeddedStore::place_in_read(&transaction, table, owner)?;
+            let name = DataTable::new(table);
+            let data = transaction
+                .open_table(name.definition())
+                .during(operation)?;
+            let end = place.end();
+            let end = end.as_ref().map(Vec::as_slice);
+            let bounds = (Bound::Included(place.prefix()), end);
+            for entry in data.range::<&[u8]>(bounds).during(operation)? {
+                let (key, value) = entry.during(operation)?;
+                bytes += (key.value().len() + value.value().len()) as u64;
+                if bytes > self.store.in_place_tenant_bytes_max {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     pub(super) fn apply_in_place(
         &mut self,
         changes: &dyn ChangeSource,

@@ -16,9 +16,6 @@ mod gathered;
 mod in_place;
 mod plan_rows;
 
-use std::collections::HashSet;
-use std::sync::{MutexGuard, PoisonError};
-
 use redb::ReadableDatabase;
 use reinstate_core::{
     ChangeCounts, ChangeSource, Committed, ErrorKind, Fingerprint, JournalEntry, Position,
@@ -31,6 +28,7 @@ use crate::error::During;
 use crate::feed::Recorder;
 use crate::gate::Turn;
 use crate::key::{DataTable, JOURNAL, VERSIONS, journal_key};
+use crate::lease::Lease;
 use crate::scan::Scan;
 use crate::view::{PlaceRows, fingerprint, version};
 
@@ -43,7 +41,7 @@ pub(crate) struct EmbeddedWriter<'s> {
     store: &'s EmbeddedStore,
     tenant: TenantId,
     version: u64,
-    _lease: Lease<'s>,
+    lease: Lease<'s>,
 }
 
 enum State<'s> {
@@ -59,35 +57,6 @@ enum State<'s> {
     Aside(Aside),
     /// The merge is over.
     Ended,
-}
-
-/// That no other merge of this process has the tenant.
-struct Lease<'s> {
-    store: &'s EmbeddedStore,
-    tenant: Vec<u8>,
-}
-
-impl<'s> Lease<'s> {
-    fn take(store: &'s EmbeddedStore, tenant: &TenantId) -> Result<Self, StoreError> {
-        if leases(store).insert(tenant.as_bytes().to_vec()) {
-            return Ok(Self {
-                store,
-                tenant: tenant.as_bytes().to_vec(),
-            });
-        }
-        let message = format!("another merge has tenant {tenant}: wait for it to end");
-        Err(StoreError::new(ErrorKind::Locked, message))
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        leases(self.store).remove(&self.tenant);
-    }
-}
-
-fn leases(store: &EmbeddedStore) -> MutexGuard<'_, HashSet<Vec<u8>>> {
-    store.leases.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'s> EmbeddedWriter<'s> {
@@ -119,12 +88,13 @@ impl<'s> EmbeddedWriter<'s> {
             store,
             tenant,
             version,
-            _lease: lease,
+            lease,
         })
     }
 
-    /// Fails if anybody wrote to the tenant since the plan was made.
+    /// Fails if anybody wrote to the tenant since the plan was made, or took it over.
     fn check_version(&self, transaction: &redb::WriteTransaction) -> Result<(), StoreError> {
+        self.lease.check()?;
         let versions = transaction
             .open_table(VERSIONS)
             .during("read a tenant's version")?;
@@ -156,6 +126,7 @@ impl<'s> EmbeddedWriter<'s> {
         }
         let commit = number(&transaction, std::iter::once(self.tenant.as_bytes()))?;
         note(&transaction, commit)?;
+        let _held = self.lease.hold()?;
         self.store.commit(transaction, operation)?;
         self.store.backlog.committed();
         Ok(Committed {
@@ -198,7 +169,7 @@ impl TenantWriter for EmbeddedWriter<'_> {
             }
             total += changes.counts(table).total();
         }
-        let small = if total <= self.store.in_place_rows_max {
+        let small = if total <= self.store.in_place_rows_max && self.is_small_tenant()? {
             Gathered::read(changes)?
         } else {
             None

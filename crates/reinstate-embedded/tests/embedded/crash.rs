@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use reinstate_core::LiveStore;
+use reinstate_core::{ErrorKind, LiveStore};
 use reinstate_embedded::EmbeddedStore;
 
 use crate::merges::{keys, rows_in_file, rows_of};
@@ -116,6 +116,13 @@ fn a_killed_process_leaves_every_tenant_whole() {
             .any(|line| line.contains("merging"));
         assert!(started, "the other process merges");
         thread::sleep(Duration::from_millis(17 * round));
+        if round % 3 == 0 {
+            // A process that merely sleeps keeps the store, and can go on: nobody comes in between.
+            let stop = ["-STOP".to_owned(), child.id().to_string()];
+            assert!(Command::new("kill").args(stop).status().unwrap().success());
+            let refused = EmbeddedStore::open(&path, &Way::Aside.options()).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Locked, "{refused}");
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         let store = EmbeddedStore::open(&path, &Way::Aside.options()).unwrap();

@@ -10,6 +10,7 @@ mod feeds;
 mod files;
 mod follow;
 mod histories;
+mod lease;
 mod loads;
 mod merges;
 mod replica;

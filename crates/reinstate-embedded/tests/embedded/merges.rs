@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use reinstate_core::{ErrorKind, LiveStore, StoreSchema};
@@ -243,6 +244,49 @@ fn a_large_merge_lets_writers_through_and_keeps_their_rows() {
         rows_in_file(&path),
         keys(&[&after]) + written.iter().sum::<u64>()
     );
+}
+
+/// A merge in place reads the whole tenant back while it has the turn.
+#[test]
+fn nobody_waits_for_a_large_tenant_of_which_little_changes() {
+    let before = many(700, 1);
+    let mut after = before.clone();
+    put(&mut after, ISSUES, row(ISSUES, 1, Some("put back")).row());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let bytes = {
+        let rows = before.values().flat_map(|rows| rows.keys());
+        rows.map(|(key, columns)| (key.len() + columns.len()) as u64)
+            .sum::<u64>()
+    };
+    for (most, waits) in [(bytes / 2, false), (bytes * 2, true)] {
+        let store = store_with(&path, Way::InPlace, &[(b"a", &before)]);
+        drop(store);
+        let mut options = Way::InPlace.options();
+        options.in_place_tenant_bytes_max = most;
+        let store = EmbeddedStore::open(&path, &options).unwrap();
+        let target = tenant(b"a");
+        let mut writer = store
+            .begin_merge(&target, &fingerprint(&store, &target), store.schema())
+            .unwrap();
+        writer.apply(&Plan::new(&before, &after)).unwrap();
+        let (say, written) = std::sync::mpsc::channel();
+        let got_through = thread::scope(|scope| {
+            scope.spawn(|| {
+                write_one(&store, b"aa", 1);
+                let _ = say.send(());
+            });
+            // In place, it gets its turn when the merge is over, however long that takes.
+            let patience = Duration::from_secs(if waits { 0 } else { 60 });
+            let got_through = written.recv_timeout(patience).is_ok();
+            writer.commit(&entry(&target, 2)).unwrap();
+            got_through
+        });
+        assert_eq!(got_through, !waits);
+        assert!(read(&store, &owner(b"a")) == after);
+        drop(store);
+        std::fs::remove_file(&path).unwrap();
+    }
 }
 
 #[test]

@@ -7,12 +7,16 @@
 //!
 //! The triggers are this crate's own text and are compared with it: a guard that was made for
 //! another tenancy map, or that somebody changed, does not count as one.
+//!
+//! The *fence* is for those who want more: see [`fence`].
 
+mod fence;
 mod role;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use reinstate_core::{StoreError, TableIndex, TableName};
+use tokio_postgres::types::Type;
 
 use crate::catalog::{Catalog, get};
 use crate::owner::{TENANT_SETTING, ownership};
@@ -53,6 +57,8 @@ pub struct GuardedTable {
     pub table: TableName,
     /// Its guard.
     pub state: GuardState,
+    /// Whether its tenants' own writes wait for a merge; never for tables that no tenant owns.
+    pub fence: GuardState,
     /// Whether row-level security confines what this role writes to it.
     pub is_confined: bool,
 }
@@ -66,11 +72,13 @@ impl PostgresStore {
         let session = Session::connect(self.settings())?;
         let catalog = begin(&session, &self.map, Access::ReadOnly)?.catalog;
         let guards = Guards::read(&session)?;
+        let fences = fence::Fences::read(&session)?;
         let tables = catalog
             .iter()
             .map(|(index, schema, relation)| GuardedTable {
                 table: schema.name.clone(),
                 state: guards.state(&catalog, index),
+                fence: fences.state(&catalog, index),
                 is_confined: relation.confines_writes,
             });
         let tables = tables.collect();
@@ -98,7 +106,7 @@ impl PostgresStore {
         self.guard_status()
     }
 
-    /// Takes the guard triggers off every table that has any. Returns how many had.
+    /// Takes the guard triggers, and those of the fence, off every table that has any. Returns how many had.
     ///
     /// # Errors
     /// As [`install_guard`](Self::install_guard).
@@ -112,53 +120,53 @@ impl PostgresStore {
                      JOIN pg_namespace f ON f.oid = p.pronamespace
                     WHERE f.nspname = 'reinstate' AND t.tgparentid = 0 AND NOT t.tgisinternal
                     ORDER BY 1";
-        let mut removed = 0;
+        let mut removed = BTreeSet::new();
         for row in session.rows("look for guard triggers", sql, &[])? {
             let (table, function): (String, String) = (get(&row, 0)?, get(&row, 1)?);
-            let drop: String = TRIGGERS
-                .iter()
+            let triggers = TRIGGERS.iter().chain(&fence::TRIGGERS);
+            let drop: String = triggers
                 .map(|(name, ..)| format!("DROP TRIGGER IF EXISTS {name} ON {table};\n"))
                 .collect();
             let drop = format!("{drop}DROP FUNCTION reinstate.{};", quote(&function));
             session.run(&format!("remove the guard of table {table}"), &drop)?;
-            removed += 1;
+            removed.insert(table);
         }
-        Ok(removed)
+        Ok(removed.len() as u64)
     }
 }
 
-/// The guards that the database has.
-pub(crate) struct Guards {
-    /// By table: for each trigger, the text of what it does, and when; none if it is switched off, would
-    /// keep still with the others, or looks at some statements only.
-    texts: HashMap<u32, Vec<Option<(String, i32)>>>,
-}
+/// The triggers of ours that the database has, by table: for each, the text of what it does, and when;
+/// none if it is switched off, would keep still with the others, or looks at some statements only.
+struct Triggers(HashMap<u32, Vec<Option<(String, i32)>>>);
 
-impl Guards {
-    pub(crate) fn read(session: &Session) -> Result<Self, StoreError> {
+impl Triggers {
+    /// Those whose names begin so.
+    fn read(session: &Session, prefix: &str) -> Result<Self, StoreError> {
         // AFTER each statement of one kind: 4 for INSERT, 8 for DELETE, 16 for UPDATE.
         let sql = "SELECT t.tgrelid, p.prosrc, t.tgtype::int4,
                           t.tgenabled = 'A' AND t.tgqual IS NULL AND t.tgattr = ''
                      FROM pg_trigger t
                      JOIN pg_proc p ON p.oid = t.tgfoid
                      JOIN pg_namespace f ON f.oid = p.pronamespace
-                    WHERE f.nspname = 'reinstate' AND t.tgparentid = 0 AND NOT t.tgisinternal";
+                    WHERE f.nspname = 'reinstate' AND t.tgparentid = 0 AND NOT t.tgisinternal
+                      AND starts_with(t.tgname::text, $1)";
         let mut texts: HashMap<u32, Vec<Option<(String, i32)>>> = HashMap::new();
-        for row in session.rows("look for guard triggers", sql, &[])? {
+        let values = [(&prefix as _, Type::TEXT)];
+        for row in session.rows("look for guard triggers", sql, &values)? {
             let is_awake: bool = get(&row, 3)?;
             let text: (String, i32) = (get(&row, 1)?, get(&row, 2)?);
             let triggers = texts.entry(get(&row, 0)?).or_default();
             triggers.push(is_awake.then_some(text));
         }
-        Ok(Self { texts })
+        Ok(Self(texts))
     }
 
-    pub(crate) fn state(&self, catalog: &Catalog, table: TableIndex) -> GuardState {
-        let Some(texts) = self.texts.get(&catalog.tables[table.get()].oid) else {
+    /// Whether a table has all of them, and they do this.
+    fn state(&self, table: u32, body: &str) -> GuardState {
+        let Some(texts) = self.0.get(&table) else {
             return GuardState::Absent;
         };
-        let body = body(catalog, table);
-        let ours = texts.iter().flatten().filter(|(text, _)| *text == body);
+        let ours = texts.iter().flatten().filter(|(text, _)| text == body);
         let mut when: Vec<i32> = ours.map(|(_, when)| *when).collect();
         when.sort_unstable();
         if texts.len() == TRIGGERS.len() && when == TRIGGER_TYPES {
@@ -169,31 +177,52 @@ impl Guards {
     }
 }
 
+/// The guards that the database has.
+pub(crate) struct Guards(Triggers);
+
+impl Guards {
+    pub(crate) fn read(session: &Session) -> Result<Self, StoreError> {
+        Triggers::read(session, "reinstate_guard_").map(Self)
+    }
+
+    pub(crate) fn state(&self, catalog: &Catalog, table: TableIndex) -> GuardState {
+        let oid = catalog.tables[table.get()].oid;
+        self.0.state(oid, &body(catalog, table))
+    }
+}
+
 /// The statements that guard a table, as one transaction.
 fn definition(catalog: &Catalog, table: TableIndex) -> String {
     let (_, relation) = catalog.table(table);
     let name = relation.sql_name();
-    let function = format!("reinstate.{}", quote(&function_name(&name)));
+    let function = function_name("guard", &name);
     let mut sql = format!(
         "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
              SET search_path = pg_catalog, pg_temp AS {};\n",
         literal(&body(catalog, table))
     );
-    for (trigger, event, rows) in TRIGGERS {
-        sql.push_str(&format!(
-            "CREATE OR REPLACE TRIGGER {trigger} AFTER {event} ON {name} REFERENCING {rows}
-                 FOR EACH STATEMENT EXECUTE FUNCTION {function}();
-             ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger};\n"
-        ));
-    }
+    sql.push_str(&create_triggers(&TRIGGERS, &name, &function));
     sql
 }
 
-/// A name for the function of a table, which may have any name itself.
-fn function_name(table: &str) -> String {
+/// The statements that make triggers of a table call a function, and awake whatever sleeps.
+fn create_triggers(triggers: &[(&str, &str, &str)], table: &str, function: &str) -> String {
+    let statements = triggers.iter().map(|(trigger, event, rows)| {
+        format!(
+            "CREATE OR REPLACE TRIGGER {trigger} AFTER {event} ON {table} REFERENCING {rows}
+                 FOR EACH STATEMENT EXECUTE FUNCTION {function}();
+             ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger};\n"
+        )
+    });
+    statements.collect()
+}
+
+/// A name, as SQL, for the function of a table, which may have any name itself.
+fn function_name(purpose: &str, table: &str) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres guard v1");
     hasher.update(table.as_bytes());
-    format!("guard_{}", &hasher.finalize().to_hex()[..16])
+    let name = format!("{purpose}_{}", &hasher.finalize().to_hex()[..16]);
+    format!("reinstate.{}", quote(&name))
 }
 
 /// What the function of a table does.

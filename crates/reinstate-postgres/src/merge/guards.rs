@@ -1,6 +1,6 @@
 //! What is checked before anything is written.
 
-use reinstate_core::{ChangeSource, ErrorKind, StoreError, TenantId};
+use reinstate_core::{ChangeSource, ErrorKind, StoreError};
 use tokio_postgres::types::Type;
 
 use super::cycles::{Cycles, Doing};
@@ -45,30 +45,6 @@ pub(super) fn check_session(
         return refused("the store has no journal yet: prepare it first");
     }
     Ok(())
-}
-
-/// The advisory lock that stands for a tenant.
-pub(crate) fn lock_number(tenant: &TenantId) -> i64 {
-    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres tenant lock v1");
-    hasher.update(tenant.as_bytes());
-    let mut number = [0; 8];
-    hasher.finalize_xof().fill(&mut number);
-    i64::from_le_bytes(number)
-}
-
-/// Holds the tenant until the session ends or lets go of it.
-///
-/// # Errors
-/// `Locked` if somebody else holds it.
-pub(super) fn lock_tenant(session: &Session, tenant: &TenantId) -> Result<(), StoreError> {
-    let number = lock_number(tenant);
-    let sql = "SELECT pg_try_advisory_lock($1)";
-    let row = session.row("lock the tenant", sql, &[(&number, Type::INT8)])?;
-    if get(&row, 0)? {
-        return Ok(());
-    }
-    let message = format!("lock {tenant}: another run is writing to it");
-    Err(StoreError::new(ErrorKind::Locked, message))
 }
 
 /// Refuses changes that would reach rows by ways that the plan does not show, or that the role

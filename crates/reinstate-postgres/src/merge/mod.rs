@@ -44,6 +44,7 @@ use crate::catalog::{Catalog, get};
 use crate::connections::{Connections, Reader};
 use crate::fingerprint::read_fingerprint;
 use crate::journal;
+use crate::lease;
 use crate::own_keys::OwnKeys;
 use crate::rows::TenantRows;
 use crate::session::{CommitOutcome, Session};
@@ -56,7 +57,6 @@ use sequences::RestoredValues;
 use shared::SharedRows;
 
 pub(crate) use apply::{quiet_obstacles, together_obstacles};
-pub(crate) use guards::lock_number;
 pub(crate) use mark::count_foreign_rows;
 pub(crate) use moving::{can_move, making_anew, obstacle};
 pub(crate) use sequences::{AT_END, find_own_sequence, is_at_end};
@@ -98,9 +98,9 @@ impl<'s> PostgresWriter<'s> {
         // New, so that it obeys whatever was set for the role or the database by now.
         let session = Session::connect_for_tenant(connections.settings())?;
         guards::check_session(&session, connections.settings())?;
-        // Before the transaction takes its snapshot: whoever held the lock until now may have
-        // committed after a snapshot taken earlier.
-        guards::lock_tenant(&session, tenant)?;
+        // Before the transaction takes its snapshot: whoever held the lease until now, or wrote to the
+        // tenant, may have committed after a snapshot taken earlier.
+        lease::take(&session, &map.kind, tenant, connections.settings())?;
         let moment = begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
         let name = String::from_utf8_lossy(tenant.as_bytes()).into_owned();
         session.row(

@@ -1,0 +1,221 @@
+//! The lease on a tenant: who writes to it, and taking it over from whoever does not get on.
+//!
+//! A lease is two locks of the server's, held by the session that merges. Whatever becomes of the
+//! client (killed, stopped, cut off, its clock changed), the lease and the transaction of the merge
+//! have the same life: the server frees the first only when the second can no longer commit. So
+//! nobody who lost a lease can write under it, and nobody has to compare clocks.
+//!
+//! The server ends the session of a merge that says nothing for as long as
+//! [`ConnectionSettings::lease`](crate::ConnectionSettings::lease), and of one whose client is gone,
+//! by its own timers. [`PostgresStore::take_over`] ends it at once.
+//!
+//! The second lock is the *fence*: see [`crate::guard`]. Writers of the tenant hold it in shared mode
+//! until their transactions end, where the fence is installed.
+
+use std::fmt;
+use std::time::Duration;
+
+use reinstate_core::{ErrorKind, StoreError, TenantId, TenantKind};
+use tokio_postgres::types::Type;
+
+use crate::catalog::get;
+use crate::session::Session;
+use crate::settings::ConnectionSettings;
+use crate::store::PostgresStore;
+
+/// How long a session that is to end may take to roll back.
+const END_MAX: Duration = Duration::from_secs(30);
+
+/// The fence of the tenant whose id is the text that `{tenant}` stands for, as a number.
+///
+/// Made by the server, for the trigger has nothing else: stable within one server, which is all
+/// that locks need.
+pub(crate) const FENCE_NUMBER: &str =
+    "hashtextextended('reinstate fence ' || ({tenant}) COLLATE \"C\", 5213974402857)";
+
+/// Who holds the lease on a tenant. What the role may not know of others is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeaseHolder {
+    /// The server's process that serves it.
+    pub process: i32,
+    /// The role that it is connected as.
+    pub role: Option<String>,
+    /// The address that it came from; none for a socket of the server's own machine.
+    pub address: Option<String>,
+    /// When its transaction began, by the server's clock, in UTC.
+    pub since: Option<String>,
+    /// For how long the server has waited for its next statement.
+    pub silent_for: Option<Duration>,
+}
+
+impl fmt::Display for LeaseHolder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "server process {}", self.process)?;
+        if let Some(role) = &self.role {
+            write!(formatter, " of role {role}")?;
+        }
+        if let Some(address) = &self.address {
+            write!(formatter, " from {address}")?;
+        }
+        if let Some(since) = &self.since {
+            write!(formatter, " since {since}")?;
+        }
+        if let Some(silent) = self.silent_for {
+            write!(formatter, ", silent for {} s", silent.as_secs())?;
+        }
+        Ok(())
+    }
+}
+
+impl PostgresStore {
+    /// Who is writing to a tenant; none if nobody is.
+    ///
+    /// # Errors
+    /// As the server reports it.
+    pub fn lease_holder(&self, tenant: &TenantId) -> Result<Option<LeaseHolder>, StoreError> {
+        holder(&Session::connect(self.settings())?, tenant)
+    }
+
+    /// Ends the merge that holds a tenant, wherever its client is and whatever it does, and waits until
+    /// its transaction is rolled back, or, if it was committing, done. From then on it can write nothing.
+    /// Returns who that was; none if nobody held the tenant.
+    ///
+    /// # Errors
+    /// `Refused` if this role may not end sessions of that one; `Locked` if the server could not end it
+    /// within half a minute.
+    pub fn take_over(&self, tenant: &TenantId) -> Result<Option<LeaseHolder>, StoreError> {
+        let session = Session::connect(self.settings())?;
+        let Some(holder) = holder(&session, tenant)? else {
+            return Ok(None);
+        };
+        let operation = format!("end server process {}", holder.process);
+        // Only as long as it holds the lease: the process may serve somebody else by now.
+        let sql = format!(
+            "SELECT pg_terminate_backend(l.pid, $2) FROM pg_locks l WHERE l.pid = $3 AND {HOLDS}"
+        );
+        let number = lock_number(tenant);
+        let wait = i64::try_from(END_MAX.as_millis()).unwrap_or(i64::MAX);
+        let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
+            (&number, Type::INT8),
+            (&wait, Type::INT8),
+            (&holder.process, Type::INT4),
+        ];
+        for row in session.rows(&operation, &sql, &values)? {
+            if !get::<bool>(&row, 0)? {
+                let message = format!("{operation}: it goes on rolling back; try again later");
+                return Err(StoreError::new(ErrorKind::Locked, message));
+            }
+        }
+        Ok(Some(holder))
+    }
+}
+
+/// That a row of pg_locks is the lease whose number is `$1`.
+const HOLDS: &str = "l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.classid::int8 = ($1::int8 >> 32) & 4294967295 AND l.objid::int8 = $1::int8 & 4294967295";
+
+fn holder(session: &Session, tenant: &TenantId) -> Result<Option<LeaseHolder>, StoreError> {
+    let sql = format!(
+        "SELECT l.pid, a.usename::text, host(a.client_addr),
+                to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                CASE WHEN a.wait_event = 'ClientRead' THEN
+                    greatest(0, extract(epoch FROM clock_timestamp() - a.state_change) * 1000)::int8
+                END
+           FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {HOLDS}"
+    );
+    let number = lock_number(tenant);
+    let operation = format!("see who writes to {tenant}");
+    let rows = session.rows(&operation, &sql, &[(&number, Type::INT8)])?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let silent: Option<i64> = get(row, 4)?;
+    Ok(Some(LeaseHolder {
+        process: get(row, 0)?,
+        role: get(row, 1)?,
+        address: get(row, 2)?,
+        since: get(row, 3)?,
+        silent_for: silent.map(|millis| Duration::from_millis(millis.unsigned_abs())),
+    }))
+}
+
+/// The advisory lock that stands for a tenant.
+pub(crate) fn lock_number(tenant: &TenantId) -> i64 {
+    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres tenant lock v1");
+    hasher.update(tenant.as_bytes());
+    let mut number = [0; 8];
+    hasher.finalize_xof().fill(&mut number);
+    i64::from_le_bytes(number)
+}
+
+/// Takes the lease on a tenant: nobody else merges into it until the session ends or lets go of it, and
+/// its users' writes wait where the fence is installed. Those under way are waited for.
+///
+/// # Errors
+/// `Locked` if another run holds the tenant; `Contended` if its users have a transaction open that
+/// wrote to it and does not end within the session's lock timeout.
+pub(crate) fn take(
+    session: &Session,
+    kind: &TenantKind,
+    tenant: &TenantId,
+    settings: &ConnectionSettings,
+) -> Result<(), StoreError> {
+    limit(session, settings)?;
+    let number = lock_number(tenant);
+    let sql = "SELECT pg_try_advisory_lock($1)";
+    let row = session.row("lock the tenant", sql, &[(&number, Type::INT8)])?;
+    if !get::<bool>(&row, 0)? {
+        return Err(held(session, "lock it", kind, tenant)?);
+    }
+    let name = String::from_utf8_lossy(tenant.as_bytes()).into_owned();
+    let fence = FENCE_NUMBER.replace("{tenant}", "$1");
+    let operation = format!("wait until the users of {tenant} ended what they were writing");
+    let sql = format!("SELECT pg_advisory_lock({fence})");
+    session
+        .row(&operation, &sql, &[(&name, Type::TEXT)])
+        .map(drop)
+        .inspect_err(|_| session.unlock())
+}
+
+/// The error of an operation that has to wait until nobody writes to the tenant, with who does.
+///
+/// # Errors
+/// As the server reports it.
+pub(crate) fn held(
+    session: &Session,
+    operation: &str,
+    kind: &TenantKind,
+    tenant: &TenantId,
+) -> Result<StoreError, StoreError> {
+    let who = match holder(session, tenant)? {
+        Some(holder) => format!(" ({holder})"),
+        None => String::new(),
+    };
+    let message = format!(
+        "{operation}: another run is writing to {kind}:{tenant}{who}. If it does not get on: reinstate \
+         lease {kind}:{tenant} --take-over"
+    );
+    Ok(StoreError::new(ErrorKind::Locked, message))
+}
+
+/// Has the server end the session when its client is silent for too long, or gone.
+fn limit(session: &Session, settings: &ConnectionSettings) -> Result<(), StoreError> {
+    let lease = settings.lease.as_millis();
+    session.run(
+        "limit the lease",
+        &format!(
+            "SET idle_in_transaction_session_timeout = {lease}; SET idle_session_timeout = {lease};
+             SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10;
+             SET tcp_keepalives_count = 3;"
+        ),
+    )?;
+    // Not every system can look whether a client is there while a statement runs. What cannot finds it
+    // out when the statement ends.
+    let _ = session.run(
+        "notice a client that is gone",
+        "SET client_connection_check_interval = '10s'",
+    );
+    Ok(())
+}
