@@ -33,6 +33,16 @@ pub enum PointInTime {
         /// Microseconds; not negative.
         micros: i64,
     },
+    /// A local time of which nobody can tell which moment it means. Never found; what it could mean is only
+    /// said.
+    Unclear {
+        /// As it was typed.
+        text: String,
+        /// Why.
+        fact: String,
+        /// The moments that it could mean: one or two, in order. Without a zone, that of UTC.
+        readings: Vec<Timestamp>,
+    },
     /// A place in the store's commit order.
     Commit {
         /// The store's own number.
@@ -46,7 +56,7 @@ impl PointInTime {
     /// Reads a point in time.
     ///
     /// # Errors
-    /// Usage: if it is none of the forms, has no offset, or falls into a gap of its zone's clocks.
+    /// Usage: if it is none of the forms.
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let wrong = |fact: &str| {
             Failure::usage(format!("point in time {text:?}: {fact}"))
@@ -88,6 +98,7 @@ impl fmt::Display for PointInTime {
             Self::Latest { back: 0 } => formatter.write_str("latest"),
             Self::Latest { back } => write!(formatter, "latest~{back}"),
             Self::Time(time) => time.fmt(formatter),
+            Self::Unclear { text, .. } => formatter.write_str(text),
             Self::Ago { micros } => {
                 write!(formatter, "{:#} ago", SignedDuration::from_micros(*micros))
             }
@@ -134,29 +145,59 @@ fn parse_lsn(number: &str) -> Option<u64> {
 }
 
 fn parse_time(text: &str) -> Result<PointInTime, String> {
-    const PARSER: DateTimeParser = DateTimeParser::new()
+    let parser = DateTimeParser::new()
         .disambiguation(Disambiguation::Reject)
         .offset_conflict(OffsetConflict::Reject);
-    let moment = if text.contains('[') {
-        PARSER
-            .parse_zoned(text)
-            .map(|zoned: Zoned| zoned.timestamp())
-            .map_err(|error| error.to_string())?
-    } else {
-        match PARSER.parse_timestamp(text) {
-            Ok(moment) => moment,
-            Err(_) if PARSER.parse_datetime(text).is_ok() => {
-                return Err(format!(
+    let exact = |moment: jiff::Timestamp| {
+        PointInTime::Time(Timestamp::from_micros(moment.as_microsecond()))
+    };
+    if text.contains('[') {
+        let read = parser.parse_zoned(text);
+        return read
+            .map(|zoned: Zoned| exact(zoned.timestamp()))
+            .or_else(|error| parse_skipped_or_twice(text, error.to_string()));
+    }
+    match parser.parse_timestamp(text) {
+        Ok(moment) => Ok(exact(moment)),
+        Err(error) => {
+            let Ok(naked) = parser.parse_datetime(text) else {
+                return Err(error.to_string());
+            };
+            let in_utc = naked
+                .to_zoned(TimeZone::UTC)
+                .map_err(|error| error.to_string())?;
+            Ok(PointInTime::Unclear {
+                text: text.to_owned(),
+                fact: format!(
                     "it does not say in which zone: add Z, an offset or a zone, as in {text}Z or \
                      {text}[Europe/Brussels]"
-                ));
-            }
-            Err(error) => return Err(error.to_string()),
+                ),
+                readings: vec![Timestamp::from_micros(in_utc.timestamp().as_microsecond())],
+            })
         }
-    };
-    Ok(PointInTime::Time(Timestamp::from_micros(
-        moment.as_microsecond(),
-    )))
+    }
+}
+
+/// A time that the clocks of its zone skipped, or showed twice.
+fn parse_skipped_or_twice(text: &str, fact: String) -> Result<PointInTime, String> {
+    let readings = [Disambiguation::Earlier, Disambiguation::Later].map(|which| {
+        let parser = DateTimeParser::new()
+            .disambiguation(which)
+            .offset_conflict(OffsetConflict::Reject);
+        let zoned = parser.parse_zoned(text).ok()?;
+        Some(Timestamp::from_micros(zoned.timestamp().as_microsecond()))
+    });
+    let mut readings: Vec<Timestamp> = readings.into_iter().flatten().collect();
+    readings.sort();
+    readings.dedup();
+    if readings.is_empty() {
+        return Err(fact);
+    }
+    Ok(PointInTime::Unclear {
+        text: text.to_owned(),
+        fact,
+        readings,
+    })
 }
 
 fn parse_ago(text: &str) -> Result<PointInTime, String> {
@@ -210,18 +251,44 @@ mod tests {
         assert_eq!(time(exact), exact);
     }
 
-    #[test]
-    fn naked_local_times_are_refused() {
-        refused("2026-04-05T07:38", "zone");
-        refused("2026-04-05 07:38:00", "zone");
-        refused("2026-04-05", "zone");
+    #[track_caller]
+    fn unclear(text: &str, says: &str, expected: &[&str]) {
+        let point = PointInTime::parse(text).unwrap();
+        assert_eq!(point.to_string(), text);
+        let PointInTime::Unclear { fact, readings, .. } = point else {
+            panic!("{text:?} is {point:?}")
+        };
+        assert!(fact.contains(says), "{fact:?} lacks {says:?}");
+        let readings: Vec<String> = readings.iter().map(ToString::to_string).collect();
+        assert_eq!(readings, expected);
     }
 
     #[test]
-    fn times_that_clocks_skipped_or_showed_twice_are_refused() {
+    fn naked_local_times_mean_no_moment() {
+        unclear("2026-04-05T07:38", "zone", &["2026-04-05T07:38:00.000000Z"]);
+        unclear(
+            "2026-04-05 07:38:00",
+            "zone",
+            &["2026-04-05T07:38:00.000000Z"],
+        );
+        unclear("2026-04-05", "zone", &["2026-04-05T00:00:00.000000Z"]);
+    }
+
+    #[test]
+    fn times_that_clocks_skipped_or_showed_twice_mean_no_moment() {
         // In 2026 Brussels goes from 02:00 to 03:00 on 29 March, and back on 25 October.
-        refused("2026-03-29T02:30[Europe/Brussels]", "2026-03-29T02:30");
-        refused("2026-10-25T02:30[Europe/Brussels]", "2026-10-25T02:30");
+        let skipped = ["2026-03-29T00:30:00.000000Z", "2026-03-29T01:30:00.000000Z"];
+        unclear(
+            "2026-03-29T02:30[Europe/Brussels]",
+            "falls into a gap",
+            &skipped,
+        );
+        let twice = ["2026-10-25T00:30:00.000000Z", "2026-10-25T01:30:00.000000Z"];
+        unclear(
+            "2026-10-25T02:30[Europe/Brussels]",
+            "falls into a fold",
+            &twice,
+        );
         let twice = "2026-10-25T02:30+01:00[Europe/Brussels]";
         assert_eq!(time(twice), "2026-10-25T01:30:00.000000Z");
         refused("2026-04-05T09:38+05:00[Europe/Brussels]", "05:00");

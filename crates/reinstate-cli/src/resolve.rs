@@ -254,6 +254,7 @@ pub fn resolve(
         },
         PointInTime::Commit { commit, notation } => search.position(*commit, *notation),
         PointInTime::Time(time) => search.time(*time),
+        PointInTime::Unclear { fact, readings, .. } => Err(search.unclear(fact, readings)?),
         PointInTime::Ago { micros } => {
             let time = Timestamp::from_micros(now.as_micros().saturating_sub(*micros));
             search.time(time)
@@ -317,12 +318,35 @@ impl Search<'_> {
             PointInTime::Ago { .. } => format!("{} ({time})", self.point),
             _ => self.point.to_string(),
         };
-        let label = if time > self.now {
-            format!("{label} lies in the future")
-        } else {
-            place(&label, before.as_ref(), after)
+        if time > self.now {
+            let label = format!("{label} lies in the future");
+            return Err(not_recoverable(&label, before.as_ref(), after, false));
+        }
+        let label = place(&label, before.as_ref(), after);
+        Err(not_recoverable(&label, before.as_ref(), after, true))
+    }
+
+    /// Why a time means no moment, with the moments that it could mean and the points around those.
+    fn unclear(&self, fact: &str, readings: &[Timestamp]) -> anyhow::Result<anyhow::Error> {
+        let taken = |log: &Arc<Log>| log.snapshot().taken_at;
+        let (Some(&first), Some(&last)) = (readings.first(), readings.last()) else {
+            return Ok(Failure::usage(format!("{}: {fact}", self.point)).into());
         };
-        Err(not_recoverable(&label, before.as_ref(), after))
+        let before = self.points(|log| taken(log) <= first)?;
+        let before = before.into_iter().filter(|found| found.point.time <= first);
+        let before = before.max_by_key(|found| (found.point.time, found.point.position));
+        let after = self.points(|log| last < taken(log) || last < log.latest_time())?;
+        let after = after.into_iter().filter(|found| last < found.point.time);
+        let after = after.min_by_key(|found| (found.point.time, found.point.position));
+        let label = format!("point in time {:?}: {fact}", self.point.to_string());
+        let message = around(&label, before.as_ref(), after.as_ref());
+        let exact: Vec<_> = readings.iter().map(|time| format!("--at {time}")).collect();
+        let next = match exact.as_slice() {
+            [one] => format!("{one}, if that was meant"),
+            several => format!("{}, whichever was meant", several.join(" or ")),
+        };
+        let failure = Failure::new(ErrorKind::NotRecoverable, message).next(next);
+        Ok(failure.into())
     }
 
     fn position(&self, commit: u64, notation: PositionNotation) -> anyhow::Result<Resolved> {
@@ -353,7 +377,7 @@ impl Search<'_> {
         }
         let after = self.logs.iter().find(|log| at(log) > position);
         let label = place(&point.to_string(), before.as_ref(), after);
-        Err(not_recoverable(&label, before.as_ref(), after))
+        Err(not_recoverable(&label, before.as_ref(), after, true))
     }
 
     /// The snapshots of these logs, and the ends of the logs.
@@ -377,9 +401,12 @@ fn moment_excludes(moment: Moment, time: Timestamp) -> bool {
 
 /// Where a point lies that is not covered.
 fn place(label: &str, before: Option<&Resolved>, after: Option<&Arc<Log>>) -> String {
-    let has_log = before.is_some_and(|found| !found.log.runs().is_empty());
+    let log = before.map(|found| &found.log);
+    let has_log = log.is_some_and(|log| !log.runs().is_empty());
+    let is_damaged = log.is_some_and(|log| log.damage().is_some());
     let where_it_is = match (before, after) {
-        (None, _) => "lies before the first snapshot, and there is no change log",
+        (None, _) => "lies before the first snapshot",
+        (Some(_), _) if is_damaged => "lies behind a record of the change log that is damaged",
         (Some(_), None) if has_log => "lies after what the change log has so far",
         (Some(_), Some(_)) if has_log => "lies in a gap between a change log and the next snapshot",
         (Some(_), None) => "lies after the latest snapshot, and there is no change log",
@@ -388,23 +415,32 @@ fn place(label: &str, before: Option<&Resolved>, after: Option<&Arc<Log>>) -> St
     format!("{label} {where_it_is}")
 }
 
+/// What is said of a point, with those that can be gone back to on both sides of it.
+fn around(label: &str, before: Option<&Resolved>, after: Option<&Resolved>) -> String {
+    let side = |name: &str, found: Option<&Resolved>| match found {
+        Some(found) => {
+            let typed = found.name();
+            let position = found.point.position.display(found.snapshot.notation);
+            let position = match typed == position {
+                true => String::new(),
+                false => format!(" = {position}"),
+            };
+            format!("{name} it: {typed} of {}{position}", found.point.time)
+        }
+        None => format!("{name} it: none"),
+    };
+    let (earlier, later) = (side("before", before), side("after", after));
+    format!("{label}; {earlier}; {later}")
+}
+
 fn not_recoverable(
     label: &str,
     before: Option<&Resolved>,
     after: Option<&Arc<Log>>,
+    takes_nearest: bool,
 ) -> anyhow::Error {
     let after = after.map(Resolved::of_snapshot);
-    let side = |name: &str, found: Option<&Resolved>| match found {
-        Some(found) => format!(
-            "{name} it: {} of {} = {}",
-            found.name(),
-            found.point.time,
-            found.point.position.display(found.snapshot.notation)
-        ),
-        None => format!("{name} it: none"),
-    };
-    let (earlier, later) = (side("before", before), side("after", after.as_ref()));
-    let message = format!("{label}; {earlier}; {later}");
+    let message = around(label, before, after.as_ref());
     let usable = [before, after.as_ref()];
     let commands: Vec<_> = usable
         .iter()
@@ -412,8 +448,8 @@ fn not_recoverable(
         .map(|found| format!("--at {}", found.name()))
         .collect();
     let next = match before {
-        Some(_) => format!("{}, or add --nearest-before", commands.join(" or ")),
-        None => commands.join(" or "),
+        Some(_) if takes_nearest => format!("{}, or add --nearest-before", commands.join(" or ")),
+        _ => commands.join(" or "),
     };
     Failure::new(ErrorKind::NotRecoverable, message)
         .next(next)

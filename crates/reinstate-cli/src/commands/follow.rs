@@ -4,8 +4,8 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use reinstate::{
-    CaptureOptions, FollowOptions, Follower, LogRun, LogVersion, begin_log, compact as compact_log,
-    log_of, logs,
+    CaptureOptions, FollowOptions, Follower, Log, LogRun, LogVersion, begin_log,
+    compact as compact_log, log_of, logs,
 };
 use reinstate_core::{
     ErrorKind, FeedHealth, FeedSource, Phase, Position, PositionNotation, Repository, SnapshotId,
@@ -475,6 +475,13 @@ pub fn status(session: &Session<'_>) -> anyhow::Result<Exit> {
             feed.snapshot.short(),
             bytes(feed.kept_bytes)
         ));
+        if let Some(damage) = log.as_ref().and_then(Log::damage) {
+            exit = Exit::NotRecoverable;
+            console.warn(format_args!(
+                "the log ENDS there, because the record behind it is damaged: {damage}. Start a new one: \
+                 reinstate capture follow --new-base"
+            ));
+        }
         if let Some(lost) = &feed.lost {
             exit = Exit::NotRecoverable;
             console.warn(format_args!(

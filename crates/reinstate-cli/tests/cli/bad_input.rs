@@ -132,7 +132,20 @@ fn a_point_that_is_no_snapshot_names_its_neighbours() {
             2,
             ["positions of this store look like commit:"; 3],
         ),
-        ("2026-04-05T07:38", 2, ["zone"; 3]),
+        (
+            "2026-04-05T07:38",
+            7,
+            ["zone", first, "next: --at 2026-04-05T07:38:00.000000Z, if"],
+        ),
+        (
+            "2026-03-29T02:30[Europe/Brussels]",
+            7,
+            [
+                "falls into a gap",
+                first,
+                "--at 2026-03-29T00:30:00.000000Z or --at 2026-03-29T01:30:00.000000Z",
+            ],
+        ),
         ("latest~2", 8, ["only 2 snapshots"; 3]),
         ("snap:0000", 8, [unknown; 3]),
     ] {

@@ -1,5 +1,9 @@
 //! Following a store of the embedded database.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
 use crate::sandbox::Sandbox;
 
 #[test]
@@ -166,4 +170,85 @@ fn one_transaction_is_taken_back_and_the_work_of_others_since_stays() {
     other.edit_issue_of(3);
     assert_eq!(sandbox.contents_of(3), other.contents_of(3));
     assert_eq!(sandbox.contents_but(3), other.contents_but(3));
+}
+
+/// Records of a log that are missing, altered, in each other's place or another store's: what lies before
+/// them is as good as ever, everything behind is refused with the nearest point, and nothing is written.
+#[test]
+fn a_log_that_is_not_what_was_written_ends_there_and_says_so() {
+    let sandbox = Sandbox::captured();
+    let records = sandbox.path("reinstate-repository/records/log");
+    let list = || -> BTreeSet<PathBuf> {
+        let names = fs::read_dir(&records).into_iter().flatten();
+        names.map(|entry| entry.unwrap().path()).collect()
+    };
+    // One run after the other, each with the position that it ends at.
+    let (mut runs, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let known = list();
+        sandbox.write_to(3);
+        let followed = sandbox.json(&["capture", "follow", "--once"]).records();
+        runs.extend(list().difference(&known).cloned());
+        let run = followed.iter().rfind(|record| record["type"] == "log_run");
+        ends.push(run.unwrap()["through"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(runs.len(), 4);
+    let other = Sandbox::captured();
+    other.run(&["capture", "follow", "--once"]).done(&[]);
+    let other_records = other.path("reinstate-repository/records/log");
+    let foreign = fs::read_dir(other_records)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let foreign = fs::read(foreign.path()).unwrap();
+    let whole: Vec<Vec<u8>> = runs.iter().map(|run| fs::read(run).unwrap()).collect();
+    let before = sandbox.contents();
+    let mut altered = whole[1].clone();
+    altered[100] ^= 1;
+    let damaged = "lies behind a record of the change log that is damaged";
+    for (records, says, missing) in [
+        (
+            vec![(1, None)],
+            "lies after what the change log has so far",
+            true,
+        ),
+        (vec![(1, Some(&altered))], damaged, false),
+        (
+            vec![(1, Some(&whole[2])), (2, Some(&whole[1]))],
+            damaged,
+            false,
+        ),
+        (vec![(1, Some(&whole[0]))], damaged, false),
+        (vec![(1, Some(&foreign))], damaged, false),
+    ] {
+        for (run, bytes) in &records {
+            match bytes {
+                Some(bytes) => Sandbox::damage(&runs[*run], |record| record.clone_from(bytes)),
+                None => fs::remove_file(&runs[*run]).unwrap(),
+            }
+        }
+        let plan = |at: &str| sandbox.run(&["plan", "account:3", "--at", at, "--out", "p"]);
+        for end in &ends[1..] {
+            plan(end).refused(7, &[says, &format!("before it: {} of", ends[0])]);
+        }
+        assert!(!sandbox.path("p").exists());
+        sandbox.run(&["verify"]).refused(4, &["damaged"]);
+        let status = sandbox.run(&["status"]);
+        assert_eq!(status.code, if missing { 0 } else { 7 }, "{status:?}");
+        let follow = sandbox.run(&["capture", "follow", "--once"]);
+        follow.refused(7, &["ENDS here", "--new-base"]);
+        sandbox
+            .run(&["export", &format!("account:3@{}", ends[0])])
+            .done(&[]);
+        for (run, _) in &records {
+            let _ = fs::remove_file(&runs[*run]);
+            fs::write(&runs[*run], &whole[*run]).unwrap();
+        }
+    }
+    assert_eq!(sandbox.contents(), before);
+    sandbox.run(&["verify"]).done(&["intact"]);
+    sandbox
+        .run(&["export", &format!("account:3@{}", ends[3])])
+        .done(&[]);
 }

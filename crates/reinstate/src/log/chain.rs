@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use reinstate_core::{
     Digest, ErrorKind, ObjectId, ObjectReader, Position, Repository, SnapshotDescription,
-    SnapshotId, TableIndex,
+    SnapshotId, TableIndex, Timestamp,
 };
 use reinstate_format::{
     LogBase, LogRunDescription, LoggedCommit, SegmentReader, decode_log_base, decode_log_run,
@@ -198,6 +198,16 @@ impl Log {
         self.runs
             .last()
             .map_or(self.snapshot.position, |run| run.description.through)
+    }
+
+    /// The greatest time of its snapshot and its commits.
+    #[must_use]
+    pub fn latest_time(&self) -> Timestamp {
+        let times = self
+            .runs
+            .iter()
+            .filter_map(|run| run.description.latest_time);
+        times.fold(self.snapshot.taken_at, Timestamp::max)
     }
 
     /// The snapshot by which the log, and the feed that it comes from, is named.

@@ -35,12 +35,10 @@ pub fn compact(
     let base = log.snapshot_at(position);
     // No commit in it has a later time, wherever the clock went: so a time at or after this one means
     // the same position with either snapshot.
-    let times = log.runs().iter().map(|run| run.description.latest_time);
-    let latest = times.flatten().max();
     let mut description = SnapshotDescription {
         id: options.snapshot,
         position,
-        taken_at: latest.map_or(base.taken_at, |latest| latest.max(base.taken_at)),
+        taken_at: log.latest_time(),
         segments: Vec::new(),
         totals: vec![TableTotals::default(); base.schema.tables().len()],
         tenant_count: 0,

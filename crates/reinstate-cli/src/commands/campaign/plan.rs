@@ -49,7 +49,10 @@ pub fn plan(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Sto
     let point = PointInTime::parse(&arguments.at)?;
     if !matches!(
         point,
-        PointInTime::Time(_) | PointInTime::Ago { .. } | PointInTime::Latest { .. }
+        PointInTime::Time(_)
+            | PointInTime::Ago { .. }
+            | PointInTime::Unclear { .. }
+            | PointInTime::Latest { .. }
     ) {
         let message = format!("point in time {point}: stores have no positions in common");
         return Err(Failure::usage(message)
