@@ -3,6 +3,7 @@
 //! The machine that runs them may be shared and noisy: what counts are ratios between a piece of
 //! reinstate and the plainest code that moves the same rows, taken in turns.
 
+mod campaign;
 mod embedded;
 mod limit;
 mod measure;
@@ -10,6 +11,7 @@ mod postgres;
 mod site;
 mod writers;
 
+pub use campaign::{CampaignTimes, Campaigns};
 pub use embedded::{RestoreTimes, merge_once, plan_again, restore, restore_once};
 pub use limit::{RawStore, StoredBlocks};
 pub use measure::{Paired, Spread, Summary, pairs, peak_memory_bytes, time};

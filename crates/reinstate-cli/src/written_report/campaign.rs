@@ -10,6 +10,7 @@ use reinstate::{
 use reinstate_core::{ChangeCounts, ErrorKind, TenantId, Timestamp};
 use reinstate_repository::LocalRepository;
 
+use super::data_loss_window;
 use super::job::tenant_part;
 use super::page::{Fact, Gate, Page, Part, Status, Subject};
 use crate::failure::Failure;
@@ -240,7 +241,7 @@ fn compose(seen: &Seen<'_>, subjects: Vec<Subject>, all: &Totals, written_at: Ti
             Fact::new("Rows put back", count(put_back)),
             Fact::new("Newer rows deleted", count(deleted)),
         ],
-        cautions: cautions(description, deleted, put_back),
+        cautions: cautions(description, all.counts),
         moment: moment(description, state),
         subjects,
         proof: PROOF,
@@ -266,20 +267,19 @@ fn overall(state: &CampaignState, all: &Totals) -> Status {
     }
 }
 
-fn cautions(description: &CampaignDescription, deleted: u64, put_back: u64) -> Vec<String> {
+fn cautions(description: &CampaignDescription, counts: ChangeCounts) -> Vec<String> {
     let mut cautions = Vec::new();
     let points = description.stores.iter().map(|store| store.point_time);
     let (first, last) = (points.clone().min(), points.max());
     if let (Some(first), Some(last)) = (first, last)
-        && deleted + put_back > 0
+        && counts.total() > 0
     {
-        cautions.push(format!(
-            "Data loss window: what was written after {first} and before {} is not in the restored rows. Deleted: \
-             {}. Newer values lost: {}. Both are kept in the plans: reinstate campaign abort --undo, or reinstate \
-             undo for a job, brings them back.",
+        cautions.push(data_loss_window(
+            first,
             description.planned_at,
-            counted(deleted, "newer row", "newer rows"),
-            counted(put_back, "row", "rows"),
+            counts,
+            "Both are kept in the plans: reinstate campaign abort --undo, or reinstate undo for a job, brings them \
+             back.",
         ));
         if first != last {
             cautions.push(format!(

@@ -6,6 +6,7 @@ use reinstate::{
 };
 use reinstate_core::{ChangeCounts, ErrorKind, JobId, Repository, TenantId, Timestamp};
 
+use super::data_loss_window;
 use super::page::{Fact, Numbers, Page, Part, Status, Subject, TableLine, content};
 use crate::failure::Failure;
 use crate::render::{count, counted, tenant};
@@ -182,15 +183,12 @@ fn cautions(plan: &PlanDescription, all: &Totals, is_undo: bool) -> Vec<String> 
             counted(all.missing(), "tenant", "tenants")
         ));
     }
-    let (deleted, put_back) = (all.counts.deleted, all.counts.put_back);
-    if !is_undo && deleted + put_back > 0 {
-        cautions.push(format!(
-            "Data loss window: what was written between {} and {} is not in the restored rows. Deleted: {}. \
-             Newer values lost: {}. Both are kept in the plan: reinstate undo brings them back.",
+    if !is_undo && all.counts.total() > 0 {
+        cautions.push(data_loss_window(
             plan.point_time,
             plan.planned_at,
-            counted(deleted, "newer row", "newer rows"),
-            counted(put_back, "row", "rows"),
+            all.counts,
+            "Both are kept in the plan: reinstate undo brings them back.",
         ));
     }
     if all.left > 0 {

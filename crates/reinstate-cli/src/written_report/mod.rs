@@ -10,7 +10,7 @@ use std::path::Path;
 
 use askama::Template;
 use reinstate::jobs;
-use reinstate_core::{ErrorKind, TenantId};
+use reinstate_core::{ChangeCounts, ErrorKind, TenantId, Timestamp};
 use serde::Serialize;
 
 use crate::arguments::Report;
@@ -18,6 +18,7 @@ use crate::commands::{find_job, parse_tenant};
 use crate::console::Console;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::render::counted;
 use crate::session::{Session, now};
 
 use page::Page;
@@ -46,6 +47,29 @@ pub fn write_campaign(
 ) -> anyhow::Result<Exit> {
     let page = campaign::page(seen, only, now())?;
     write(console, &page, out)
+}
+
+/// What a restore to a moment in the past leaves out, whatever it did: what was written from then until
+/// it was planned. What is known of it are the rows that were still there.
+fn data_loss_window(
+    after: Timestamp,
+    before: Timestamp,
+    counts: ChangeCounts,
+    how: &str,
+) -> String {
+    let mut text = format!(
+        "Data loss window: what was written after {after} and before {before} is not in the restored rows"
+    );
+    if counts.deleted + counts.put_back == 0 {
+        text.push_str(". Nothing of it was still there to be deleted or overwritten.");
+        return text;
+    }
+    text.push_str(&format!(
+        ". Deleted: {}. Newer values lost: {}. {how}",
+        counted(counts.deleted, "newer row", "newer rows"),
+        counted(counts.put_back, "row", "rows"),
+    ));
+    text
 }
 
 #[derive(Serialize)]

@@ -459,6 +459,8 @@ fn a_campaign_is_reported_for_all_sites_and_for_one() {
         "read back",
         "Last digest of the journal",
         "references, phase 1",
+        "Data loss window",
+        "Nothing of it was still there",
     ] {
         assert!(html.contains(expected), "{expected:?} is not in {html}");
     }
