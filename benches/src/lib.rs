@@ -17,6 +17,7 @@ pub use limit::{RawStore, StoredBlocks};
 pub use measure::{Paired, Spread, Summary, pairs, peak_memory_bytes, time};
 pub use postgres::{
     ForeignKeys, PostgresSite, PostgresWriters, RawClient, TenantText, copy_tables_out,
+    with_further_settings,
 };
 pub use site::{Site, SiteOptions};
 pub use writers::{Waits, Writers};

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use reinstate_benches::{Summary, pairs, time};
-use reinstate_testkit::cluster::{PostgresCluster, shared_cluster};
+use reinstate_benches::{Summary, pairs, time, with_further_settings};
+use reinstate_testkit::cluster::{ClusterOptions, PostgresCluster};
 use tempfile::TempDir;
 
 use self::application::{Application, DECIDED, Keys};
@@ -19,14 +19,20 @@ use super::Row;
 
 /// How often the ordinary tables have the rows that they have in the tests: some five million.
 const TIMES: u64 = 390;
+/// A variable of the environment with another number, to profile with.
+const OTHER_TIMES: &str = "REINSTATE_BENCH_TIMES";
 const PAIRS: usize = 3;
 const ACCOUNT: u32 = 3;
 
 pub fn measure() -> Result<Vec<Row>> {
-    let cluster = shared_cluster()?;
-    let application = Application::with_rows(cluster.fresh_database()?, Keys::Deferrable, TIMES);
+    let times = match std::env::var(OTHER_TIMES) {
+        Ok(times) => times.parse().context(OTHER_TIMES)?,
+        Err(_) => TIMES,
+    };
+    let cluster = PostgresCluster::start(&with_further_settings(ClusterOptions::fast()))?;
+    let application = Application::with_rows(cluster.fresh_database()?, Keys::Deferrable, times);
     application.psql("ANALYZE");
-    let bench = Bench::new(cluster, &application)?;
+    let bench = Bench::new(&cluster, &application)?;
     bench.find_the_map()?;
     bench.reinstate(&["init"])?;
     bench.reinstate(&["guard", "install"])?;
@@ -81,17 +87,14 @@ fn row(what: String, summary: Summary, beside: &str) -> Row {
 }
 
 struct Bench<'a> {
-    cluster: &'static PostgresCluster,
-    application: &'a Application<'static>,
+    cluster: &'a PostgresCluster,
+    application: &'a Application<'a>,
     directory: TempDir,
     program: PathBuf,
 }
 
 impl<'a> Bench<'a> {
-    fn new(
-        cluster: &'static PostgresCluster,
-        application: &'a Application<'static>,
-    ) -> Result<Self> {
+    fn new(cluster: &'a PostgresCluster, application: &'a Application<'a>) -> Result<Self> {
         let program = std::env::current_exe()?.with_file_name("reinstate");
         ensure!(
             program.exists(),

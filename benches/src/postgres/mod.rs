@@ -7,5 +7,5 @@ mod writers;
 
 pub use dataset::ForeignKeys;
 pub use raw::{RawClient, copy_tables_out};
-pub use site::{PostgresSite, TenantText};
+pub use site::{PostgresSite, TenantText, with_further_settings};
 pub use writers::PostgresWriters;

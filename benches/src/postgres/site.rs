@@ -36,6 +36,16 @@ const SERVER: [(&str, &str); 4] = [
 /// A variable of the environment with further settings, to profile with: `name=value;name=value`.
 const FURTHER_SETTINGS: &str = "REINSTATE_BENCH_SERVER";
 
+/// These options with what [`FURTHER_SETTINGS`] says.
+#[must_use]
+pub fn with_further_settings(mut options: ClusterOptions) -> ClusterOptions {
+    let settings = std::env::var(FURTHER_SETTINGS).unwrap_or_default();
+    for (name, value) in settings.split(';').filter_map(|item| item.split_once('=')) {
+        options = options.with(name, value);
+    }
+    options
+}
+
 const DATABASE: &str = "tracker";
 
 const NOW: Timestamp = Timestamp::from_micros(0);
@@ -76,12 +86,7 @@ impl PostgresSite {
         for (name, value) in SERVER {
             options = options.with(name, value);
         }
-        if let Ok(settings) = std::env::var(FURTHER_SETTINGS) {
-            for (name, value) in settings.split(';').filter_map(|item| item.split_once('=')) {
-                options = options.with(name, value);
-            }
-        }
-        let cluster = PostgresCluster::start(&options)?;
+        let cluster = PostgresCluster::start(&with_further_settings(options))?;
         cluster.create_database(DATABASE)?;
         let url = cluster.url(DATABASE);
         let keeper = RawClient::connect(&url)?;

@@ -1,6 +1,6 @@
 //! What a live store has to say about changes that are planned.
 
-use crate::{ColumnIndex, TableIndex};
+use crate::{ColumnIndex, TableIndex, TenantId};
 
 /// Something that the store does by itself when rows change: a trigger, a rule, a foreign key that
 /// acts on rows of its own.
@@ -54,6 +54,8 @@ pub struct Hindrance {
     pub detail: String,
     /// How many rows are concerned.
     pub row_count: u64,
+    /// Whose rows they are, if they are one tenant's who was asked about.
+    pub of: Option<TenantId>,
 }
 
 /// Whether a plan may create rows of everybody that are gone, in one table.

@@ -322,7 +322,7 @@ pub trait LiveView: Send {
 
     /// What refers to these rows of `tenant`, which become the rows `after`, in the same order, or go if
     /// there are none, from rows that are not the tenant's, so that the store would not let it happen,
-    /// or would change those rows as well.
+    /// or would change those rows as well. Rows of each of the tenants `beside` are told apart.
     ///
     /// # Errors
     /// As the store reports it.
@@ -332,6 +332,7 @@ pub trait LiveView: Send {
         _table: TableIndex,
         _before: &RowBatch,
         _after: Option<&RowBatch>,
+        _beside: &[TenantId],
     ) -> Result<Vec<Hindrance>, StoreError> {
         Ok(Vec::new())
     }

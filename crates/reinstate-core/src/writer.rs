@@ -62,6 +62,13 @@ pub trait TenantWriter: Send {
         changes: &dyn ChangeSource,
     ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError>;
 
+    /// What may have changed rows of a table in this transaction, beside the plan: triggers, rules and
+    /// references that act, as a message can name them. Asked when a merge is refused for its counts;
+    /// what cannot be found out is left out.
+    fn suspects(&mut self, _table: &TableName, _changes: &dyn ChangeSource) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The tenant's rows in one table as they are inside this transaction, in any order.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ impl Holders<'_> {
         for index in relation
             .unique_indexes
             .iter()
-            .filter(|index| !index.is_primary)
+            .filter(|index| !index.is_primary || !relation.has_exact_key(schema))
         {
             self.ask(
                 index,
@@ -158,8 +158,13 @@ impl Holders<'_> {
             let keys = schema.key.iter().zip(&relation.key_operators);
             let equal = keys.map(|(column, operator)| {
                 let name = quote(&relation.columns[column.get()].name);
-                found.push(format!("pg_catalog.format('%s', t.{name})"));
-                format!("t.{name} {operator} w.{name}")
+                let text = |alias| format!("pg_catalog.format('%s', {alias}.{name})");
+                found.push(text("t"));
+                match whose {
+                    // One that is written otherwise is another row of the tenant's.
+                    Whose::Own => format!("{} COLLATE \"C\" = {}", text("t"), text("w")),
+                    _ => format!("t.{name} {operator} w.{name}"),
+                }
             });
             let equal = equal.collect::<Vec<_>>().join(" AND ");
             if !equal.is_empty() {

@@ -18,13 +18,13 @@ use crate::session::Session;
 use crate::sql::literal;
 
 /// What keeps these rows of `tenant` from becoming `after`, or from going, without a row of others
-/// that would be changed or left without what it refers to.
+/// that would be changed or left without what it refers to. Rows of each tenant `beside` are told apart.
 pub(crate) fn held_in_place(
     session: &Session,
     catalog: &Catalog,
     (tenant, table): (&TenantId, TableIndex),
-    before: &RowBatch,
-    after: Option<&RowBatch>,
+    (before, after): (&RowBatch, Option<&RowBatch>),
+    beside: &[TenantId],
 ) -> Result<Vec<Hindrance>, StoreError> {
     let mut found = Vec::new();
     found.extend(after.and_then(|after| rigid_identity(catalog, table, before, after)));
@@ -47,18 +47,19 @@ pub(crate) fn held_in_place(
         let operation = format!("look for what refers to rows by {}", key.name);
         let is_update = after.is_some();
         if let Some(selection) = of_others(catalog, key, tenant)? {
-            let sql = question(catalog, key, &selection);
-            let row = session.row(&operation, &sql, &parameters(&lists))?;
-            let row_count = get::<i64>(&row, 0)?.cast_unsigned();
-            if row_count > 0 {
-                found.push(describe(catalog, key, is_update, row_count));
+            let (selection, whose) = told_apart(catalog, key, selection, beside);
+            let sql = question(catalog, key, &selection, &whose);
+            for row in session.rows(&operation, &sql, &parameters(&lists))? {
+                let row_count = get::<i64>(&row, 0)?.cast_unsigned();
+                let whose: Option<String> = get(&row, 1)?;
+                let of = whose.and_then(|whose| TenantId::try_new(whose).ok());
+                found.push(describe(catalog, key, is_update, row_count, of));
             }
         }
         if is_update && let Some(selection) = stuck(catalog, key, tenant)? {
-            let sql = question(catalog, key, &selection);
-            let row = session.row(&operation, &sql, &parameters(&lists))?;
-            let row_count = get::<i64>(&row, 0)?.cast_unsigned();
-            if row_count > 0 {
+            let sql = question(catalog, key, &selection, "NULL::text");
+            for row in session.rows(&operation, &sql, &parameters(&lists))? {
+                let row_count = get::<i64>(&row, 0)?.cast_unsigned();
                 found.push(describe_stuck(catalog, key, row_count));
             }
         }
@@ -94,6 +95,7 @@ fn rigid_identity(
             "has other values in a column GENERATED ALWAYS AS IDENTITY, which nobody may update: {reason}"
         ),
         row_count,
+        of: None,
     })
 }
 
@@ -208,16 +210,42 @@ fn stuck(
     Ok(Some(own))
 }
 
-/// How many rows refer to the values sent, as a query whose parameters are the parent's columns as
-/// lists of texts.
-fn question(catalog: &Catalog, key: &ForeignKey, selection: &Selection) -> String {
+/// The same rows, with what says whose they are as far as that is one of the tenants `beside`.
+fn told_apart(
+    catalog: &Catalog,
+    key: &ForeignKey,
+    selection: Selection,
+    beside: &[TenantId],
+) -> (Selection, String) {
+    let owned = ownership(catalog, key.child, "k").filter(|_| !beside.is_empty());
+    let Some(owned) = owned else {
+        return (selection, "NULL::text".to_owned());
+    };
+    let (sources, owner) = owned.captured();
+    let ids = beside.iter();
+    let ids = ids.map(|id| literal(&String::from_utf8_lossy(id.as_bytes())));
+    let ids = ids.collect::<Vec<_>>().join(", ");
+    let whose = format!("CASE WHEN ({owner}) COLLATE \"C\" IN ({ids}) THEN {owner} END");
+    // It has the joins of the selection, and those of other ways.
+    (
+        Selection {
+            sources,
+            ..selection
+        },
+        whose,
+    )
+}
+
+/// How many rows refer to the values sent, and whose they are, as a query whose parameters are the parent's
+/// columns as lists of texts.
+fn question(catalog: &Catalog, key: &ForeignKey, selection: &Selection, whose: &str) -> String {
     let child = &catalog.tables[key.child.get()];
     let parent = &catalog.tables[key.reference.parent.get()];
     let columns = key.reference.parent_columns.iter();
     let sent = sent_rows(columns.map(|column| &parent.columns[column.get()]));
     let equal = joined(child, "k", parent, "w", &key.reference, &key.operators);
     format!(
-        "SELECT count(*) FROM {sent} w JOIN {} AS k ON {}{} WHERE {}",
+        "SELECT count(*), {whose} FROM {sent} w JOIN {} AS k ON {}{} WHERE {} GROUP BY 2 ORDER BY 2",
         child.sql_rows(),
         equal.join(" AND "),
         selection.sources,
@@ -225,7 +253,13 @@ fn question(catalog: &Catalog, key: &ForeignKey, selection: &Selection) -> Strin
     )
 }
 
-fn describe(catalog: &Catalog, key: &ForeignKey, is_update: bool, row_count: u64) -> Hindrance {
+fn describe(
+    catalog: &Catalog,
+    key: &ForeignKey,
+    is_update: bool,
+    row_count: u64,
+    of: Option<TenantId>,
+) -> Hindrance {
     let child = &catalog.schema.table(key.child).name;
     let acts = match is_update {
         true => key.acts_on_update,
@@ -237,13 +271,18 @@ fn describe(catalog: &Catalog, key: &ForeignKey, is_update: bool, row_count: u64
         (false, true) => ("rows to be deleted", "would change or go with them"),
         (false, false) => ("rows to be deleted", "would be left without them"),
     };
-    Hindrance {
-        object: format!("foreign key {}", key.name),
-        detail: format!(
+    let detail = match &of {
+        Some(other) => format!("of {child} leads from rows of {other} to {what}: they {then}"),
+        None => format!(
             "of {child} leads from rows that are not the tenant's to {what}: they {then}, and are not \
              a restore's to write. Let them refer to something else, or to nothing, first"
         ),
+    };
+    Hindrance {
+        object: format!("foreign key {}", key.name),
+        detail,
         row_count,
+        of,
     }
 }
 
@@ -256,5 +295,6 @@ fn describe_stuck(catalog: &Catalog, key: &ForeignKey, row_count: u64) -> Hindra
              that refer to {child} DEFERRABLE, or rename back what it refers to first"
         ),
         row_count,
+        of: None,
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! A type lost a label or a domain got a rule, a CHECK is younger than rows that it was never asked
 //! about, a partition is gone. The server would say so when the rows are written. What is asked before
-//! is only what can be otherwise: columns of types that somebody defined, constraints that are not
-//! validated, or of tables that changed since the snapshot, and partitions that do not cover everything.
+//! is only what can be otherwise: columns of types that somebody defined, CHECK constraints, and
+//! partitions that do not cover everything. A constraint that calls a function of somebody's own may ask
+//! other tables, which hold what they shall only when the rows are written: it is asked only where it was
+//! not validated or its table changed.
+//!
+//! *Cost*: of each row that is to be written, the columns of its table's constraints are sent once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use reinstate_core::{
     ColumnIndex, ErrorKind, Hindrance, RowBatch, StoreError, TableIndex, TableSchema,
@@ -42,6 +46,10 @@ struct Check {
     expression: String,
     /// Whether all rows of the table satisfy it.
     is_validated: bool,
+    /// Whether it may ask for more than the row's own values.
+    calls_functions: bool,
+    /// The columns that it looks at; none if they are more than those of a row's own.
+    columns: Option<Vec<ColumnIndex>>,
 }
 
 impl Demands {
@@ -83,16 +91,28 @@ impl Demands {
 
     fn read_checks(&mut self, session: &Session, catalog: &Catalog) -> Result<(), StoreError> {
         let sql = "SELECT k.conrelid, k.conname::text, pg_get_expr(k.conbin, k.conrelid),
-                          k.convalidated
+                          k.convalidated,
+                          EXISTS (SELECT FROM pg_depend d
+                                   WHERE d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+                                     AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+                                     AND d.refobjid >= 16384),
+                          ARRAY(SELECT a.attname::text FROM unnest(k.conkey) u(number)
+                                  LEFT JOIN pg_attribute a ON a.attrelid = k.conrelid
+                                   AND a.attnum = u.number AND a.attnum > 0 AND a.attgenerated = '')
                      FROM pg_constraint k
                      JOIN pg_class c ON c.oid = k.conrelid AND NOT c.relispartition
                     WHERE k.contype = 'c' ORDER BY 1, 2";
         for row in session.rows("look for constraints", sql, &[])? {
-            if let Some((_, demands)) = self.table(catalog, get(&row, 0)?) {
+            let names: Vec<Option<String>> = get(&row, 5)?;
+            if let Some((table, demands)) = self.table(catalog, get(&row, 0)?) {
+                let schema = catalog.schema.table(table);
+                let columns = names.iter().map(|name| schema.column(name.as_ref()?));
                 demands.checks.push(Check {
                     name: get(&row, 1)?,
                     expression: get(&row, 2)?,
                     is_validated: get(&row, 3)?,
+                    calls_functions: get(&row, 4)?,
+                    columns: columns.collect(),
                 });
             }
         }
@@ -148,7 +168,14 @@ impl Demands {
         let checks = demands
             .checks
             .iter()
-            .filter(|check| is_changed || !check.is_validated);
+            .filter(|check| is_changed || !check.is_validated || !check.calls_functions);
+        let mut columns = Some(BTreeSet::new());
+        for check in checks.clone() {
+            match (&mut columns, &check.columns) {
+                (Some(columns), Some(of_check)) => columns.extend(of_check),
+                _ => columns = None,
+            }
+        }
         let mut conditions: Vec<(String, String, String)> = checks
             .map(|check| {
                 let broken = format!("({}) IS FALSE", check.expression);
@@ -159,6 +186,8 @@ impl Demands {
             })
             .collect();
         if !demands.partitions.is_empty() && demands.partitions.len() <= PARTITIONS_MAX {
+            // By which columns they are told apart is not asked.
+            columns = None;
             let taken = demands.partitions.join(") OR (");
             let object = format!("table {}", asked.schema.name);
             let detail = "has no partition for rows of the snapshot: create or attach it first";
@@ -171,13 +200,20 @@ impl Demands {
         if conditions.is_empty() {
             return Ok(found);
         }
-        let counts = asked.count(conditions.iter().map(|(condition, ..)| condition.as_str()))?;
+        let every = || (0..).map(ColumnIndex).take(asked.schema.columns.len());
+        let columns = match columns {
+            Some(columns) if !columns.is_empty() => columns.into_iter().collect(),
+            _ => every().collect::<Vec<_>>(),
+        };
+        let conditions_alone = conditions.iter().map(|(condition, ..)| condition.as_str());
+        let counts = asked.count(&columns, conditions_alone)?;
         for ((_, object, detail), row_count) in conditions.into_iter().zip(counts) {
             if row_count > 0 {
                 found.push(Hindrance {
                     object,
                     detail,
                     row_count,
+                    of: None,
                 });
             }
         }
@@ -225,6 +261,7 @@ impl Asked<'_> {
                     object: format!("sequence {}", sequence.display_name),
                     detail: AT_END.to_owned(),
                     row_count: 1,
+                    of: None,
                 });
             }
         }
@@ -259,22 +296,26 @@ impl Asked<'_> {
         }
     }
 
-    /// Of how many rows each condition holds.
-    fn count<'c>(&self, conditions: impl Iterator<Item = &'c str>) -> Result<Vec<u64>, StoreError> {
+    /// Of how many rows each condition holds, which looks at these columns or, where they are all, at what
+    /// the server computes from them.
+    fn count<'c>(
+        &self,
+        columns: &[ColumnIndex],
+        conditions: impl Iterator<Item = &'c str>,
+    ) -> Result<Vec<u64>, StoreError> {
         let operation = format!("look whether {} takes rows", self.schema.name);
-        let columns = (0..).map(ColumnIndex).take(self.schema.columns.len());
-        let columns: Vec<ColumnIndex> = columns.collect();
-        let values = gather(self.rows, &columns).ok_or_else(|| not_text(&operation))?;
+        let values = gather(self.rows, columns).ok_or_else(|| not_text(&operation))?;
         let counts = conditions.map(|condition| format!("count(*) FILTER (WHERE {condition})"));
         let counts: Vec<String> = counts.collect();
-        let generated = self.relation.generated.iter();
+        let is_whole = columns.len() == self.schema.columns.len();
+        let generated = self.relation.generated.iter().filter(|_| is_whole);
         let generated: String = generated
             .map(|(name, expression)| format!(", ({expression}) AS {}", quote(name)))
             .collect();
         let sql = format!(
             "SELECT {} FROM (SELECT v.*{generated} FROM {} v) r",
             counts.join(", "),
-            self.sent(&columns)
+            self.sent(columns)
         );
         let row = self.session.row(&operation, &sql, &parameters(&values))?;
         (0..counts.len())

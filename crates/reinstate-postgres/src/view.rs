@@ -139,8 +139,9 @@ impl LiveView for PostgresView {
     }
 
     fn has_unique_values(&self, table: TableIndex) -> bool {
-        let indexes = &self.moment.catalog.tables[table.get()].unique_indexes;
-        indexes.iter().any(|index| !index.is_primary)
+        let (schema, relation) = self.moment.catalog.table(table);
+        let mut indexes = relation.unique_indexes.iter();
+        indexes.any(|index| !index.is_primary || !relation.has_exact_key(schema))
     }
 
     fn held_by_own(
@@ -167,9 +168,16 @@ impl LiveView for PostgresView {
         table: TableIndex,
         before: &RowBatch,
         after: Option<&RowBatch>,
+        beside: &[TenantId],
     ) -> Result<Vec<Hindrance>, StoreError> {
         let catalog = &self.moment.catalog;
-        held_in_place(&self.session, catalog, (tenant, table), before, after)
+        held_in_place(
+            &self.session,
+            catalog,
+            (tenant, table),
+            (before, after),
+            beside,
+        )
     }
 
     fn is_divided(&self, table: TableIndex) -> bool {

@@ -268,7 +268,9 @@ fn transact(
     if let (Some(pace), None) = (context.pace, in_between) {
         pace.wrote(counted.iter().map(|(_, counts)| counts.total()).sum());
     }
-    check_counts(description, part, &shared, &counted)?;
+    check_counts(description, part, &shared, &counted, |table| {
+        writer.suspects(table, &changes)
+    })?;
     for table in &part.tables {
         let found = read_back(context, writer.as_mut(), table.table).map_err(Error::store(
             format!("read {tenant} back before the commit"),
@@ -356,6 +358,7 @@ fn check_counts(
     part: &TenantPlanDescription,
     shared: &[(TableName, u64)],
     counted: &[(TableName, ChangeCounts)],
+    suspects: impl FnOnce(&TableName) -> Vec<String>,
 ) -> Result<(), Error> {
     let planned = planned_counts(description, part);
     let planned_for = |name: &TableName| {
@@ -385,9 +388,14 @@ fn check_counts(
                 } = counts;
                 format!("{created} created, {put_back} put back, {deleted} deleted")
             };
+            let suspects = suspects(name);
+            let look = match suspects.is_empty() {
+                true => "triggers, rules and cascading keys".to_owned(),
+                false => suspects.join(", "),
+            };
             let message = format!(
                 "merge {}: the store counted other changes than planned in table {name}: {} \
-                 instead of {}. Nothing was committed; look for triggers, rules and cascading keys",
+                 instead of {}. Nothing was committed; look at {look}",
                 part.tenant,
                 text(found),
                 text(expected)

@@ -1,6 +1,11 @@
 //! A PostgreSQL database of its own that was captured, and a directory with a configuration for it.
+//!
+//! With `REINSTATE_TEST_CONFINED` in the environment the tool runs as a role that `reinstate guard role`
+//! describes instead of as a superuser whom nothing stops; it is described anew whenever a test changes
+//! the tables.
 
 use std::fs;
+use std::sync::Mutex;
 
 use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
 
@@ -12,7 +17,25 @@ pub struct Ground {
     pub sandbox: Sandbox,
     /// The database.
     pub database: TestDatabase<'static>,
+    /// What is configured for everybody.
+    sections: Mutex<String>,
 }
+
+/// A variable of the environment: the tool runs as a confined role.
+const CONFINED: &str = "REINSTATE_TEST_CONFINED";
+
+/// Takes off what an earlier description of the role put on.
+const UNCONFINE: &str = "
+DO $$ DECLARE found record; BEGIN
+    FOR found IN SELECT polrelid::regclass AS relation, polname FROM pg_policy
+                  WHERE polname LIKE 'reinstate\\_%' LOOP
+        EXECUTE format('DROP POLICY %I ON %s', found.polname, found.relation);
+        IF found.polname = 'reinstate_everybody' THEN
+            EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', found.relation);
+        END IF;
+    END LOOP;
+END $$;
+";
 
 impl Ground {
     /// Makes the tables, configures the store with these sections, and takes a snapshot.
@@ -29,15 +52,43 @@ impl Ground {
         let ground = Self {
             sandbox: Sandbox::empty(),
             database,
+            sections: Mutex::default(),
         };
-        ground.configure(sections);
+        ground.configure_as(None, sections);
         ground.sandbox.run(&["init"]).done(&[]);
+        ground.configure(sections);
         ground
     }
 
     /// Configures the store with other sections. Merges need no guard.
     pub fn configure(&self, sections: &str) {
+        sections.clone_into(&mut self.sections.lock().unwrap());
         self.configure_as(None, sections);
+        self.confine();
+    }
+
+    /// Lets the tool run as a role that may do what `guard role` says, if tests are to run that way.
+    fn confine(&self) {
+        if std::env::var_os(CONFINED).is_none() {
+            return;
+        }
+        let role = format!("least_{}", self.database.name());
+        let is_there = format!("SELECT FROM pg_roles WHERE rolname = '{role}'");
+        let create =
+            format!("SELECT 'CREATE ROLE {role} LOGIN' WHERE NOT EXISTS ({is_there}) \\gexec");
+        self.database.psql(&create).unwrap();
+        let sections = self.sections.lock().unwrap();
+        self.configure_as(None, &sections);
+        self.database.psql(UNCONFINE).unwrap();
+        // What a test is about may be that the tables and the map do not fit.
+        let printed = self.sandbox.run(&["guard", "role", &role]);
+        if printed.code == 0 {
+            self.database.psql(&printed.stdout).unwrap();
+        }
+        self.configure_as(Some(&role), &sections);
+        let path = self.sandbox.path("reinstate.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("unguarded = true\n", "")).unwrap();
     }
 
     /// The same, as another role.
@@ -56,7 +107,12 @@ impl Ground {
     /// Runs SQL.
     #[track_caller]
     pub fn psql(&self, sql: &str) -> String {
-        self.database.psql(sql).unwrap()
+        let said = self.database.psql(sql).unwrap();
+        let mut words = sql.split(|character: char| !character.is_ascii_alphabetic());
+        if words.any(|word| ["CREATE", "ALTER", "DROP"].contains(&word)) {
+            self.confine();
+        }
+        said
     }
 
     /// Restores account 1 to the latest snapshot.

@@ -15,6 +15,7 @@ mod cycles;
 mod demo;
 mod drift;
 mod drilling;
+mod equal_keys;
 mod follow;
 mod follow_embedded;
 mod ground;

@@ -61,3 +61,78 @@ fn what_everybody_refers_to_is_not_deleted_either() {
     ground.psql("UPDATE pins SET issue = NULL");
     ground.restore(&[]).done(&["restored"]);
 }
+
+/// Plans accounts 1 and 2 together.
+fn plan_both(ground: &Ground, policy: &[&str]) -> crate::sandbox::Run {
+    let what = [
+        "plan",
+        "account:1",
+        "account:2",
+        "--at",
+        "latest",
+        "--out",
+        "p",
+    ];
+    let _ = std::fs::remove_file(ground.sandbox.path("p"));
+    ground.sandbox.json(&[&what[..], policy].concat())
+}
+
+/// A neighbour's link leads to an issue that is newer than the snapshot, and the neighbour is restored by
+/// the same plan: once it is, nothing leads there any more. It comes first, in whichever order it was named.
+#[test]
+fn a_neighbour_that_is_restored_as_well_comes_before_what_its_rows_refer_to() {
+    for acts in ["", "ON DELETE CASCADE", "ON DELETE SET NULL"] {
+        let ground = Ground::captured(&issues(acts), TENANCY);
+        let all = || {
+            ["issues", "links"]
+                .map(|table| ground.psql(&format!("SELECT t.* FROM {table} t ORDER BY id")))
+        };
+        let before = all();
+        ground.psql("INSERT INTO issues VALUES (31, 1); UPDATE links SET issue = 31 WHERE id = 5");
+        let after = all();
+
+        // Where the neighbour keeps what it has, its link stays, and the issue cannot go.
+        let kept = plan_both(&ground, &["--put-back", "off"]);
+        assert!(
+            kept.stdout
+                .contains("2 is not restored before to all that it was"),
+            "{kept:?}"
+        );
+
+        let plan = plan_both(&ground, &[]);
+        assert_eq!(plan.code, 0, "{plan:?}");
+        assert!(plan.stdout.contains("2 is restored before"), "{plan:?}");
+        let digest = plan.record("plan")["digest"].as_str().unwrap().to_owned();
+        let apply = ["apply", "p", "--confirm-digest", &digest];
+        ground
+            .sandbox
+            .run(&apply)
+            .done(&["2 of 2 tenants restored"]);
+        assert_eq!(all(), before);
+
+        // Two that wait for each other have no order: nothing is written.
+        ground.psql(
+            "INSERT INTO issues VALUES (31, 1), (32, 2);
+             UPDATE links SET issue = 31 WHERE id = 5; UPDATE links SET issue = 32 WHERE id = 4",
+        );
+        assert_ne!(all(), after);
+        let crossed = all();
+        let plan = plan_both(&ground, &[]);
+        let refused = plan
+            .stdout
+            .matches("is not restored before to all that it was");
+        assert_eq!(refused.count(), 1, "{plan:?}");
+        let digest = plan.record("plan")["digest"].as_str().unwrap().to_owned();
+        let apply = ["apply", "p", "--confirm-digest", &digest];
+        let run = ground.sandbox.run(&apply);
+        assert_ne!(run.code, 0, "{run:?}");
+        let links = ground.psql("SELECT issue FROM links WHERE id = 4");
+        assert_eq!(
+            links,
+            crossed[1]
+                .lines()
+                .find(|line| line.starts_with("4|"))
+                .unwrap()[4..]
+        );
+    }
+}

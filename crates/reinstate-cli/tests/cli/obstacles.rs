@@ -225,3 +225,66 @@ fn a_table_that_nobody_classified_is_named_with_the_lines_to_add() {
     ));
     ground.restore(&[]).done(&["restored"]);
 }
+
+/// A rule that came after the snapshot, and that all live rows were made to satisfy since.
+#[test]
+fn a_check_that_is_younger_than_the_rows_is_named_by_the_plan() {
+    let ground = Ground::captured(NOTES, TENANCY);
+    let before = notes(&ground);
+    ground.psql(
+        "DELETE FROM notes WHERE place > 20;
+         ALTER TABLE notes ADD CONSTRAINT low CHECK (place <= 20)",
+    );
+    let says = ["constraint low of notes", "broken by rows of the snapshot"];
+    refused_by_the_plan(&ground, &ground.restore(&[]), &says);
+    ground.psql("ALTER TABLE notes DROP CONSTRAINT low");
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(own(&notes(&ground)), own(&before));
+}
+
+fn own(rows: &str) -> Vec<&str> {
+    rows.lines().filter(|row| row.contains("|1|")).collect()
+}
+
+/// A rule that asks another table holds when that table's rows are back, and not before.
+#[test]
+fn a_check_that_asks_other_tables_is_left_to_the_server() {
+    let schema = format!(
+        "CREATE TABLE boards (id int PRIMARY KEY, account_id int NOT NULL);
+         INSERT INTO boards SELECT n, n % 3 FROM generate_series(1, 6) n; {NOTES}"
+    );
+    let ground = Ground::captured(&schema, TENANCY);
+    let before = notes(&ground);
+    ground.psql(
+        "CREATE FUNCTION has_board(account int) RETURNS boolean LANGUAGE sql
+             AS 'SELECT EXISTS (SELECT FROM public.boards b WHERE b.account_id = account)';
+         ALTER TABLE notes ADD CONSTRAINT has_board CHECK (has_board(account_id));
+         DELETE FROM notes WHERE account_id = 1; DELETE FROM boards WHERE account_id = 1",
+    );
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(own(&notes(&ground)), own(&before));
+}
+
+/// A trigger that was let fire writes to another table: the counts see that, and the message says which
+/// trigger it may have been.
+#[test]
+fn an_allowed_trigger_that_writes_elsewhere_is_named_with_the_table() {
+    let schema = format!(
+        "{NOTES}CREATE TABLE log (id serial PRIMARY KEY, account_id int NOT NULL);
+         CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN INSERT INTO public.log (account_id) VALUES (NEW.account_id); RETURN NEW; END $$;
+         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+         CREATE TRIGGER harmless BEFORE UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION nothing();
+         CREATE TRIGGER noted AFTER UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION note_it();"
+    );
+    let sections = format!("{TENANCY}allowed_triggers = [\"notes.noted\", \"notes.harmless\"]\n");
+    let ground = Ground::captured(&schema, &sections);
+    ground.psql("ALTER TABLE notes DISABLE TRIGGER noted");
+    ground.psql(INCIDENT);
+    ground.psql("ALTER TABLE notes ENABLE TRIGGER noted");
+    let spoiled = notes(&ground);
+    let run = ground.restore(&[]);
+    run.refused(1, &["in table log", "look at trigger notes.noted"]);
+    assert!(!run.stderr.contains("harmless"), "{run:?}");
+    assert_eq!(notes(&ground), spoiled);
+}

@@ -88,6 +88,21 @@ pub(crate) struct CatalogColumn {
     pub tenant_type: Option<TenantType>,
 }
 
+impl CatalogTable {
+    /// Whether primary keys that are written otherwise are always different ones.
+    pub(crate) fn has_exact_key(&self, schema: &TableSchema) -> bool {
+        schema.key.iter().all(|column| {
+            let described = &schema.columns[column.get()];
+            let name = described.type_name.split('(').next().unwrap_or_default();
+            described.key_form == KeyForm::Integer
+                || matches!(name, "uuid" | "bytea" | "boolean" | "date" | "oid")
+                || name.starts_with("timestamp")
+                || matches!(name, "text" | "character varying")
+                    && self.columns[column.get()].is_deterministic
+        })
+    }
+}
+
 /// A unique index, or an exclusion constraint: of no two rows that satisfy `predicate` do all
 /// `operators` hold between their `expressions`.
 #[derive(Clone, Debug)]

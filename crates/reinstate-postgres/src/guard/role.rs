@@ -34,8 +34,15 @@ impl PostgresStore {
         session.roll_back();
         let script = script(&catalog, role, &database, &policed);
         let role = quote(role).trim().to_owned();
+        let silence = match self.map.silenced_triggers.is_empty() {
+            true => String::new(),
+            false => format!(
+                "-- For silenced_triggers, by a superuser:\n\
+                 GRANT SET ON PARAMETER session_replication_role TO {role};\n"
+            ),
+        };
         Ok(format!(
-            "{script}{}COMMIT;\n",
+            "{script}{}COMMIT;\n{silence}",
             raises(&own_sequences, &role)
         ))
     }

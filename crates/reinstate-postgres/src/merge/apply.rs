@@ -9,6 +9,7 @@
 mod followers;
 mod put_back;
 mod together;
+mod twins;
 
 pub(crate) use put_back::quiet_obstacles;
 pub(crate) use together::together_obstacles;
@@ -62,6 +63,7 @@ pub(super) fn apply(
         updates: BTreeMap::new(),
         moved: BTreeMap::new(),
         early: BTreeMap::new(),
+        twins: BTreeMap::new(),
         dependents: Vec::new(),
     };
     session.run("defer what can be deferred", "SET CONSTRAINTS ALL DEFERRED")?;
@@ -77,6 +79,9 @@ pub(super) fn apply(
     }
     for step in creating.steps() {
         apply.delete_returned(step)?;
+        if let [table] = step.as_slice() {
+            apply.update_twins(*table)?;
+        }
         match step.as_slice() {
             [table] if creating.loose(*table).is_some() => apply.create(*table)?,
             [table] if apply.target(*table).refers_to_itself() => {
@@ -107,6 +112,9 @@ pub(super) fn apply(
     let mut written = read_written(session, catalog)?;
     for (table, updates) in apply.updates {
         written.without_updates(&catalog.schema.table(table).name, updates)?;
+    }
+    for (table, rows) in apply.twins {
+        written.as_made_anew(&catalog.schema.table(table).name, rows)?;
     }
     for (table, rows) in apply.moved {
         written.as_put_back(&catalog.schema.table(table).name, rows)?;
@@ -143,6 +151,8 @@ struct Apply<'a> {
     moved: BTreeMap<TableIndex, u64>,
     /// Rows that were sent before their turn.
     early: BTreeMap<(TableIndex, u8), Stage>,
+    /// Rows that are updated instead of being deleted and created, under a key that is equal.
+    twins: BTreeMap<TableIndex, u64>,
     /// Tables whose rows may be written under parents that are deleted, and are nobody's then.
     dependents: Vec<TableIndex>,
 }
@@ -293,6 +303,11 @@ impl<'a> Apply<'a> {
             Some(stage) => stage,
             None => self.stage_deleted(table, expected)?,
         };
+        let expected = self.spare_twins(table, &stage)?;
+        let stage = Stage {
+            row_count: expected,
+            ..stage
+        };
         let target = self.target(table);
         let operation = format!("delete rows of {}", target.schema().name);
         let session = self.staging.session;
@@ -353,7 +368,9 @@ impl<'a> Apply<'a> {
         let target = self.target(table);
         let operation = format!("create rows of {}", target.schema().name);
         let loose = self.creating.loose(table);
+        let is_sent = self.early.contains_key(&(table, RowRole::Created as u8));
         if loose.is_none()
+            && !is_sent
             && let Some(copy) = target.copy()?
         {
             let mut seen = self.restored.of(target.relation());

@@ -74,6 +74,19 @@ impl Written {
         Err(StoreError::new(ErrorKind::Refused, message))
     }
 
+    /// Takes rows that were updated for rows that were deleted and made anew, as the plan has them.
+    ///
+    /// # Errors
+    /// As [`without_updates`](Self::without_updates).
+    pub(super) fn as_made_anew(&mut self, table: &TableName, rows: u64) -> Result<(), StoreError> {
+        self.without_updates(table, rows)?;
+        if let Some((_, counts)) = self.by_name.get_mut(table) {
+            counts.created += rows;
+            counts.deleted += rows;
+        }
+        Ok(())
+    }
+
     /// Notes rows of a table that were written and are nobody's.
     pub(super) fn left_to_nobody(&mut self, table: u32, rows: u64) {
         self.nobodys.insert(table, rows);

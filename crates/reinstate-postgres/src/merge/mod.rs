@@ -28,6 +28,7 @@ mod sequences;
 mod shared;
 mod staging;
 mod statements;
+mod suspects;
 
 use std::fmt;
 use std::sync::Arc;
@@ -227,6 +228,10 @@ impl TenantWriter for PostgresWriter<'_> {
             &mut self.restored,
         )?;
         Ok(self.written.counts())
+    }
+
+    fn suspects(&mut self, table: &TableName, changes: &dyn ChangeSource) -> Vec<String> {
+        suspects::find(&self.session, &self.catalog, table, changes).unwrap_or_default()
     }
 
     fn read_back(&mut self, table: TableIndex) -> Result<Box<dyn RowStream + '_>, StoreError> {

@@ -152,6 +152,34 @@ impl<'a> Target<'a> {
         ))
     }
 
+    /// Gives live rows everything that is staged under keys that are equal, the keys as they are written
+    /// included, and takes those out of the stage.
+    ///
+    /// # Errors
+    /// As [`Ownership::listed`].
+    pub(super) fn update_whole(&self, stage: &Stage) -> Result<String, StoreError> {
+        let live = self.owned("t")?.listed(self.tenant)?;
+        let staged = self.owned("s")?.listed(self.tenant)?;
+        let assignments = self
+            .columns()
+            .map(|column| format!("{0} = s.{0}", self.column(column)));
+        Ok(format!(
+            "WITH updated AS (
+                 UPDATE {} AS t SET {} FROM {} AS s{}{} WHERE {} AND {} AND {}
+                 RETURNING s.ctid AS place)
+             DELETE FROM {} AS s USING updated u WHERE s.ctid = u.place",
+            self.relation().sql_rows(),
+            assignments.collect::<Vec<_>>().join(", "),
+            stage.name,
+            live.sources,
+            staged.sources,
+            self.same_key("t", "s"),
+            live.condition,
+            staged.condition,
+            stage.name,
+        ))
+    }
+
     /// Counts the rows in which a column that only the server may set is not as staged. None if
     /// there is no such column.
     pub(super) fn count_unlike(&self, stage: &Stage) -> Option<String> {

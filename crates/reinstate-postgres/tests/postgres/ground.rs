@@ -1,4 +1,7 @@
 //! A database to merge in, and plans made by comparing an image with what is live.
+//!
+//! With `REINSTATE_TEST_CONFINED` in the environment the store is reached as a role of least privilege
+//! instead of as a superuser; the role is described anew whenever a test changes the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -23,8 +26,26 @@ const BATCH_ROWS: usize = 700;
 pub struct Ground {
     pub store: PostgresStore,
     pub database: TestDatabase<'static>,
+    /// What describes the role that the store is reached as, if it is a confined one.
+    owner: Option<PostgresStore>,
     jobs: AtomicU8,
 }
+
+/// A variable of the environment: stores are reached as a confined role.
+const CONFINED: &str = "REINSTATE_TEST_CONFINED";
+
+/// Takes off what an earlier description of the role put on.
+const UNCONFINE: &str = "
+DO $$ DECLARE found record; BEGIN
+    FOR found IN SELECT polrelid::regclass AS relation, polname FROM pg_policy
+                  WHERE polname LIKE 'reinstate\\_%' LOOP
+        EXECUTE format('DROP POLICY %I ON %s', found.polname, found.relation);
+        IF found.polname = 'reinstate_everybody' THEN
+            EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', found.relation);
+        END IF;
+    END LOOP;
+END $$;
+";
 
 /// What a merge did.
 #[derive(Debug)]
@@ -53,18 +74,42 @@ impl Ground {
     ) -> Self {
         let database = cluster.fresh_database().unwrap();
         database.psql(ddl).unwrap();
-        let store = open_store(&database.url(), adapt);
-        store.prepare().unwrap();
+        let mut map = map();
+        adapt(&mut map);
+        let open = |url: String| PostgresStore::connect(unguarded(&url), map.clone()).unwrap();
+        let owner = open(database.url());
+        owner.prepare().unwrap();
         let jobs = AtomicU8::new(10);
+        if std::env::var_os(CONFINED).is_none() {
+            return Self {
+                store: owner,
+                database,
+                owner: None,
+                jobs,
+            };
+        }
+        let role = role_of(&database);
+        database.psql(&format!("CREATE ROLE {role} LOGIN")).unwrap();
+        confine(&owner, &database);
+        let url = format!("{}&user={role}", database.url());
+        let settings = ConnectionSettings::new(SecretUrl::new(&url), "ground");
         Self {
-            store,
+            store: PostgresStore::connect(settings, map.clone()).unwrap(),
             database,
+            owner: Some(owner),
             jobs,
         }
     }
 
     pub fn psql(&self, sql: &str) -> String {
-        self.database.psql(sql).unwrap()
+        let said = self.database.psql(sql).unwrap();
+        let mut words = sql.split(|character: char| !character.is_ascii_alphabetic());
+        if let Some(owner) = &self.owner
+            && words.any(|word| ["CREATE", "ALTER", "DROP"].contains(&word))
+        {
+            confine(owner, &self.database);
+        }
+        said
     }
 
     pub fn image(&self, tenant: &str) -> Image {
@@ -99,12 +144,33 @@ impl Ground {
 }
 
 pub fn open_store(url: &str, adapt: impl FnOnce(&mut TenancyMap)) -> PostgresStore {
+    let mut map = map();
+    adapt(&mut map);
+    PostgresStore::connect(unguarded(url), map).unwrap()
+}
+
+fn map() -> TenancyMap {
     let mut map = TenancyMap::new(TenantKind::parse("account").unwrap());
     map.column = Some("account_id".to_owned());
-    adapt(&mut map);
+    map
+}
+
+fn unguarded(url: &str) -> ConnectionSettings {
     let mut settings = ConnectionSettings::new(SecretUrl::new(url), "ground");
     settings.unguarded = true;
-    PostgresStore::connect(settings, map).unwrap()
+    settings
+}
+
+fn role_of(database: &TestDatabase<'_>) -> String {
+    format!("least_{}", database.name())
+}
+
+/// Lets the role do what the store's script says. What a test is about may be that there is none.
+fn confine(owner: &PostgresStore, database: &TestDatabase<'_>) {
+    database.psql(UNCONFINE).unwrap();
+    if let Ok(script) = owner.role_script(&role_of(database)) {
+        database.psql(&script).unwrap();
+    }
 }
 
 /// A rule for a table whose tenant is another table's.

@@ -327,9 +327,11 @@ impl LiveView for FaultyView<'_> {
         table: TableIndex,
         before: &RowBatch,
         after: Option<&RowBatch>,
+        beside: &[TenantId],
     ) -> Result<Vec<Hindrance>, StoreError> {
         self.faults.call("look for what refers to rows")?;
-        self.inner.held_in_place(tenant, table, before, after)
+        self.inner
+            .held_in_place(tenant, table, before, after, beside)
     }
 
     fn not_taken(
@@ -432,6 +434,10 @@ impl TenantWriter for FaultyWriter<'_> {
     ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
         self.faults.call("apply")?;
         self.inner.apply(changes)
+    }
+
+    fn suspects(&mut self, table: &TableName, changes: &dyn ChangeSource) -> Vec<String> {
+        self.inner.suspects(table, changes)
     }
 
     fn read_back(&mut self, table: TableIndex) -> Result<Box<dyn RowStream + '_>, StoreError> {

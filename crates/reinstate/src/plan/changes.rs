@@ -64,7 +64,7 @@ pub(super) struct TableChanges<'w, 'a> {
     to_put_back_by: Vec<By>,
     strays: Strays,
     fixed: FixedValues,
-    hindrances: Hindrances,
+    pub(super) hindrances: Hindrances,
     /// Rows that the tenant will have without their being written.
     pub(super) returning: Returning,
     /// Those of them that are in nobody's way.
@@ -543,7 +543,7 @@ pub(super) struct Finished {
     conflicts: Vec<Conflict>,
     strays: Strays,
     fixed: FixedValues,
-    hindrances: Hindrances,
+    pub(super) hindrances: Hindrances,
 }
 
 impl Finished {

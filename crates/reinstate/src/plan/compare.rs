@@ -1,6 +1,10 @@
 //! Comparing one tenant's image with the live tenant, table by table.
 
-use reinstate_core::{Event, LiveView, Phase, Policy, Position, RowBatch, Switch, TableIndex};
+use std::sync::Arc;
+
+use reinstate_core::{
+    Event, LiveView, Phase, Policy, Position, RowBatch, Switch, TableIndex, TenantId,
+};
 use reinstate_format::TenantPlanDescription;
 
 use super::asking::question_bytes;
@@ -16,6 +20,7 @@ use super::owners::Owners;
 use super::parents::Parents;
 use super::since::{By, Lookup, TenantSince};
 use super::tally::Tally;
+use super::turns::Wait;
 use crate::drift::{DriftRules, MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
 use crate::into::Rekeying;
@@ -31,6 +36,8 @@ pub(super) struct Rules<'r> {
     /// What changed the rows since, if it is to be looked up.
     pub(super) since: Option<&'r Lookup<'r>>,
     pub(super) policy: Policy,
+    /// The tenants that are restored.
+    pub(super) tenants: &'r Arc<[TenantId]>,
 }
 
 pub(super) fn plan_tenant(
@@ -40,6 +47,7 @@ pub(super) fn plan_tenant(
     rules: Rules<'_>,
     rekeying: Option<&Rekeying<'_>>,
     writer: &mut SegmentWriter<'_>,
+    waits: &mut Vec<Wait>,
 ) -> Result<TenantPlanDescription, Error> {
     let Rules {
         mapping,
@@ -47,6 +55,7 @@ pub(super) fn plan_tenant(
         owners,
         policy,
         since: lookup,
+        tenants,
     } = rules;
     let since = lookup.map(|lookup| lookup.since);
     let tenant = &image.tenant().id;
@@ -76,6 +85,7 @@ pub(super) fn plan_tenant(
         changes.parents = Some(&mut parents);
         changes.leaving = Some(&mut leaving);
         changes.checks = Some(RowChecks::new(&mapping.checks, view.schema().table(table)));
+        changes.hindrances.beside = Arc::clone(tenants);
         changes.was_changed = mapping.shape.is_some() || !mapping.checks.is_empty();
         let mut count = |by: By| tally.add(by);
         if since.is_some() {
@@ -96,7 +106,8 @@ pub(super) fn plan_tenant(
             end: since.map_or(image.position(), |since| since.log.through()),
         };
         sides.compare(policy, &mut changes)?;
-        let finished = changes.finish()?;
+        let mut finished = changes.finish()?;
+        waits.extend(finished.hindrances.take_waits(tenant));
         description.notes.extend(finished.would_leave());
         finished.add_to(&mut description);
     }

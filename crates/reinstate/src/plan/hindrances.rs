@@ -6,10 +6,12 @@
 //! names it and cannot be applied.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use reinstate_core::{Hindrance, LiveView, RowBatch, RowRef, TableIndex, TenantId};
 use reinstate_format::{NoteKind, PlanNote};
 
+use super::turns::Wait;
 use crate::Error;
 
 /// What is found out about one table's rows.
@@ -17,8 +19,10 @@ use crate::Error;
 pub(super) struct Hindrances {
     /// Rows to delete of which it is not known yet what refers to them.
     to_delete: RowBatch,
-    /// How many rows each concerns, by what it is and what it would do.
-    found: BTreeMap<(String, String), u64>,
+    /// How many rows each concerns, by what it is, what it would do and whose rows they are.
+    found: BTreeMap<(String, String, Option<TenantId>), u64>,
+    /// The tenants that the same plan restores.
+    pub(super) beside: Arc<[TenantId]>,
 }
 
 impl Hindrances {
@@ -61,7 +65,7 @@ impl Hindrances {
             return Ok(());
         }
         let found = view
-            .held_in_place(tenant, table, before, after)
+            .held_in_place(tenant, table, before, after, &self.beside)
             .map_err(Error::store("look for rows that refer to what goes"))?;
         self.keep(found);
         Ok(())
@@ -87,15 +91,35 @@ impl Hindrances {
 
     fn keep(&mut self, found: Vec<Hindrance>) {
         for hindrance in found {
-            let place = (hindrance.object, hindrance.detail);
+            let place = (hindrance.object, hindrance.detail, hindrance.of);
             *self.found.entry(place).or_insert(0) += hindrance.row_count;
         }
+    }
+
+    /// Takes out what tenants have to be restored before this one for.
+    pub(super) fn take_waits(&mut self, tenant: &TenantId) -> Vec<Wait> {
+        let all = std::mem::take(&mut self.found);
+        let mut waits = Vec::new();
+        for ((object, detail, of), row_count) in all {
+            let Some(first) = of else {
+                self.found.insert((object, detail, None), row_count);
+                continue;
+            };
+            let what = Hindrance {
+                object,
+                detail,
+                row_count,
+                of: None,
+            };
+            waits.push(Wait::new(tenant, first, what));
+        }
+        waits
     }
 
     pub(super) fn into_notes(self) -> impl Iterator<Item = PlanNote> {
         self.found
             .into_iter()
-            .map(|((object, detail), count)| PlanNote {
+            .map(|((object, detail, _), count)| PlanNote {
                 kind: NoteKind::EffectRefused,
                 object,
                 detail,

@@ -21,9 +21,11 @@ mod parents;
 mod saved;
 mod since;
 mod tally;
+mod turns;
 mod undo;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use reinstate_core::{
     ConflictPolicy, Digest, ErrorKind, Event, JobId, LiveStore, LiveView, ObjectId, ObjectWriter,
@@ -89,6 +91,9 @@ pub struct WrittenPlan {
 
 /// Compares the images, all of one snapshot, with the live tenants, all at one position, and
 /// writes what would change to `output`.
+///
+/// Tenants come in the order in which they have to be restored: as they are, but for those whose rows are
+/// referred to by rows of others that are restored as well.
 ///
 /// Reads each image and each live tenant once, and other tenants' rows only as
 /// [`check_owners`](PlanRequest::check_owners) says. Holds no more than the context's memory budget,
@@ -230,13 +235,20 @@ fn make<'r>(
     // Of what was committed up to the point the images have everything.
     let has_later = |since: &Since<'_>| since.log.through() > images[0].position();
     let lookup = since.filter(has_later).map(Lookup::of);
+    let ids = images.iter().map(|image| image.tenant().id.clone());
+    let ids: Arc<[TenantId]> = match images {
+        [_] => Arc::default(),
+        _ => ids.collect(),
+    };
     let rules = Rules {
+        tenants: &ids,
         mapping: &mapping,
         drift: &request.drift,
         owners: &owners,
         since: lookup.as_ref(),
         policy,
     };
+    let mut waits = Vec::new();
     for (number, image) in images.iter().enumerate() {
         let rekeying = match copy {
             None => None,
@@ -259,6 +271,7 @@ fn make<'r>(
             rules,
             rekeying.as_ref(),
             &mut writer,
+            &mut waits,
         )?;
         if copy.is_some() {
             check_creates_only(view.as_ref(), &part)?;
@@ -272,6 +285,8 @@ fn make<'r>(
             tenant: Some(image.tenant()),
         });
     }
+    let is_selective = since.is_some_and(|since| !since.only.is_empty());
+    let mut tenants = turns::put_in_order(tenants, &waits, policy, is_selective);
     notes.extend(notes::of_store(view.as_ref(), &mut tenants)?);
     let description = PlanDescription {
         job: request.job,

@@ -45,7 +45,8 @@ pub fn plan_undo(
     check_schema(&original.schema, view.schema())?;
     let mut writer = start(context, request, output)?;
     let mut parts = Vec::with_capacity(tenants.len());
-    for tenant in tenants {
+    // What came last may refer to what came before.
+    for tenant in tenants.iter().rev() {
         let mut description = describe_tenant(view.as_ref(), tenant)?;
         let mut left_behind = LeftBehind::default();
         let mut leaving = Leaving::new(context, view.schema());
