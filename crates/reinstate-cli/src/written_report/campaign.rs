@@ -22,6 +22,9 @@ const PROOF: &str = "Every merge is one transaction, and compared with its appro
     one before, so that none can be changed or taken away without changing the last digest below. A site is \
     handed back only when all its stores are proven and every gate is passed.";
 
+/// How many parked sites are named before everything else.
+const PARKED_MAX: usize = 20;
+
 /// A campaign as a report sees it.
 pub struct Seen<'c> {
     pub campaign: &'c StoredCampaign,
@@ -241,7 +244,7 @@ fn compose(seen: &Seen<'_>, subjects: Vec<Subject>, all: &Totals, written_at: Ti
             Fact::new("Rows put back", count(put_back)),
             Fact::new("Newer rows deleted", count(deleted)),
         ],
-        cautions: cautions(description, all.counts),
+        cautions: cautions(seen, all.counts, subjects.len()),
         moment: moment(description, state),
         subjects,
         proof: PROOF,
@@ -267,8 +270,25 @@ fn overall(state: &CampaignState, all: &Totals) -> Status {
     }
 }
 
-fn cautions(description: &CampaignDescription, counts: ChangeCounts) -> Vec<String> {
+/// What must not be overlooked in a report of so many sites: of one alone nothing is said of the others.
+fn cautions(seen: &Seen<'_>, counts: ChangeCounts, subject_count: usize) -> Vec<String> {
+    let description = seen.campaign.description();
     let mut cautions = Vec::new();
+    if subject_count > 1 {
+        let sites = description.tenants.iter().zip(&seen.state.tenants);
+        let parked: Vec<_> = sites
+            .filter(|(_, progress)| progress.state == TenantState::Parked)
+            .collect();
+        cautions.extend(parked.iter().take(PARKED_MAX).map(|(site, progress)| {
+            let name = tenant(&description.site_kind, &site.site);
+            let reason = progress.reason.as_deref().unwrap_or("no reason was noted");
+            format!("Parked: {name}. {reason}")
+        }));
+        if parked.len() > PARKED_MAX {
+            let more = (parked.len() - PARKED_MAX) as u64;
+            cautions.push(format!("Parked: {} more.", counted(more, "site", "sites")));
+        }
+    }
     let points = description.stores.iter().map(|store| store.point_time);
     let (first, last) = (points.clone().min(), points.max());
     if let (Some(first), Some(last)) = (first, last)

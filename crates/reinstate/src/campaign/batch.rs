@@ -167,7 +167,7 @@ fn plan_store(
     };
     match attempt(&chosen(images), keep()?) {
         Ok(written) => return Ok(Some(written)),
-        Err(error) if !is_of_the_tenant(error.kind()) => return Err(error),
+        Err(error) if !is_of_the_tenant(error.kind()) => return Err(in_store(store, error)),
         Err(_) => {}
     }
     let mut kept = Vec::with_capacity(images.len());
@@ -177,7 +177,7 @@ fn plan_store(
             Err(error) if is_of_the_tenant(error.kind()) => {
                 note_unfit(&sites[site].site, store, &error, unfit);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(in_store(store, error)),
         }
     }
     *images = kept;
@@ -219,6 +219,12 @@ fn note_blocked(
             .entry(sites[*site].site.clone())
             .or_insert((kind, reason));
     }
+}
+
+/// Something is wrong with a store: says with which.
+fn in_store(store: &PlannedStore<'_>, error: Error) -> Error {
+    let message = format!("plan a batch in store {}", store.name);
+    Error::because(error.kind(), message, error)
 }
 
 fn note_unfit(site: &TenantId, store: &PlannedStore<'_>, error: &Error, unfit: &mut UnfitMap) {

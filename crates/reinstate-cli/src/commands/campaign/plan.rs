@@ -1,8 +1,8 @@
 //! `campaign plan`: what it takes to bring sites back in all stores of an estate.
 
 use reinstate::{
-    CampaignMode, CampaignPlanned, CampaignRequest, Context, Images, PlannedStore, StoredCampaign,
-    TenantImage, Unfit, UnfitTenant, plan_campaign,
+    CampaignCheck, CampaignMode, CampaignPlanned, CampaignRequest, CampaignStep, Context, Images,
+    PlannedStore, StoredCampaign, TenantImage, Unfit, UnfitTenant, plan_campaign,
 };
 use reinstate_core::{CampaignId, ErrorKind, Phase, Policy, Repository, Tenant};
 use serde::Serialize;
@@ -12,9 +12,10 @@ use super::everyone::everyone;
 use super::ids::site_requests;
 use super::status::{parked_lines, store_lines};
 use crate::arguments::CampaignPlan;
+use crate::configuration::EstateConfiguration;
 use crate::console::Console;
 use crate::exit::{Exit, kind_name, next_step};
-use crate::failure::Failure;
+use crate::failure::{Failure, exit_of};
 use crate::point::PointInTime;
 use crate::progress::Progress;
 use crate::render::{count, counted};
@@ -60,6 +61,7 @@ pub fn plan(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Sto
             .into());
     }
     let stores = estate.stores()?;
+    check_statements(configuration, stores)?;
     let _locks = lock_all(stores)?;
     // A time ago is the same moment for every store.
     let at = now();
@@ -176,7 +178,49 @@ fn resolve_in(
         }
         Ok(resolved)
     });
-    resolved.map_err(|error| error.context(format!("look {point} up in store {:?}", store.of.name)))
+    resolved.map_err(|error| {
+        let message = format!("look {point} up in store {:?}", store.of.name);
+        if exit_of(&error) != Exit::of(ErrorKind::NotRecoverable) {
+            return error.context(message);
+        }
+        // What would be said of one store is a point of its own, which the others do not have.
+        let next = format!(
+            "--at a time that every store can go back to, or with --nearest-before; see what this one can: \
+             reinstate --config {} window",
+            store.of.configuration.display()
+        );
+        Failure::new(ErrorKind::NotRecoverable, message)
+            .because(error)
+            .next(next)
+            .into()
+    })
+}
+
+/// Statements are for SQL databases: that a store is none is found out before anything is written.
+fn check_statements(estate: &EstateConfiguration, stores: &[OpenStore]) -> Result<(), Failure> {
+    let gates = estate.gates.iter().filter_map(|gate| match &gate.check {
+        CampaignCheck::Step { step, .. } => Some((format!("gate {:?}", gate.name), step)),
+        CampaignCheck::Acceptance => None,
+    });
+    let actions = [("close", &estate.close), ("open", &estate.open)];
+    let actions = actions
+        .into_iter()
+        .filter_map(|(name, action)| Some((name.to_owned(), &action.as_ref()?.step)));
+    for (name, step) in gates.chain(actions) {
+        let CampaignStep::Sql { store, .. } = step else {
+            continue;
+        };
+        let of = stores.get(*store as usize);
+        if let Some(of) = of.filter(|of| of.postgres.is_none()) {
+            let message = format!(
+                "estate {}: {name}: store {:?} is no SQL database",
+                estate.path.display(),
+                of.of.name
+            );
+            return Err(Failure::usage(message).next("use a command, or another store"));
+        }
+    }
+    Ok(())
 }
 
 /// The images of a store at one point.

@@ -81,7 +81,13 @@ fn what_cannot_be_restored_is_refused_named_and_written_down() {
     };
     let (first, second) = (taken_at("sites"), taken_at("orders"));
     let at = |at: &str| ground.run(&["campaign", "plan", "--at", at, "account:3"]);
-    at(&first).refused(7, &["store \"orders\""]);
+    at(&first).refused(
+        7,
+        &[
+            "store \"orders\"",
+            "--nearest-before; see what this one can",
+        ],
+    );
     at(&second).refused(7, &["store \"sites\""]);
     let nearest = [
         "campaign",
@@ -117,6 +123,12 @@ fn what_cannot_be_restored_is_refused_named_and_written_down() {
         .filter(|entry| entry["event"] == "refused")
         .count();
     assert_eq!(refused, 10, "{audit:#?}");
+    // A statement for a store that is no SQL database, found out before anything is written.
+    let estate = fs::read_to_string(ground.sandbox.path("estate.toml")).unwrap();
+    let open = format!("{estate}\n[open]\nstore = \"orders\"\nsql = \"SELECT 1\"\n");
+    fs::write(ground.sandbox.path("estate.toml"), open).unwrap();
+    plan(&["account:3"]).refused(2, &["open: store \"orders\" is no SQL database"]);
+    fs::write(ground.sandbox.path("estate.toml"), estate).unwrap();
     // Two campaigns over the same site.
     let (campaign, _) = ground.plan(&[3], &[]);
     plan(&["account:5", "account:3"]).refused(11, &["account:3 is in campaign", &campaign]);
@@ -179,6 +191,14 @@ fn a_site_that_goes_wrong_is_parked_and_the_others_go_on() {
             );
         }
     }
+    let report = ["campaign", "report", &campaign, "-o", "report.html"];
+    ground.run(&report).done(&["Finished, some parked"]);
+    let html = fs::read_to_string(ground.sandbox.path("report.html")).unwrap();
+    assert!(html.contains("Parked: account:5. "), "{html}");
+    let one = [&report[..4], &["one.html", "--site", "account:3"]].concat();
+    ground.run(&one).done(&["Handed back"]);
+    let html = fs::read_to_string(ground.sandbox.path("one.html")).unwrap();
+    assert!(!html.contains("account:5"), "{html}");
     // What made it stale is not undone by trying again.
     ground
         .run(&["campaign", "resume", &campaign, "--retry-parked"])
