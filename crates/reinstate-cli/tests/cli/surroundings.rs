@@ -106,7 +106,7 @@ fn triggers_that_would_fire_are_listed_and_only_allowed_ones_do() {
                  ALTER TABLE orders ENABLE TRIGGER ALL",
     );
     let run = ground.restore(&[]);
-    let note = "refuse   trigger or rule orders.harmless would fire";
+    let note = "refuse   account:1: trigger or rule orders.harmless would fire";
     assert!(run.stdout.contains(note), "{run:?}");
     assert!(!run.stdout.contains("on_delete"), "{run:?}");
     run.refused(1, &["orders.harmless would fire", "allowed_triggers"]);
@@ -293,7 +293,7 @@ INSERT INTO orders SELECT n, n % 2 + 1 FROM generate_series(1, 9) n;
     ground.restore(&[]).done(&["restored"]);
     ground.psql("DELETE FROM logs WHERE account_id = 1");
     let run = ground.restore(&[]);
-    let note = "refuse   foreign partitions logs_9 lie on another server";
+    let note = "refuse   account:1: foreign partitions logs_9 lie on another server";
     assert!(run.stdout.contains(note), "{run:?}");
     run.refused(1, &["foreign partitions logs_9", "Detach them"]);
     ground.psql("ALTER TABLE logs DETACH PARTITION logs_9");

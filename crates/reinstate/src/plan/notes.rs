@@ -13,7 +13,7 @@ use crate::{Context, Error};
 const NAMED_VALUES_MAX: usize = 3;
 
 /// What the store does by itself when these plans are carried out, and what it does not let them do.
-/// What stands in the way of a tenant is noted with it, where there are several: it is none of the
+/// What stands in the way of a tenant is noted with it, as it would be alone: it is none of the
 /// others' business.
 ///
 /// *Cost*: asks once for all tenants, and only if something stands in the way once for each.
@@ -28,7 +28,7 @@ pub(super) fn of_store(
     };
     let mut notes = found(tenants)?;
     let is_obstacle = |note: &PlanNote| note.kind.is_obstacle();
-    if tenants.len() < 2 || !notes.iter().any(is_obstacle) {
+    if !notes.iter().any(is_obstacle) {
         return Ok(notes);
     }
     for tenant in tenants {
