@@ -3,26 +3,21 @@
 //! Counts and digests need no gate: a tenant that was not read back as the plan expects it does not
 //! get as far as here.
 //!
-//! *Cost*: the tables that refer to each other are read once more, and of those that are referred to
-//! 16 bytes a row are held.
+//! *Cost*: the tables that refer to each other are read once more for each reference, and 16 bytes a row are
+//! sorted, on disk if need be.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use reinstate_core::{
-    ColumnIndex, ErrorKind, Lead, LiveView, Reference, RowBatch, RowRef, TableIndex, Tenancy,
-    TenantId,
+    ColumnIndex, ErrorKind, Lead, LiveView, Reference, RowBatch, TableIndex, Tenancy, TenantId,
 };
 use reinstate_format::{CampaignLink, CampaignTenant};
 
+use super::astray::{Values, first_astray};
 use super::run::CampaignRun;
 use crate::Error;
 use crate::job::receipt_of;
 use crate::plan::StoredPlan;
-
-/// The most rows of one table that are held as referred to: 1 GiB.
-const PARENTS_MAX: usize = 64 << 20;
-/// How many rows that refer to nothing of the tenant's are looked at closer.
-const ASTRAY_MAX: usize = 10_000;
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,18 +96,29 @@ fn within(
     }
     let mut looked_at = 0;
     for ((parent, columns), children) in by_parent {
-        let known = values_of(run, view, tenant, parent, columns)?;
-        for (child, reference) in children {
-            let astray = astray(run, view, tenant, (child, &reference.columns), &known)?;
-            let elsewhere = lead_to_others(view, tenant, (child, reference), &astray)?;
-            if astray.len() as u64 > elsewhere {
-                let (child, parent) = (&schema.table(child).name, &schema.table(parent).name);
-                return Ok(Err(format!(
-                    "rows of table {child} refer to rows of table {parent} that are not there"
-                )));
-            }
-            looked_at += 1;
+        let of = |table, columns| Values {
+            view,
+            tenant,
+            table,
+            columns,
+        };
+        let referring: Vec<Values<'_>> = children
+            .iter()
+            .map(|(child, reference)| of(*child, reference.columns.as_slice()))
+            .collect();
+        let is_elsewhere = |place: usize, rows: &RowBatch| {
+            let elsewhere = lead_to_others(view, tenant, children[place], rows)?;
+            Ok(elsewhere >= rows.len() as u64)
+        };
+        let astray = first_astray(run, Some(of(parent, columns)), &referring, is_elsewhere)?;
+        if let Some(place) = astray {
+            let (child, _) = children[place];
+            let (child, parent) = (&schema.table(child).name, &schema.table(parent).name);
+            return Ok(Err(format!(
+                "rows of table {child} refer to rows of table {parent} that are not there"
+            )));
         }
+        looked_at += children.len() as u64;
     }
     Ok(Ok(looked_at))
 }
@@ -124,9 +130,6 @@ fn lead_to_others(
     (child, reference): (TableIndex, &Reference),
     astray: &RowBatch,
 ) -> Result<u64, Error> {
-    if astray.is_empty() {
-        return Ok(0);
-    }
     let strays = view
         .stray_references(tenant, child, astray)
         .map_err(Error::store("look where references lead"))?;
@@ -145,32 +148,49 @@ fn across(
     link: &CampaignLink,
 ) -> Result<Result<(), String>, Error> {
     let (store, parent_store) = (link.store as usize, link.parent_store as usize);
-    let (Some(part), Some(parent)) = (&tenant.parts[store], &tenant.parts[parent_store]) else {
-        let message = format!(
-            "{}.{} refers to another store, but the site is not in both",
-            link.table, link.column
-        );
-        return Ok(match tenant.parts[store].is_none() {
-            // Nothing is there that could refer to anything.
-            true => Ok(()),
-            false => Err(message),
-        });
-    };
-    let known = {
-        let view = open(run, parent_store)?;
-        let (table, column) = find(view.as_ref(), &link.parent_table, &link.parent_column)?;
-        values_of(run, view.as_ref(), &parent.tenant, table, &[column])?
+    let Some(part) = &tenant.parts[store] else {
+        // Nothing is there that could refer to anything.
+        return Ok(Ok(()));
     };
     let view = open(run, store)?;
     let (table, column) = find(view.as_ref(), &link.table, &link.column)?;
-    let astray = astray(run, view.as_ref(), &part.tenant, (table, &[column]), &known)?;
-    if astray.is_empty() {
+    let referring = [Values {
+        view: view.as_ref(),
+        tenant: &part.tenant,
+        table,
+        columns: &[column],
+    }];
+    let parent = tenant.parts[parent_store].as_ref();
+    let is_astray = match parent {
+        None => first_astray(run, None, &referring, |_, _| Ok(false))?.is_some(),
+        Some(parent) => {
+            let view = open(run, parent_store)?;
+            let (table, column) = find(view.as_ref(), &link.parent_table, &link.parent_column)?;
+            let known = Values {
+                view: view.as_ref(),
+                tenant: &parent.tenant,
+                table,
+                columns: &[column],
+            };
+            first_astray(run, Some(known), &referring, |_, _| Ok(false))?.is_some()
+        }
+    };
+    if !is_astray {
         return Ok(Ok(()));
     }
     let stores = &run.campaign.description().stores;
+    let missing = match parent {
+        None => "the site is not in that store",
+        Some(_) => "that are not there",
+    };
     Ok(Err(format!(
-        "{}.{} of store {} refers to rows of {} in store {} that are not there",
-        link.table, link.column, stores[store].name, link.parent_table, stores[parent_store].name
+        "{}.{} of store {} refers to rows of {} in store {}{} {missing}",
+        link.table,
+        link.column,
+        stores[store].name,
+        link.parent_table,
+        stores[parent_store].name,
+        if parent.is_none() { ", but" } else { "" },
     )))
 }
 
@@ -185,76 +205,6 @@ fn find(
         let message = format!("a link names {table}.{column}, which there is not");
         Error::new(ErrorKind::Usage, message)
     })
-}
-
-/// The values that the tenant's rows of a table have in these columns, as hashes.
-fn values_of(
-    run: &CampaignRun<'_>,
-    view: &dyn LiveView,
-    tenant: &TenantId,
-    table: TableIndex,
-    columns: &[ColumnIndex],
-) -> Result<HashSet<[u8; 16]>, Error> {
-    let mut known = HashSet::new();
-    each_row(run, view, tenant, table, |row| {
-        known.extend(hash(row, columns));
-        if known.len() <= PARENTS_MAX {
-            return Ok(());
-        }
-        let message = format!("more than {PARENTS_MAX} rows are referred to");
-        Err(Error::new(ErrorKind::Refused, message))
-    })?;
-    Ok(known)
-}
-
-/// The rows whose columns have values that are not known, up to [`ASTRAY_MAX`] of them.
-fn astray(
-    run: &CampaignRun<'_>,
-    view: &dyn LiveView,
-    tenant: &TenantId,
-    (table, columns): (TableIndex, &[ColumnIndex]),
-    known: &HashSet<[u8; 16]>,
-) -> Result<RowBatch, Error> {
-    let mut found = RowBatch::new();
-    each_row(run, view, tenant, table, |row| {
-        let is_astray = hash(row, columns).is_some_and(|hash| !known.contains(&hash));
-        if is_astray && found.len() < ASTRAY_MAX {
-            found.push_row(row);
-        }
-        Ok(())
-    })?;
-    Ok(found)
-}
-
-fn each_row(
-    run: &CampaignRun<'_>,
-    view: &dyn LiveView,
-    tenant: &TenantId,
-    table: TableIndex,
-    mut each: impl FnMut(RowRef<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let name = &view.schema().table(table).name;
-    let reading = || Error::store(format!("read the live rows of {tenant} in {name}"));
-    let mut rows = view.tenant_rows(tenant, table).map_err(reading())?;
-    let mut batch = RowBatch::new();
-    while rows.next_batch(&mut batch).map_err(reading())? {
-        run.context.check()?;
-        for row in batch.iter() {
-            each(row)?;
-        }
-    }
-    Ok(())
-}
-
-/// The hash of a row's values in these columns; none if one of them is NULL.
-fn hash(row: RowRef<'_>, columns: &[ColumnIndex]) -> Option<[u8; 16]> {
-    let mut hasher = blake3::Hasher::new();
-    for column in columns {
-        let value = row.values().nth(column.get()).flatten()?;
-        hasher.update(&(value.len() as u64).to_le_bytes());
-        hasher.update(value);
-    }
-    hasher.finalize().as_bytes().first_chunk().copied()
 }
 
 /// Whether the counters that the merges of a phase raised still stand where they were raised to: a

@@ -12,6 +12,7 @@
 //! writes nothing.
 
 mod approval;
+mod astray;
 mod batch;
 mod check;
 mod journal;

@@ -66,3 +66,52 @@ fn what_stands_in_the_way_of_one_site_parks_no_other() {
     assert_eq!(notes(2), before);
     assert_eq!(notes(1), now);
 }
+
+#[test]
+fn references_to_rows_of_others_lead_somewhere_and_those_to_nothing_park() {
+    let schema = format!(
+        "{NOTES}CREATE TABLE links (id int PRIMARY KEY, account_id int NOT NULL, note_id int);
+         INSERT INTO links SELECT n, n % 3, n FROM generate_series(1, 30) n;
+         -- To a note of account 2, and to none: a key that nobody ever validated.
+         INSERT INTO links VALUES (101, 1, 2), (102, 2, 999);
+         ALTER TABLE links ADD FOREIGN KEY (note_id) REFERENCES notes NOT VALID;"
+    );
+    let ground = Ground::captured(&schema, TENANCY);
+    fs::write(ground.sandbox.path("estate.toml"), ESTATE).unwrap();
+    ground.psql("DELETE FROM links WHERE id < 30 AND account_id IN (1, 2)");
+    let plan = [
+        "campaign",
+        "plan",
+        "--at",
+        "latest",
+        "account:1",
+        "account:2",
+    ];
+    let planned = ground.sandbox.json(&plan);
+    let record = planned.record("campaign_planned");
+    let text = |key: &str| record[key].as_str().unwrap().to_owned();
+    let (campaign, digest) = (text("campaign")[..8].to_owned(), text("digest"));
+    ground
+        .sandbox
+        .run(&[
+            "campaign",
+            "approve",
+            &campaign,
+            "--confirm-digest",
+            &digest,
+        ])
+        .done(&["approved"]);
+    let run = ground.sandbox.run(&["campaign", "run", &campaign]);
+    run.refused(3, &["1 of 2 sites handed back, 1 parked"]);
+    let says = "gate references, phase 1: store main: rows of table links refer to rows of table notes \
+                that are not there";
+    assert!(run.stdout.contains(says), "{run:#?}");
+    let status = ground.sandbox.json(&["campaign", "status", &campaign]);
+    let sites = status.records();
+    let states: Vec<_> = sites
+        .iter()
+        .filter(|record| record["type"] == "site")
+        .collect();
+    assert_eq!(states[0]["state"], "handed_back", "{status:#?}");
+    assert_eq!(states[1]["state"], "parked", "{status:#?}");
+}
