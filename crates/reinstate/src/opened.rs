@@ -6,16 +6,19 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reinstate_core::{ObjectId, Repository, SegmentDescription, SnapshotDescription};
-use reinstate_format::SegmentReader;
+use reinstate_format::{SegmentIdentity, SegmentReader, log_run_identity};
 
 use crate::Error;
+use crate::capture::segment_identity;
 use crate::catalogue::open_segment;
 use crate::log::LogRun;
 
 /// What is open of one repository. Used from several threads at once.
 pub(crate) struct Opened<'r> {
     repository: &'r dyn Repository,
-    readers: Mutex<HashMap<ObjectId, Arc<SegmentReader>>>,
+    /// By what they were opened as, too: an object that is named in the place of another is not what was
+    /// opened, and has to be found out.
+    readers: Mutex<HashMap<(ObjectId, SegmentIdentity), Arc<SegmentReader>>>,
 }
 
 impl<'r> Opened<'r> {
@@ -36,7 +39,8 @@ impl<'r> Opened<'r> {
         snapshot: &SnapshotDescription,
         segment: &SegmentDescription,
     ) -> Result<Arc<SegmentReader>, Error> {
-        self.handle(segment.object, || {
+        let identity = segment_identity(self.repository, snapshot, segment.number);
+        self.handle((segment.object, identity), || {
             open_segment(self.repository, snapshot, segment)
         })
     }
@@ -46,22 +50,24 @@ impl<'r> Opened<'r> {
     /// # Errors
     /// As [`LogRun::open`].
     pub(crate) fn run(&self, run: &LogRun) -> Result<Arc<SegmentReader>, Error> {
-        self.handle(run.changes_object(), || run.open(self.repository))
+        let identity = log_run_identity(self.repository.id(), &run.description.previous);
+        let place = (run.changes_object(), identity);
+        self.handle(place, || run.open(self.repository))
     }
 
     /// The first handle is the reader itself, which counts what opening it took; the others count
     /// what is read through them.
     fn handle(
         &self,
-        object: ObjectId,
+        place: (ObjectId, SegmentIdentity),
         open: impl FnOnce() -> Result<Arc<SegmentReader>, Error>,
     ) -> Result<Arc<SegmentReader>, Error> {
         // Whole entries are inserted, so that a panic elsewhere leaves nothing half-done. Held while a
         // segment is opened, so that nobody else opens it as well.
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        match readers.entry(object) {
+        match readers.entry(place) {
             Entry::Occupied(reader) => Ok(Arc::new(reader.get().sibling())),
-            Entry::Vacant(place) => Ok(Arc::clone(place.insert(open()?))),
+            Entry::Vacant(vacant) => Ok(Arc::clone(vacant.insert(open()?))),
         }
     }
 }

@@ -112,6 +112,39 @@ fn a_record_in_the_place_of_another_ends_the_log() {
 }
 
 #[test]
+fn a_run_that_names_the_changes_of_another_is_found_out() {
+    let ground = ground();
+    let last = name(&ground, RUNS - 1);
+    let log = ground.log();
+    let [.., before, forged] = log.runs() else {
+        panic!("{} runs", log.runs().len());
+    };
+    let (theirs, ours) = (&before.description.extent, &forged.description.extent);
+    assert_eq!(theirs.segment_bytes, ours.segment_bytes);
+    // Its own record in all else, with its digest put right.
+    let forge = |record: &mut Vec<u8>| {
+        for (from, to) in [
+            (
+                ours.object.as_bytes().as_slice(),
+                theirs.object.as_bytes().as_slice(),
+            ),
+            (ours.root.as_bytes(), theirs.root.as_bytes()),
+        ] {
+            let place = record.windows(from.len()).position(|bytes| bytes == from);
+            let place = place.expect("it is in the record");
+            record[place..place + to.len()].copy_from_slice(to);
+        }
+        let signed = record.len() - 32;
+        let digest = blake3::hash(&record[..signed]);
+        record[signed..].copy_from_slice(digest.as_bytes());
+    };
+    assert!(ground.repository.tamper_record("log", last, forge));
+    assert_eq!(ground.log().runs().len(), RUNS);
+    let kind = kind_at(&ground, RUNS as u64, "a");
+    assert_eq!(kind, Some(ErrorKind::Corrupt), "its rows came twice");
+}
+
+#[test]
 fn a_log_of_another_store_does_not_go_on_from_this_snapshot() {
     let (ground, mut other) = (ground(), ground());
     // The same snapshot id in a repository of the same id, of another history.
