@@ -140,7 +140,7 @@ pub fn run_campaign(run: &CampaignRun<'_>) -> Result<CampaignEnd, Error> {
     }
     check_estate(run)?;
     run.journal.append(vec![run.entry(EntryKind::Started)])?;
-    let stopped = keeping_pace(run, || run_batches(run)).err();
+    let stopped = keeping_pace(run, || run_to_the_end(run)).err();
     let state = run.state();
     let mut entry = run.entry(EntryKind::Stopped);
     match &stopped {
@@ -156,6 +156,22 @@ pub fn run_campaign(run: &CampaignRun<'_>) -> Result<CampaignEnd, Error> {
         state: run.state(),
         stopped,
     })
+}
+
+/// Runs all batches, and again as long as somebody accepts tenants meanwhile.
+fn run_to_the_end(run: &CampaignRun<'_>) -> Result<(), Error> {
+    loop {
+        let before = run.journal.head();
+        run_batches(run)?;
+        run.journal.refresh()?;
+        let state = run.state();
+        let mut tenants = state.tenants.iter();
+        let is_left =
+            tenants.any(|tenant| !tenant.is_at_end() && tenant.state != TenantState::Waiting);
+        if !is_left || run.journal.head() == before {
+            return Ok(());
+        }
+    }
 }
 
 fn check_may_run(run: &CampaignRun<'_>, state: &CampaignState) -> Result<(), Error> {

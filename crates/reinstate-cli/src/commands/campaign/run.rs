@@ -229,6 +229,16 @@ fn finish(
             ))
             .into());
     }
+    if done + parked < all {
+        let message = format!(
+            "{done} of {} handed back, {parked} parked, and the others are not done",
+            counted(all, "site", "sites")
+        );
+        let exit = unless_violated(state, Exit::Interrupted);
+        return Err(Failure::ending(exit, "unfinished", message)
+            .next(format!("reinstate campaign resume {short}"))
+            .into());
+    }
     if parked > 0 {
         let exit = unless_violated(state, Exit::Partial);
         let message = format!(

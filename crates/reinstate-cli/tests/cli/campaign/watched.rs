@@ -232,3 +232,34 @@ fn a_program_that_leaves_another_behind_is_not_waited_for() {
     let mut gates = records.iter().filter(|entry| entry["gate"] == "g");
     assert_eq!(gates.next().unwrap()["detail"], "said");
 }
+
+#[test]
+fn a_site_that_is_accepted_while_others_are_opened_is_opened_as_well() {
+    let tool = env!("CARGO_BIN_EXE_reinstate");
+    let accept = format!(
+        "test {{site}} != 5 || {tool} campaign accept $(cat campaign) account:3 --as customer"
+    );
+    let estate = format!(
+        "[[gate]]\nname = \"customer\"\nphase = 1\nacceptance = true\n\
+         [open]\ncommand = [\"sh\", \"-c\", '''{accept}''']\n"
+    );
+    let ground = Ground::new(&TWO, &estate);
+    let before = ground.contents();
+    ground.destroy(&[3, 5]);
+    let campaign = ground.approved(&[3, 5], &[]);
+    fs::write(ground.sandbox.path("campaign"), &campaign).unwrap();
+    let run = ground.run(&["campaign", "run", &campaign]);
+    run.refused(75, &["0 of 2 sites handed back, 0 parked, and 2 wait"]);
+    let accept = [
+        "campaign",
+        "accept",
+        &campaign,
+        "account:5",
+        "--as",
+        "customer",
+    ];
+    ground.run(&accept).done(&["accepted"]);
+    let resume = ["campaign", "resume", &campaign];
+    ground.run(&resume).done(&["2 handed back"]);
+    assert_eq!(ground.contents(), before);
+}
