@@ -10,8 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use reinstate_core::{
-    ContentDigest, KeyWriter, Owner, RowBatch, RowBuilder, RowRef, StoreError, TableIndex,
-    TableSchema,
+    ContentDigest, KeyWriter, Owner, RowBatch, RowRef, StoreError, TableIndex, TableSchema,
 };
 use reinstate_embedded::EmbeddedStore;
 use reinstate_synthetic::{SyntheticStore, Table};
@@ -21,7 +20,7 @@ pub const THREADS: usize = 2;
 /// The pause of a thread between two writes.
 const PAUSE: Duration = Duration::from_millis(4);
 /// How many rows of a tenant a thread knows and edits.
-const KNOWN_ROWS: usize = 4;
+const KNOWN_ROWS: usize = 2;
 /// Ids that the generator never hands out.
 const NEW_IDS_FROM: u64 = 1_000_000_000_000;
 /// How far the ids of two threads are apart.
@@ -231,38 +230,37 @@ struct Writer<'w> {
     ledger: Ledger,
 }
 
-/// A row as the application has it.
+/// A row as the application has it. Encoded: it knows some of every tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct KnownRow {
-    values: Vec<Option<Vec<u8>>>,
-}
+struct KnownRow(RowBatch);
 
 impl KnownRow {
     fn of(row: RowRef<'_>) -> Self {
-        let values = row.values().map(|value| value.map(<[u8]>::to_vec));
-        Self {
-            values: values.collect(),
-        }
+        let mut batch = RowBatch::new();
+        batch.push_row(row);
+        Self(batch)
     }
 
-    fn set(&mut self, table: &TableSchema, column: &str, text: String) {
+    fn row(&self) -> RowRef<'_> {
+        let mut rows = self.0.iter();
+        rows.next().expect("BUG: a known row is one row")
+    }
+
+    /// The same row with another value in a column, and the key that follows from it.
+    fn with(&self, table: &TableSchema, column: &str, text: &str) -> Self {
         let column = table
             .column(column)
             .expect("BUG: the table has no such column");
-        self.values[column.get()] = Some(text.into_bytes());
-    }
-
-    fn build<'b>(&self, table: &TableSchema, builder: &'b mut RowBuilder) -> RowRef<'b> {
+        let mut values: Vec<Option<&[u8]>> = self.row().values().collect();
+        values[column.get()] = Some(text.as_bytes());
         let mut key = KeyWriter::new();
         for &column in &table.key {
-            let value = self.values[column.get()].as_deref().unwrap_or_default();
+            let value = values[column.get()].unwrap_or_default();
             key.push(table.columns[column.get()].key_form, value);
         }
-        builder.start(key.as_bytes());
-        self.values
-            .iter()
-            .for_each(|value| builder.push(value.as_deref()));
-        builder.row()
+        let mut batch = RowBatch::new();
+        batch.push(key.as_bytes(), values);
+        Self(batch)
     }
 }
 
@@ -322,20 +320,15 @@ impl<'w> Writer<'w> {
         let (table, schema) = self.issues();
         let owner = self.owner(tenant);
         let number = self.random.u64(..);
-        let rows = self.known.get_mut(&tenant).expect("BUG: not loaded");
-        let place = self.random.usize(..rows.len());
-        let before = rows[place].clone();
-        rows[place].set(schema, "title", format!("edited {number:x}"));
-        let after = rows[place].clone();
-        let (mut old, mut new) = (RowBuilder::new(), RowBuilder::new());
-        let (old, new) = (
-            before.build(schema, &mut old),
-            after.build(schema, &mut new),
-        );
+        let place = self.random.usize(..self.known[&tenant].len());
+        let before = self.known[&tenant][place].clone();
+        let after = before.with(schema, "title", &format!("edited {number:x}"));
         self.store
-            .write(|transaction| transaction.table(table)?.put(&owner, new))?;
-        self.ledger.remove(tenant, table, old);
-        self.ledger.add(tenant, table, new);
+            .write(|transaction| transaction.table(table)?.put(&owner, after.row()))?;
+        self.ledger.remove(tenant, table, before.row());
+        self.ledger.add(tenant, table, after.row());
+        let rows = self.known.get_mut(&tenant).expect("BUG: not loaded");
+        rows[place] = after;
         Ok(())
     }
 
@@ -343,15 +336,12 @@ impl<'w> Writer<'w> {
     fn create(&mut self, tenant: u32) -> Result<(), StoreError> {
         let (table, schema) = self.issues();
         let owner = self.owner(tenant);
-        let mut row = self.known[&tenant][0].clone();
-        row.set(schema, "id", self.next_id.to_string());
+        let new = self.known[&tenant][0].with(schema, "id", &self.next_id.to_string());
         self.next_id += 1;
-        let mut builder = RowBuilder::new();
-        let new = row.build(schema, &mut builder);
         self.store
-            .write(|transaction| transaction.table(table)?.put(&owner, new))?;
-        self.ledger.add(tenant, table, new);
-        self.created.push((tenant, row));
+            .write(|transaction| transaction.table(table)?.put(&owner, new.row()))?;
+        self.ledger.add(tenant, table, new.row());
+        self.created.push((tenant, new));
         Ok(())
     }
 
@@ -374,16 +364,18 @@ impl<'w> Writer<'w> {
 
     /// Deletes an issue that was filed before.
     fn delete(&mut self) -> Result<(), StoreError> {
-        let Some((tenant, row)) = self.created.pop() else {
+        let Some((tenant, old)) = self.created.pop() else {
             return Ok(());
         };
-        let (table, schema) = self.issues();
+        let (table, _) = self.issues();
         let owner = self.owner(tenant);
-        let mut builder = RowBuilder::new();
-        let old = row.build(schema, &mut builder);
-        self.store
-            .write(|transaction| transaction.table(table)?.delete(&owner, old).map(drop))?;
-        self.ledger.remove(tenant, table, old);
+        self.store.write(|transaction| {
+            transaction
+                .table(table)?
+                .delete(&owner, old.row())
+                .map(drop)
+        })?;
+        self.ledger.remove(tenant, table, old.row());
         Ok(())
     }
 
