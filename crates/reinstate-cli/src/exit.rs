@@ -102,7 +102,7 @@ pub const fn next_step(kind: ErrorKind) -> &'static str {
         ErrorKind::NotFound => "reinstate snapshots; reinstate tenants",
         ErrorKind::OutcomeUnknown => "when the store is back, run the same command again",
         ErrorKind::Cancelled => "run the same command again",
-        ErrorKind::Unverified => "reinstate verify JOB",
+        ErrorKind::Unverified => "run the same command again: it finds the commit",
         _ => "reinstate doctor",
     }
 }

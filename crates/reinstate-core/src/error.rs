@@ -37,7 +37,8 @@ pub enum ErrorKind {
     OutcomeUnknown,
     /// The caller asked to stop. Nothing was committed.
     Cancelled,
-    /// Rows were committed but could not be read back. Verify again.
+    /// Rows were committed but could not be read back, or their receipt could not be kept. The same
+    /// command again finds the commit and does the rest.
     Unverified,
     /// Anything else, as the operating system or the store reported it.
     Other,

@@ -15,6 +15,7 @@ mod feed;
 mod finding;
 mod fit;
 mod id;
+mod keeping;
 mod key;
 mod manner;
 mod observer;
@@ -39,13 +40,14 @@ pub use feed::{
 pub use finding::{Hindrance, Lead, OtherRelations, SharedCreation, SideEffect, StrayReference};
 pub use fit::{Filling, Fit};
 pub use id::{CampaignId, JobId, ObjectId, ParseIdError, RepositoryId, SnapshotId, StoreId};
+pub use keeping::{ObjectReader, ObjectWriter, Repository};
 pub use key::{KeyForm, KeyPart, KeyWriter};
 pub use manner::{QuestionCost, RowOrder};
 pub use observer::{Cancellation, Event, Observer, Phase, Silent};
 pub use owner::{Owner, ParseTenantError, TENANT_ID_BYTES_MAX, Tenant, TenantId, TenantKind};
 pub use port::{
-    CaptureView, Fingerprint, HeldKey, LiveStore, LiveView, ObjectReader, ObjectWriter, OwnHold,
-    OwnedRowStream, Repository, RowStream, SnapshotSource,
+    CaptureView, Fingerprint, HeldKey, LiveStore, LiveView, OwnHold, OwnedRowStream, RowStream,
+    SnapshotSource,
 };
 pub use position::{Position, PositionNotation, Timestamp};
 pub use row::{

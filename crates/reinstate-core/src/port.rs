@@ -1,4 +1,4 @@
-//! The ports: what a repository and a live store have to offer.
+//! The ports: what a live store has to offer.
 //!
 //! All are synchronous and object-safe, take batches in and hand streams out. A key-value store
 //! and a SQL database fit them alike. `reinstate-testkit` certifies an implementation.
@@ -7,11 +7,11 @@ use std::fmt;
 
 use crate::manner::{QuestionCost, RowOrder};
 use crate::{
-    ChangeCounts, ColumnIndex, ErrorKind, Filling, Fit, Hindrance, JobId, JournalEntry, KeyForm,
-    ObjectId, OtherRelations, OwnedRowBatch, Position, PositionNotation, Reference,
-    RepositoryError, RepositoryId, RowBatch, RowRole, SequenceValue, SharedCreation, SideEffect,
-    StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, Tenancy, TenantId,
-    TenantKind, TenantWriter, Timestamp, UniqueKey, ValueKind,
+    ChangeCounts, ColumnIndex, Committed, ErrorKind, Filling, Fit, Hindrance, JobId, JournalEntry,
+    KeyForm, OtherRelations, OwnedRowBatch, Position, PositionNotation, Reference, RowBatch,
+    RowRole, SequenceValue, SharedCreation, SideEffect, StoreError, StoreIdentity, StoreSchema,
+    StrayReference, TableIndex, Tenancy, TenantId, TenantKind, TenantWriter, Timestamp, UniqueKey,
+    ValueKind,
 };
 
 /// Rows of one table and one tenant.
@@ -187,6 +187,15 @@ pub trait LiveStore: SnapshotSource {
         job: JobId,
         tenant: &TenantId,
     ) -> Result<Option<JournalEntry>, StoreError>;
+
+    /// What the commit of this merge left behind, as its own transaction noted it; none if that merge was
+    /// not committed. The mark and the counters are what [`commit`](TenantWriter::commit) returned, or would
+    /// have if anybody had been there to hear; the position is that of the commit, or right before it where
+    /// the store cannot know it beforehand.
+    ///
+    /// # Errors
+    /// As the store reports it; `Corrupt` if the entry is not what a merge writes.
+    fn committed(&self, job: JobId, tenant: &TenantId) -> Result<Option<Committed>, StoreError>;
 
     /// How many rows of anybody but `tenant` carry the mark of the commit at `position`, in
     /// tenant-owned and shared tables, read after that commit. Zero unless something is wrong.
@@ -523,76 +532,4 @@ pub trait LiveView: Send {
             },
         )
     }
-}
-
-/// A place that keeps immutable objects and the small records that name them.
-///
-/// An object is invisible until sealed and never changes after. A record is put if absent.
-pub trait Repository: Send + Sync {
-    /// Which repository this is.
-    fn id(&self) -> RepositoryId;
-
-    /// Starts an object. It is visible to nobody until sealed.
-    ///
-    /// # Errors
-    /// As the medium reports it.
-    fn create_object(&self) -> Result<Box<dyn ObjectWriter + '_>, RepositoryError>;
-
-    /// Opens a sealed object.
-    ///
-    /// # Errors
-    /// `NotFound` if there is none of that name.
-    fn open_object(&self, object: ObjectId) -> Result<Box<dyn ObjectReader>, RepositoryError>;
-
-    /// The names of all sealed objects.
-    ///
-    /// # Errors
-    /// Any error means that the list is unknown, never that it is empty.
-    fn list_objects(&self) -> Result<Vec<ObjectId>, RepositoryError>;
-
-    /// Publishes a record under a name, durably, unless there is one already. Publishing the same
-    /// bytes again does nothing and succeeds.
-    ///
-    /// # Errors
-    /// `Conflict` if another record has that name.
-    fn publish(&self, kind: &str, name: [u8; 16], bytes: &[u8]) -> Result<(), RepositoryError>;
-
-    /// Reads a record.
-    ///
-    /// # Errors
-    /// `NotFound` if there is none of that name.
-    fn read(&self, kind: &str, name: [u8; 16]) -> Result<Vec<u8>, RepositoryError>;
-
-    /// The names of all records of a kind.
-    ///
-    /// # Errors
-    /// Any error means that the list is unknown, never that it is empty.
-    fn list(&self, kind: &str) -> Result<Vec<[u8; 16]>, RepositoryError>;
-}
-
-/// An object that is being written.
-pub trait ObjectWriter: Send {
-    /// Appends bytes.
-    ///
-    /// # Errors
-    /// `Full` if there is no room; the object is then of no further use.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), RepositoryError>;
-
-    /// Makes the object durable and visible.
-    ///
-    /// # Errors
-    /// As the medium reports it; the object is then not visible.
-    fn seal(self: Box<Self>) -> Result<ObjectId, RepositoryError>;
-}
-
-/// A sealed object.
-pub trait ObjectReader: Send + Sync {
-    /// Its length.
-    fn byte_count(&self) -> u64;
-
-    /// Fills `bytes` from this offset on.
-    ///
-    /// # Errors
-    /// `Corrupt` if the object ends before.
-    fn read_exact_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), RepositoryError>;
 }

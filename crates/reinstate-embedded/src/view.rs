@@ -2,8 +2,8 @@
 
 use redb::ReadableTable;
 use reinstate_core::{
-    Digest, ErrorKind, Fingerprint, HeldKey, JobId, JournalEntry, LiveStore, LiveView, Position,
-    PositionNotation, RowBatch, RowOrder, RowRole, RowStream, StoreError, StoreIdentity,
+    Committed, Digest, ErrorKind, Fingerprint, HeldKey, JobId, JournalEntry, LiveStore, LiveView,
+    Position, PositionNotation, RowBatch, RowOrder, RowRole, RowStream, StoreError, StoreIdentity,
     StoreSchema, TableIndex, TenantId, TenantKind, TenantWriter, Timestamp,
 };
 
@@ -11,7 +11,7 @@ use crate::EmbeddedStore;
 use crate::capture::position;
 use crate::error::During;
 use crate::key::{Bytes, COMMITS, DataTable, JOURNAL, VERSIONS, commit_key, journal_key};
-use crate::merge::EmbeddedWriter;
+use crate::merge::{EmbeddedWriter, committed};
 use crate::reading::ReadTransaction;
 use crate::scan::Scan;
 
@@ -60,23 +60,13 @@ impl LiveStore for EmbeddedStore {
         job: JobId,
         tenant: &TenantId,
     ) -> Result<Option<JournalEntry>, StoreError> {
-        let operation = "read the journal";
-        let transaction = self.begin_read(operation)?;
-        let journal = transaction.open_table(JOURNAL).during(operation)?;
-        let key = journal_key(job.as_bytes(), tenant);
-        let Some(value) = journal.get(key.as_slice()).during(operation)? else {
-            return Ok(None);
-        };
-        let Some((plan, payload)) = value.value().split_first_chunk::<DIGEST_BYTES>() else {
-            let message = format!("{operation}: the entry of {tenant} is cut short");
-            return Err(StoreError::new(ErrorKind::Corrupt, message));
-        };
-        Ok(Some(JournalEntry {
-            job,
-            tenant: tenant.clone(),
-            plan: Digest::from_bytes(*plan),
-            payload: payload.to_vec(),
-        }))
+        let noted = self.noted(job, tenant)?;
+        Ok(noted.map(|noted| noted.entry))
+    }
+
+    fn committed(&self, job: JobId, tenant: &TenantId) -> Result<Option<Committed>, StoreError> {
+        let noted = self.noted(job, tenant)?;
+        Ok(noted.map(|noted| committed(noted.commit)))
     }
 
     fn foreign_rows_written(
@@ -119,6 +109,42 @@ impl LiveStore for EmbeddedStore {
     fn writes_between_batches(&self) -> bool {
         // Few changes are gathered first; many are written aside, a turn at a time.
         true
+    }
+}
+
+/// What the journal has of a merge.
+struct Noted {
+    entry: JournalEntry,
+    commit: u64,
+}
+
+impl EmbeddedStore {
+    fn noted(&self, job: JobId, tenant: &TenantId) -> Result<Option<Noted>, StoreError> {
+        let operation = "read the journal";
+        let transaction = self.begin_read(operation)?;
+        let journal = transaction.open_table(JOURNAL).during(operation)?;
+        let key = journal_key(job.as_bytes(), tenant);
+        let Some(value) = journal.get(key.as_slice()).during(operation)? else {
+            return Ok(None);
+        };
+        let cut_short = || {
+            let message = format!("{operation}: the entry of {tenant} is cut short");
+            StoreError::new(ErrorKind::Corrupt, message)
+        };
+        let value = value.value();
+        let (plan, rest) = value
+            .split_first_chunk::<DIGEST_BYTES>()
+            .ok_or_else(cut_short)?;
+        let (commit, payload) = rest.split_first_chunk().ok_or_else(cut_short)?;
+        Ok(Some(Noted {
+            entry: JournalEntry {
+                job,
+                tenant: tenant.clone(),
+                plan: Digest::from_bytes(*plan),
+                payload: payload.to_vec(),
+            },
+            commit: u64::from_le_bytes(*commit),
+        }))
     }
 }
 

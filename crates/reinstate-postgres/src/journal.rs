@@ -1,6 +1,9 @@
 //! The journal: what the store remembers of each merge, written in the merge's own transaction.
 
-use reinstate_core::{Digest, ErrorKind, JobId, JournalEntry, StoreError, TenantId, TenantKind};
+use reinstate_core::{
+    Committed, Digest, ErrorKind, JobId, JournalEntry, Position, SequenceRaise, StoreError,
+    TenantId, TenantKind,
+};
 use tokio_postgres::types::Type;
 
 use crate::catalog::{OWN_NAMESPACE, get};
@@ -16,6 +19,9 @@ CREATE TABLE IF NOT EXISTS reinstate.journal (
     plan bytea NOT NULL,
     payload bytea NOT NULL,
     transaction_id xid8 NOT NULL,
+    commit_mark bytea NOT NULL,
+    sequences_raised text[] NOT NULL,
+    written_at pg_lsn NOT NULL DEFAULT pg_current_wal_insert_lsn(),
     committed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (job, tenant)
 );
@@ -62,20 +68,35 @@ pub(crate) fn prepare(session: &Session) -> Result<(), StoreError> {
     }
 }
 
-/// Writes an entry in the session's transaction. Returns the transaction's number.
+/// The number of the session's transaction.
+pub(crate) fn transaction(session: &Session) -> Result<u64, StoreError> {
+    let sql = "SELECT pg_current_xact_id()::text::int8";
+    let row = session.row("number the transaction", sql, &[])?;
+    Ok(get::<i64>(&row, 0)?.cast_unsigned())
+}
+
+/// Writes an entry in the session's transaction, with what its commit will leave.
 ///
 /// # Errors
 /// As the server reports it; `Conflict` if the run is in the journal already.
-pub(crate) fn write(session: &Session, entry: &JournalEntry) -> Result<u64, StoreError> {
-    let sql = "INSERT INTO reinstate.journal (job, tenant, plan, payload, transaction_id)
-               VALUES ($1, $2, $3, $4, pg_current_xact_id())
-               RETURNING transaction_id::text::int8";
+pub(crate) fn write(
+    session: &Session,
+    entry: &JournalEntry,
+    commit_mark: &[u8],
+    sequences_raised: &[SequenceRaise],
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO reinstate.journal
+                      (job, tenant, plan, payload, transaction_id, commit_mark, sequences_raised)
+               VALUES ($1, $2, $3, $4, pg_current_xact_id(), $5, $6)
+               RETURNING true";
     let (job, plan) = (
         entry.job.as_bytes().as_slice(),
         entry.plan.as_bytes().as_slice(),
     );
     let (tenant, payload) = (entry.tenant.as_bytes(), entry.payload.as_slice());
-    let row = session.row(
+    let raised = sequences_raised.iter().map(raise_text);
+    let raised: Vec<String> = raised.collect();
+    session.row(
         "write the journal",
         sql,
         &[
@@ -83,9 +104,61 @@ pub(crate) fn write(session: &Session, entry: &JournalEntry) -> Result<u64, Stor
             (&tenant, Type::BYTEA),
             (&plan, Type::BYTEA),
             (&payload, Type::BYTEA),
+            (&commit_mark, Type::BYTEA),
+            (&raised, Type::TEXT_ARRAY),
         ],
     )?;
-    Ok(get::<i64>(&row, 0)?.cast_unsigned())
+    Ok(())
+}
+
+/// A sequence that was raised, in the journal: `from to name`.
+fn raise_text(raise: &SequenceRaise) -> String {
+    format!("{} {} {}", raise.from, raise.to, raise.name)
+}
+
+fn parse_raise(text: &str) -> Option<SequenceRaise> {
+    let mut words = text.splitn(3, ' ');
+    let (from, to) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let name = words.next()?.to_owned();
+    Some(SequenceRaise { name, from, to })
+}
+
+/// What the commit of a merge left; none if that merge is not in the journal. That there is none proves
+/// nothing: see [`read`].
+///
+/// # Errors
+/// As the server reports it; `Corrupt` if the entry is not what a merge writes.
+pub(crate) fn committed(
+    session: &Session,
+    job: JobId,
+    tenant: &TenantId,
+) -> Result<Option<Committed>, StoreError> {
+    if is_usable(session)?.is_none() {
+        return Ok(None);
+    }
+    let sql = "SELECT commit_mark, sequences_raised, (written_at - '0/0')::int8
+                 FROM reinstate.journal WHERE job = $1 AND tenant = $2";
+    let (job, tenant) = (job.as_bytes().as_slice(), tenant.as_bytes());
+    let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        [(&job, Type::BYTEA), (&tenant, Type::BYTEA)];
+    let rows = session.rows("read the journal", sql, &values)?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let raised: Vec<String> = get(row, 1)?;
+    let raised = raised.iter().map(|text| parse_raise(text));
+    let raised = raised.collect::<Option<_>>().ok_or_else(|| {
+        let message = "read the journal: a sequence that was raised is not written as it should be";
+        StoreError::new(ErrorKind::Corrupt, message)
+    })?;
+    Ok(Some(Committed {
+        position: Position {
+            commit: get::<i64>(row, 2)?.cast_unsigned(),
+            ordinal: 0,
+        },
+        commit_mark: get(row, 0)?,
+        sequences_raised: raised,
+    }))
 }
 
 /// Reads an entry; none if that merge was not committed and never will be.

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use reinstate_core::{
-    CaptureView, ErrorKind, Fingerprint, JobId, JournalEntry, LiveStore, LiveView, Position,
-    PositionNotation, SnapshotSource, StoreError, StoreId, StoreIdentity, StoreSchema, TenantId,
-    TenantKind, TenantWriter,
+    CaptureView, Committed, ErrorKind, Fingerprint, JobId, JournalEntry, LiveStore, LiveView,
+    Position, PositionNotation, SnapshotSource, StoreError, StoreId, StoreIdentity, StoreSchema,
+    TenantId, TenantKind, TenantWriter,
 };
 
 use crate::capture::PostgresCapture;
@@ -138,6 +138,10 @@ impl LiveStore for PostgresStore {
         tenant: &TenantId,
     ) -> Result<Option<JournalEntry>, StoreError> {
         journal::read(&*self.connections.reader()?, job, &self.map.kind, tenant)
+    }
+
+    fn committed(&self, job: JobId, tenant: &TenantId) -> Result<Option<Committed>, StoreError> {
+        journal::committed(&*self.connections.reader()?, job, tenant)
     }
 
     fn foreign_rows_written(

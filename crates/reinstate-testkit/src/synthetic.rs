@@ -1,9 +1,10 @@
 //! A synthetic store as a live one that nobody can write to.
 
 use reinstate_core::{
-    CaptureView, ErrorKind, Fingerprint, HeldKey, JobId, JournalEntry, LiveStore, LiveView,
-    Position, PositionNotation, RowBatch, RowOrder, RowRole, RowStream, SnapshotSource, StoreError,
-    StoreId, StoreIdentity, StoreSchema, TableIndex, TenantId, TenantKind, TenantWriter, Timestamp,
+    CaptureView, Committed, ErrorKind, Fingerprint, HeldKey, JobId, JournalEntry, LiveStore,
+    LiveView, Position, PositionNotation, RowBatch, RowOrder, RowRole, RowStream, SnapshotSource,
+    StoreError, StoreId, StoreIdentity, StoreSchema, TableIndex, TenantId, TenantKind,
+    TenantWriter, Timestamp,
 };
 use reinstate_synthetic::SyntheticStore;
 
@@ -80,6 +81,10 @@ impl LiveStore for SyntheticLive {
         _job: JobId,
         _tenant: &TenantId,
     ) -> Result<Option<JournalEntry>, StoreError> {
+        Ok(None)
+    }
+
+    fn committed(&self, _job: JobId, _tenant: &TenantId) -> Result<Option<Committed>, StoreError> {
         Ok(None)
     }
 

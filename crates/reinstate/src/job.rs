@@ -116,10 +116,11 @@ pub fn receipt_of(
     }
 }
 
-/// The receipt of a merge that was committed before, whatever became of the run that did it.
+/// The receipt of a merge that was committed before, whatever became of the run that did it: the one that
+/// was kept, or what the merge's own transaction noted.
 ///
 /// # Errors
-/// If the repository or the store cannot be read.
+/// If the repository or the store cannot be read; `Corrupt` if the store does not know the commit.
 pub fn merge_receipt_of(
     plan: &StoredPlan,
     live: &dyn LiveStore,
@@ -135,20 +136,22 @@ pub fn merge_receipt_of(
             };
             (kept.counts, committed)
         }
-        // The process died between the commit and the receipt: the mark is not known.
+        // The process died between the commit and the receipt.
         None => {
-            let view = live
-                .read_view()
-                .map_err(Error::store("read the live store"))?;
-            let committed = CommitReceipt {
-                position: view.position(),
-                mark: Vec::new(),
-                sequences_raised: Vec::new(),
-            };
+            let committed = live.committed(entry.job, &entry.tenant);
+            let committed = committed.map_err(Error::store("read the store's journal"))?;
+            let committed = committed.ok_or_else(|| {
+                let message = format!(
+                    "the store's journal knows the merge of {}, and nothing of its commit",
+                    entry.tenant
+                );
+                Error::new(ErrorKind::Corrupt, message)
+            })?;
+            // What the store counted had to be this before it could commit.
             let description = plan.plan().description();
             let part = plan.plan().tenant(&entry.tenant);
             let applied = part.map(|part| planned_counts(description, part));
-            (applied.unwrap_or_default(), committed)
+            (applied.unwrap_or_default(), committed.into())
         }
     };
     Ok(MergeReceipt {

@@ -56,10 +56,20 @@ pub struct MergeReceipt {
 pub struct CommitReceipt {
     /// Where in the store's order it is.
     pub position: Position,
-    /// What marks its rows. Empty if the commit gave no answer and the journal had to tell.
+    /// What marks its rows.
     pub mark: Vec<u8>,
     /// Counters that were raised.
     pub sequences_raised: Vec<SequenceRaise>,
+}
+
+impl From<Committed> for CommitReceipt {
+    fn from(committed: Committed) -> Self {
+        Self {
+            position: committed.position,
+            mark: committed.commit_mark,
+            sequences_raised: committed.sequences_raised,
+        }
+    }
 }
 
 impl MergeReceipt {
@@ -289,15 +299,7 @@ fn transact(
     }
     context.check()?;
     match writer.commit(entry) {
-        Ok(Committed {
-            position,
-            commit_mark,
-            sequences_raised,
-        }) => Ok(CommitReceipt {
-            position,
-            mark: commit_mark,
-            sequences_raised,
-        }),
+        Ok(committed) => Ok(committed.into()),
         Err(error) if error.kind() == ErrorKind::OutcomeUnknown => ask_journal(live, entry, error),
         Err(error) => Err(Error::store(format!("commit the rows of {tenant}"))(error)),
     }
@@ -417,19 +419,13 @@ fn ask_journal(
         if attempt > 0 {
             std::thread::sleep(Duration::from_millis(500));
         }
-        match live.journal_entry(entry.job, &entry.tenant) {
-            Ok(Some(found)) if found.plan == entry.plan => {
-                let view = live
-                    .read_view()
-                    .map_err(Error::store("read the live store"))?;
-                let position = view.position();
-                return Ok(CommitReceipt {
-                    position,
-                    mark: Vec::new(),
-                    sequences_raised: vec![],
-                });
-            }
-            Ok(_) => {
+        let found = live.journal_entry(entry.job, &entry.tenant);
+        match found.and_then(|found| match found {
+            Some(found) if found.plan == entry.plan => live.committed(entry.job, &entry.tenant),
+            _ => Ok(None),
+        }) {
+            Ok(Some(committed)) => return Ok(committed.into()),
+            Ok(None) => {
                 let message = format!(
                     "commit the rows of {}: the store went away, and its journal says that \
                      nothing was committed",
@@ -460,7 +456,7 @@ fn may_pass(kind: ErrorKind) -> bool {
 /// Keeps a receipt in the repository, for people who ask later what was done. Nothing depends on
 /// it: the store's journal says what was committed, and the job's record says which plan.
 ///
-/// Does nothing for a merge that had nothing to write.
+/// Does nothing for a merge that had nothing to write, and leaves a receipt that is there.
 ///
 /// # Errors
 /// As the repository reports it.
@@ -491,12 +487,14 @@ pub fn keep_receipt(
         undoes: description.undoes,
     });
     let name = receipt_name(receipt.job, &receipt.tenant);
-    repository
-        .publish(RECEIPT_RECORD, name, &bytes)
-        .map_err(Error::repository(format!(
-            "the rows of {} are committed, but keeping the receipt went wrong",
+    match repository.publish(RECEIPT_RECORD, name, &bytes) {
+        // Of the same merge, noted at another time.
+        Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+        kept => kept.map_err(Error::repository(format!(
+            "keep the receipt of {}",
             receipt.tenant
-        )))
+        ))),
+    }
 }
 
 /// The receipt's name, from the job and the tenant alone, so that a repeated run finds its own.

@@ -11,7 +11,7 @@ use reinstate_core::{
 
 use crate::batch::extract_all;
 use crate::drift::DriftRules;
-use crate::job::store_job;
+use crate::job::{merge_receipt_of, store_job};
 use crate::merge::{MergeReceipt, keep_receipt, merge};
 use crate::plan::{OwnerCheck, PlanRequest, StoredPlan, plan};
 use crate::verify::{Verdict, verify};
@@ -150,7 +150,8 @@ pub fn apply(
 /// Merges and verifies one tenant of a stored plan.
 ///
 /// # Errors
-/// See [`merge`] and [`verify`]. An error of the kind `Cancelled` means that nothing was written.
+/// See [`merge`] and [`verify`]; `Unverified` if the rows are committed and not proven, or their receipt is
+/// not kept: [`apply_once`] finds the commit. An error of the kind `Cancelled` means that nothing was written.
 pub fn apply_one(
     context: Context<'_>,
     plan: &StoredPlan,
@@ -164,6 +165,33 @@ pub fn apply_one(
     prove(context, plan, receipt, live, repository, merged_at)
 }
 
+/// Merges and verifies one tenant of a stored plan; or, if the store's journal knows that merge, verifies
+/// what it left. So whoever does not know what became of it may do it again.
+///
+/// # Errors
+/// As [`apply_one`]; `Altered` if the journal knows another plan under the same job.
+pub fn apply_once(
+    context: Context<'_>,
+    plan: &StoredPlan,
+    tenant: &TenantId,
+    live: &dyn LiveStore,
+    repository: &dyn Repository,
+    merged_at: Timestamp,
+) -> Result<Restored, Error> {
+    let entry = live
+        .journal_entry(plan.plan().description().job, tenant)
+        .map_err(Error::store("read the store's journal"))?;
+    let Some(entry) = entry else {
+        return apply_one(context, plan, tenant, live, repository, merged_at);
+    };
+    if entry.plan != plan.plan().digest() {
+        let message = "the store's journal knows another plan under the same job";
+        return Err(Error::new(ErrorKind::Altered, message));
+    }
+    let receipt = merge_receipt_of(plan, live, repository, &entry)?;
+    prove(context, plan, receipt, live, repository, merged_at)
+}
+
 /// Keeps the receipt of a merge and verifies what it left.
 fn prove(
     context: Context<'_>,
@@ -174,7 +202,13 @@ fn prove(
     merged_at: Timestamp,
 ) -> Result<Restored, Error> {
     // First, so that a process that dies while it verifies leaves what verifies it again.
-    let kept = keep_receipt(repository, plan, &receipt, merged_at);
+    let kept = keep_receipt(repository, plan, &receipt, merged_at).map_err(|error| {
+        let message = format!(
+            "the rows of {} are committed, but its receipt could not be kept",
+            receipt.tenant
+        );
+        Error::because(ErrorKind::Unverified, message, error)
+    });
     let verdict = verify(context, plan.plan(), &receipt, live).map_err(|error| {
         let tenant = &receipt.tenant;
         Error::because(

@@ -78,9 +78,6 @@ pub enum Finding {
         /// How many.
         rows: u64,
     },
-    /// The commit gave no answer, so that its rows' mark is not known and the rows of others
-    /// could not be counted.
-    MarkUnknown,
 }
 
 impl fmt::Display for Finding {
@@ -108,10 +105,6 @@ impl fmt::Display for Finding {
                     "{rows} rows of other tenants carry the mark of this merge"
                 )
             }
-            Self::MarkUnknown => formatter.write_str(
-                "the commit gave no answer, so that rows of other tenants could not be counted by \
-                 its mark",
-            ),
         }
     }
 }
@@ -256,10 +249,6 @@ fn count_foreign(
     let Some(committed) = &receipt.committed else {
         return Ok(false);
     };
-    if committed.mark.is_empty() {
-        findings.push(Finding::MarkUnknown);
-        return Ok(false);
-    }
     let rows = live
         .foreign_rows_written(tenant, &committed.mark)
         .map_err(Error::store(

@@ -6,11 +6,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use reinstate::{
-    Context, Finding, IsolationReport, Pace, PlanDescription, Restored, StoreDigests, StoredPlan,
-    TenantOutcome, apply, apply_one, is_blocked, merge_receipt_of, store_digests, store_plan,
-    verify,
+    Context, IsolationReport, Pace, PlanDescription, StoreDigests, StoredPlan, TenantOutcome,
+    apply, apply_once, is_blocked, store_digests, store_plan,
 };
-use reinstate_core::{ErrorKind, JournalEntry, LiveStore, Phase, TenantId};
+use reinstate_core::{ErrorKind, LiveStore, Phase, TenantId};
 use reinstate_repository::LocalRepository;
 
 use super::report::{Report, report};
@@ -166,26 +165,20 @@ fn outcomes(
     repository: &LocalRepository,
 ) -> anyhow::Result<Vec<TenantOutcome>> {
     let description = plan.plan().description();
-    let mut entries: Vec<Option<JournalEntry>> = Vec::with_capacity(description.tenants.len());
+    let mut is_known = Vec::with_capacity(description.tenants.len());
     for part in &description.tenants {
-        entries.push(live.journal_entry(description.job, &part.tenant)?);
+        let entry = live.journal_entry(description.job, &part.tenant)?;
+        is_known.push(entry.is_some());
     }
-    if entries.iter().all(Option::is_none) {
+    if !is_known.contains(&true) {
         return Ok(apply(context, plan, live, repository, now())?);
     }
     // The job is noted in the repository: its first merge would not have been made otherwise.
-    let was_complete = entries.iter().all(Option::is_some);
-    let mut outcomes = Vec::with_capacity(entries.len());
-    for (part, entry) in description.tenants.iter().zip(entries) {
+    let was_complete = !is_known.contains(&false);
+    let mut outcomes = Vec::with_capacity(is_known.len());
+    for part in &description.tenants {
         let tenant = part.tenant.clone();
-        let result = match entry {
-            None => apply_one(context, plan, &tenant, live, repository, now()),
-            Some(entry) => {
-                let receipt = merge_receipt_of(plan, live, repository, &entry)?;
-                let verdict = verify(context, plan.plan(), &receipt, live);
-                verdict.map(|verdict| Restored { receipt, verdict })
-            }
-        };
+        let result = apply_once(context, plan, &tenant, live, repository, now());
         outcomes.push(TenantOutcome { tenant, result });
     }
     if was_complete && outcomes.iter().any(differs) {
@@ -196,11 +189,8 @@ fn outcomes(
     Ok(outcomes)
 }
 
-/// Whether a tenant is not what its merge left. That rows of others could not be counted, because
-/// the run died before it noted the mark of its commit, is no difference.
+/// Whether a tenant is not what its merge left.
 fn differs(outcome: &TenantOutcome) -> bool {
-    outcome.result.as_ref().is_ok_and(|restored| {
-        let mut findings = restored.verdict.findings().iter();
-        findings.any(|finding| *finding != Finding::MarkUnknown)
-    })
+    let result = outcome.result.as_ref();
+    result.is_ok_and(|restored| !restored.verdict.is_restored())
 }

@@ -4,8 +4,9 @@
 //! that was planned for the live one can run there by mistake; here it is meant to.
 
 use reinstate_core::{
-    CaptureView, Fingerprint, JobId, JournalEntry, LiveStore, LiveView, PositionNotation,
-    SnapshotSource, StoreError, StoreIdentity, StoreSchema, TenantId, TenantKind, TenantWriter,
+    CaptureView, Committed, Fingerprint, JobId, JournalEntry, LiveStore, LiveView,
+    PositionNotation, SnapshotSource, StoreError, StoreIdentity, StoreSchema, TenantId, TenantKind,
+    TenantWriter,
 };
 
 /// A store that answers to the name of another one.
@@ -57,6 +58,10 @@ impl LiveStore for StandIn<'_> {
         tenant: &TenantId,
     ) -> Result<Option<JournalEntry>, StoreError> {
         self.scratch.journal_entry(job, tenant)
+    }
+
+    fn committed(&self, job: JobId, tenant: &TenantId) -> Result<Option<Committed>, StoreError> {
+        self.scratch.committed(job, tenant)
     }
 
     fn foreign_rows_written(

@@ -88,9 +88,6 @@ fn finding_text(finding: &Finding) -> String {
             "{} of other tenants carry the mark of this merge",
             counted(*rows, "row", "rows")
         ),
-        Finding::MarkUnknown => "the commit gave no answer, so that rows of other tenants could \
-                                 not be counted by its mark"
-            .to_owned(),
         other => format!("{other:?}"),
     }
 }

@@ -114,26 +114,32 @@ impl<'s> EmbeddedWriter<'s> {
         note: impl FnOnce(&redb::WriteTransaction, u64) -> Result<(), StoreError>,
     ) -> Result<Committed, StoreError> {
         let operation = "commit a merge";
+        let commit = number(&transaction, std::iter::once(self.tenant.as_bytes()))?;
         {
             let mut journal = transaction.open_table(JOURNAL).during(operation)?;
             let key = journal_key(entry.job.as_bytes(), &entry.tenant);
             let mut value = entry.plan.as_bytes().to_vec();
+            value.extend_from_slice(&commit.to_le_bytes());
             value.extend_from_slice(&entry.payload);
             journal
                 .insert(key.as_slice(), value.as_slice())
                 .map(drop)
                 .during(operation)?;
         }
-        let commit = number(&transaction, std::iter::once(self.tenant.as_bytes()))?;
         note(&transaction, commit)?;
         let _held = self.lease.hold()?;
         self.store.commit(transaction, operation)?;
         self.store.backlog.committed();
-        Ok(Committed {
-            position: Position { commit, ordinal: 0 },
-            commit_mark: commit.to_le_bytes().to_vec(),
-            sequences_raised: Vec::new(),
-        })
+        Ok(committed(commit))
+    }
+}
+
+/// What the commit of a merge leaves, by its number.
+pub(crate) fn committed(commit: u64) -> Committed {
+    Committed {
+        position: Position { commit, ordinal: 0 },
+        commit_mark: commit.to_le_bytes().to_vec(),
+        sequences_raised: Vec::new(),
     }
 }
 

@@ -243,8 +243,9 @@ impl TenantWriter for PostgresWriter<'_> {
     fn commit(mut self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError> {
         let operation = format!("commit the rows of {}", self.tenant);
         let sequences_raised = self.restored.raise(&self.session)?;
-        let transaction = journal::write(&self.session, entry)?;
-        let mark = CommitMark::new(transaction, &self.written, &self.shared);
+        let transaction = journal::transaction(&self.session)?;
+        let mark = CommitMark::new(transaction, &self.written, &self.shared).to_bytes();
+        journal::write(&self.session, entry, &mark, &sequences_raised)?;
         self.check_unchanged()?;
         let unknown = |cause: StoreError| {
             let message = format!("{operation}: no answer came; the journal knows");
@@ -258,7 +259,7 @@ impl TenantWriter for PostgresWriter<'_> {
         Ok(Committed {
             // Without a position there is no honest answer: the journal tells.
             position: self.position().map_err(unknown)?,
-            commit_mark: mark.to_bytes(),
+            commit_mark: mark,
             sequences_raised,
         })
     }

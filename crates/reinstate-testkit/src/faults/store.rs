@@ -170,6 +170,11 @@ impl LiveStore for FaultyStore<'_> {
         self.inner.journal_entry(job, tenant)
     }
 
+    fn committed(&self, job: JobId, tenant: &TenantId) -> Result<Option<Committed>, StoreError> {
+        self.faults.call("read a commit back")?;
+        self.inner.committed(job, tenant)
+    }
+
     fn foreign_rows_written(
         &self,
         tenant: &TenantId,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use reinstate_core::{
-    ErrorKind, JobId, JournalEntry, KeyForm, KeyPart, KeyWriter, Owner, Position, Route,
+    Committed, ErrorKind, JobId, JournalEntry, KeyForm, KeyPart, KeyWriter, Owner, Position, Route,
     RouteCondition, RowBatch, RowRef, SequenceValue, StoreError, StoreSchema, TableIndex, Tenancy,
     TenantId, Timestamp, read_varint,
 };
@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) commit: u64,
     pub(crate) versions: BTreeMap<TenantId, u64>,
     pub(crate) journal: BTreeMap<(JobId, TenantId), JournalEntry>,
+    /// What the commits of merges left.
+    pub(crate) commits: BTreeMap<(JobId, TenantId), Committed>,
     pub(crate) sequences: Vec<SequenceValue>,
     pub(crate) is_prepared: bool,
     key_space: KeySpace,
@@ -72,6 +74,7 @@ impl State {
             commit: 1,
             versions: BTreeMap::new(),
             journal: BTreeMap::new(),
+            commits: BTreeMap::new(),
             sequences,
             is_prepared: false,
             key_space: options.key_space,

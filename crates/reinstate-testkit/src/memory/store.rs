@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reinstate_core::{
-    CaptureView, ErrorKind, Fingerprint, JobId, JournalEntry, LiveStore, LiveView, Owner,
-    PositionNotation, RowBuilder, RowOrder, SnapshotSource, StoreError, StoreId, StoreIdentity,
-    StoreSchema, Tenancy, TenantId, TenantKind, TenantWriter,
+    CaptureView, Committed, ErrorKind, Fingerprint, JobId, JournalEntry, LiveStore, LiveView,
+    Owner, PositionNotation, RowBuilder, RowOrder, SnapshotSource, StoreError, StoreId,
+    StoreIdentity, StoreSchema, Tenancy, TenantId, TenantKind, TenantWriter,
 };
 
 use crate::application::{ApplicationChange, encode_row};
@@ -225,6 +225,10 @@ impl LiveStore for MemoryStore {
         tenant: &TenantId,
     ) -> Result<Option<JournalEntry>, StoreError> {
         Ok(self.state().journal.get(&(job, tenant.clone())).cloned())
+    }
+
+    fn committed(&self, job: JobId, tenant: &TenantId) -> Result<Option<Committed>, StoreError> {
+        Ok(self.state().commits.get(&(job, tenant.clone())).cloned())
     }
 
     fn foreign_rows_written(

@@ -114,6 +114,9 @@ impl TenantWriter for MemoryWriter<'_> {
             commit_mark: state.commit.to_be_bytes().to_vec(),
             sequences_raised,
         };
+        state
+            .commits
+            .insert((entry.job, self.tenant.clone()), committed.clone());
         *shared = Arc::new(state);
         Ok(committed)
     }

@@ -110,6 +110,10 @@ mutations! {
     JournalIgnoresTheTenant,
     /// Preparing begins a new journal.
     PrepareForgetsTheJournal,
+    /// A commit that is read back has no counters.
+    CommitIsReadBackWithoutCounters,
+    /// A commit that is read back has the mark of the last one.
+    CommitIsReadBackAsOfNow,
     /// No row ever carries a commit's mark.
     MarkFindsNothing,
     /// The tenant's own rows count as foreign.

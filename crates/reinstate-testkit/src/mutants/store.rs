@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use reinstate_core::{
-    CaptureView, Fingerprint, JobId, JournalEntry, LiveStore, LiveView, PositionNotation,
-    SnapshotSource, StoreError, StoreIdentity, StoreSchema, TenantId, TenantKind, TenantWriter,
+    CaptureView, Committed, Fingerprint, JobId, JournalEntry, LiveStore, LiveView,
+    PositionNotation, SnapshotSource, StoreError, StoreIdentity, StoreSchema, TenantId, TenantKind,
+    TenantWriter,
 };
 
 use crate::certification::{Fixture, Flavour, Profile, standard_schema};
@@ -139,6 +140,21 @@ impl LiveStore for MutantStore {
             return Ok(found.cloned());
         }
         self.inner.journal_entry(job, tenant)
+    }
+
+    fn committed(&self, job: JobId, tenant: &TenantId) -> Result<Option<Committed>, StoreError> {
+        let found = self.inner.committed(job, tenant)?;
+        Ok(found.map(|committed| match self.mutation {
+            Mutation::CommitIsReadBackWithoutCounters => Committed {
+                sequences_raised: Vec::new(),
+                ..committed
+            },
+            Mutation::CommitIsReadBackAsOfNow => Committed {
+                commit_mark: self.inner.state().commit.to_be_bytes().to_vec(),
+                ..committed
+            },
+            _ => committed,
+        }))
     }
 
     fn foreign_rows_written(

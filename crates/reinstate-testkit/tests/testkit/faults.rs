@@ -201,7 +201,12 @@ fn a_commit_without_an_answer_is_looked_up_in_the_journal() {
         .restore(&store, scene.repository.as_ref(), 1)
         .expect("it was committed");
     assert!(scene.expect_all_or_nothing(1, "a commit whose answer was lost"));
-    assert!(restored.receipt.committed.is_some());
+    // Proven as any other: the store's journal knows what marks its rows, and rows of others were counted.
+    assert!(restored.verdict.is_restored(), "{:?}", restored.verdict);
+    let commit = restored.receipt.committed.expect("a commit");
+    let job = JobId::from_bytes([1; 16]);
+    let noted = scene.fixture.store().committed(job, &tenant("acme"));
+    assert_eq!(noted.expect("a journal").map(Into::into), Some(commit));
 
     let scene = Scene::set();
     let store = FaultyStore::new(scene.fixture.store(), StoreFault::UnknownBeforeCommit);
@@ -296,13 +301,23 @@ fn a_repository_that_fails_at_any_operation_leaves_the_store_as_it_was_or_restor
             return;
         }
         let error = result.expect_err("a fault is not a success");
-        assert_eq!(
-            error.kind(),
-            ErrorKind::Full,
-            "operation {operation}: {error}"
-        );
+        let expected = match committed {
+            true => ErrorKind::Unverified,
+            false => ErrorKind::Full,
+        };
+        assert_eq!(error.kind(), expected, "operation {operation}: {error}");
         if committed {
-            // The rows are there and the receipt is not: undo works from the store's journal.
+            // Done again, the commit is found, and proven with what its own transaction noted.
+            let (job, acme) = (JobId::from_bytes([1; 16]), tenant("acme"));
+            let (store, working) = (scene.fixture.store(), scene.repository.as_ref());
+            let plan = reinstate::plan_of(working, job).expect("a plan");
+            let again = reinstate::apply_once(scene.context(), &plan, &acme, store, working, NOW);
+            assert!(again.expect("no fault").verdict.is_restored());
+            let kept = reinstate::receipt_of(working, job, &acme).expect("a repository");
+            let kept = kept.expect("a receipt");
+            let noted = store.committed(job, &acme).expect("a journal");
+            assert_eq!(kept.commit_mark, noted.expect("a commit").commit_mark);
+            // Undo works from the store's journal.
             let error = scene.restore(scene.fixture.store(), scene.repository.as_ref(), 2);
             assert!(error.expect("no fault").verdict.is_restored());
         }

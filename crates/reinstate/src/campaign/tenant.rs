@@ -19,10 +19,9 @@ use super::state::{
     GateOutcome, TenantProgress, TenantState, counters_gate, phases, references_gate,
 };
 use crate::Error;
-use crate::job::merge_receipt_of;
 use crate::plan::StoredPlan;
-use crate::restore::{Restored, apply_one};
-use crate::verify::{Finding, Verdict, chain, verify};
+use crate::restore::{Restored, apply_once};
+use crate::verify::{Verdict, chain};
 
 /// How long a store that is away is left alone before it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -250,33 +249,18 @@ impl Way<'_> {
         merged.digest = Some(restored.receipt.plan);
         merged.position = restored.receipt.committed.map(|commit| commit.position);
         let mut entries = vec![merged];
-        let outcome = self.judge(store, &restored.verdict);
-        if let Ok((rows, detail)) = &outcome {
+        if let Verdict::Restored(proof) = &restored.verdict {
             let mut verified = self.run.tenant_entry(EntryKind::Verified, self.place);
             verified.store = Some(number);
-            verified.rows = *rows;
+            verified.rows = proof.row_count();
             verified.digest = Some(part.image);
-            verified.detail.clone_from(detail);
             entries.push(verified);
         }
         self.run.journal.append(entries).map_err(Left::Stopped)?;
-        outcome.map(drop)
-    }
-
-    /// Whether the tenant is proven in a store: how many rows were read back, and what was not looked at.
-    fn judge(&self, store: usize, verdict: &Verdict) -> Result<(u64, String), Left> {
-        if let Verdict::Restored(proof) = verdict {
-            return Ok((proof.row_count(), String::new()));
+        match unproven(&restored.verdict) {
+            None => Ok(()),
+            Some(found) => Err(Left::Parked(format!("{}: {found}", self.store_name(store)))),
         }
-        if let Some(found) = unproven(verdict) {
-            return Err(Left::Parked(format!("{}: {found}", self.store_name(store))));
-        }
-        let part = self.tenant.parts[store].as_ref();
-        let rows = part.map_or(0, |part| {
-            part.same + part.counts.created + part.counts.put_back
-        });
-        let detail = "rows of others were not counted again: the run that merged was killed";
-        Ok((rows, detail.to_owned()))
     }
 
     /// Looks at the gates of a phase: the engine's own, then the operator's.
@@ -369,9 +353,7 @@ impl Way<'_> {
 
 /// Why a merge is not proven, if it is not.
 pub(super) fn unproven(verdict: &Verdict) -> Option<String> {
-    // The process that merged died before it noted the mark; the store counted before it
-    // committed, and all of the tenant's rows are what they have to be.
-    if verdict.is_restored() || verdict.findings() == [Finding::MarkUnknown] {
+    if verdict.is_restored() {
         return None;
     }
     let findings: Vec<_> = verdict.findings().iter().map(ToString::to_string).collect();
@@ -389,24 +371,9 @@ pub(super) fn merge_once(
     tenant: &TenantId,
     store: usize,
 ) -> Result<Restored, Error> {
-    let open = &run.estate[store];
-    let job = plan.plan().description().job;
-    let entry = open
-        .live
-        .journal_entry(job, tenant)
-        .map_err(Error::store("read the store's journal"))?;
-    let Some(entry) = entry else {
-        let now = run.operator.now();
-        let context = run.context_of(store);
-        return apply_one(context, plan, tenant, open.live, open.repository, now);
-    };
-    if entry.plan != plan.plan().digest() {
-        let message = "the store's journal knows another plan under the same job";
-        return Err(Error::new(ErrorKind::Altered, message));
-    }
-    let receipt = merge_receipt_of(plan, open.live, open.repository, &entry)?;
-    let verdict = verify(run.context, plan.plan(), &receipt, open.live)?;
-    Ok(Restored { receipt, verdict })
+    let (open, now) = (&run.estate[store], run.operator.now());
+    let context = run.context_of(store);
+    apply_once(context, plan, tenant, open.live, open.repository, now)
 }
 
 /// Does something with a store, again after a while if the store is away or busy.

@@ -86,3 +86,53 @@ pub(super) fn rows_of_a_commit_carry_its_mark_and_no_others_do(
     );
     Ok(())
 }
+
+pub(super) fn a_commit_is_read_back_as_it_was_answered(
+    fixture: &dyn Fixture,
+) -> Result<(), Violation> {
+    let scenario = Scenario::populate(fixture)?;
+    let rows = scenario.rows;
+    let mut answers = Vec::new();
+    for (job, name) in (1..).zip(TENANTS) {
+        let tenant = tenant(name);
+        let before = scenario.store().read_view()?.position();
+        let mut changes = scenario.changes();
+        changes
+            .create(&rows.activity(&owner(name), None, Some("merged")))?
+            .create(&rows.project(&owner(name), 1_500_000 + i64::from(job), None))?;
+        let answer = scenario.merge(&tenant, &changes, job)?;
+        let job = entry(&tenant, job).job;
+        answers.push((tenant, job, before, answer));
+    }
+    for (tenant, job, before, answer) in &answers {
+        let found = scenario.store().committed(*job, tenant)?;
+        let Some(found) = found else {
+            return Err(Violation::new(format!(
+                "the commit of {tenant} is not known"
+            )));
+        };
+        ensure!(
+            found.commit_mark == answer.commit_mark,
+            "the mark of {tenant} is read back as {:?}",
+            found.commit_mark
+        );
+        ensure!(
+            found.sequences_raised == answer.sequences_raised,
+            "the counters raised for {tenant} are read back as {:?}",
+            found.sequences_raised
+        );
+        ensure!(
+            (*before..=answer.position).contains(&found.position),
+            "the commit of {tenant} is read back at {:?}",
+            found.position
+        );
+        for (other, other_job, _, _) in &answers {
+            let found = scenario.store().committed(*other_job, tenant)?;
+            ensure!(
+                found.is_some() == (other == tenant),
+                "a commit of {tenant} is known in the run that merged {other}"
+            );
+        }
+    }
+    Ok(())
+}

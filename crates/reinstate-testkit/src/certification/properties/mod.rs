@@ -63,6 +63,7 @@ macro_rules! with_properties {
             refusal::a_taken_key_is_refused_or_counted_as_replaced
             refusal::a_row_of_a_neighbour_cannot_be_written
             journal::a_commit_is_found_in_the_journal_and_nothing_else_is
+            journal::a_commit_is_read_back_as_it_was_answered
             journal::preparing_again_keeps_the_journal
             journal::rows_of_a_commit_carry_its_mark_and_no_others_do
             concurrency::a_second_run_on_the_same_tenant_is_locked_out
