@@ -11,8 +11,10 @@ use crate::session::Session;
 use crate::sql::literal;
 use crate::store::PostgresStore;
 
-/// What stands for the tenant's id in a statement.
-const PLACE: &str = "$1";
+use self::fill::fill;
+
+mod fill;
+
 /// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
@@ -24,7 +26,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// As the server reports it; `Refused` if the answer takes longer than that, or is longer than
-    /// 64 KiB; `Usage` if the id is not UTF-8.
+    /// 64 KiB; `Usage` if the id is not UTF-8, or `$1` stands inside of quotes.
     pub fn ask(
         &self,
         query: &str,
@@ -59,6 +61,13 @@ impl PostgresStore {
             let message = format!("{operation}: its id is not UTF-8");
             StoreError::new(ErrorKind::Usage, message).because(error)
         })?;
+        let statement = fill(statement, &literal(text)).ok_or_else(|| {
+            let message = format!(
+                "{operation}: $1 stands inside of quotes, which the id would end: \
+                 it is a quoted text itself, so write it outside of them"
+            );
+            StoreError::new(ErrorKind::Usage, message)
+        })?;
         let session = Session::connect(self.settings())?;
         let limit = timeout.as_millis().max(1);
         // The operator's statements name tables as the operator's own sessions do.
@@ -66,11 +75,7 @@ impl PostgresStore {
             "{begin}; SET LOCAL statement_timeout = {limit}; SET LOCAL search_path TO DEFAULT;"
         );
         session.begin(&operation, &settings)?;
-        let answered = session.answer(
-            &operation,
-            &fill(statement, &literal(text)),
-            ANSWER_BYTES_MAX,
-        );
+        let answered = session.answer(&operation, &statement, ANSWER_BYTES_MAX);
         let answer = answered.map_err(|error| match error.kind() {
             ErrorKind::Contended => {
                 let message =
@@ -81,33 +86,5 @@ impl PostgresStore {
         })?;
         session.run(&operation, "COMMIT")?;
         Ok(answer)
-    }
-}
-
-/// A statement with the tenant's id in its place: `$1`, and not the beginning of `$10`.
-fn fill(statement: &str, id: &str) -> String {
-    let mut filled = String::with_capacity(statement.len() + id.len());
-    let mut rest = statement;
-    while let Some(at) = rest.find(PLACE) {
-        let (before, after) = (&rest[..at], &rest[at + PLACE.len()..]);
-        filled.push_str(before);
-        let is_longer = after.starts_with(|next: char| next.is_ascii_digit());
-        filled.push_str(if is_longer { PLACE } else { id });
-        rest = after;
-    }
-    filled.push_str(rest);
-    filled
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_id_stands_where_its_place_is_and_nowhere_else() {
-        let id = literal("it's");
-        assert_eq!(fill("SELECT $1", &id), "SELECT 'it''s'");
-        assert_eq!(fill("$1 = $1::int + $10", "'7'"), "'7' = '7'::int + $10");
-        assert_eq!(fill("SELECT '$2'", "'7'"), "SELECT '$2'");
     }
 }

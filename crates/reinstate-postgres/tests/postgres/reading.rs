@@ -290,3 +290,34 @@ fn an_operators_statement_is_answered_as_text_reads_only_and_not_without_end() {
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("longer than"), "{error}");
 }
+
+#[test]
+fn the_id_of_a_tenant_is_a_value_and_nothing_else_wherever_it_is_written() {
+    let ground = Ground::new("CREATE TABLE seen (account_id text, n int)");
+    let limit = Duration::from_secs(60);
+    // Tenants may choose their names.
+    let meant = "COMMIT; INSERT INTO public.seen VALUES (NULL, 666); SELECT 1";
+    let quoted = [
+        ("SELECT '$1'", format!("; {meant}; SELECT ")),
+        ("SELECT E'\\'$1'", format!("; {meant}; --")),
+        ("SELECT E'x'\n'\\'$1'", format!("; {meant}; --")),
+        ("SELECT 1 AS \"$1\"", format!("\"; {meant}; --")),
+        ("DO $$ BEGIN PERFORM $1; END $$", format!("$$; {meant}; --")),
+        ("SELECT $a$ $1 $a$", format!("$a$; {meant}; --")),
+    ];
+    for (statement, id) in quoted {
+        let error = ground.store.ask(statement, &tenant(&id), limit);
+        let error = error.expect_err(statement);
+        assert_eq!(error.kind(), ErrorKind::Usage, "{statement}: {error}");
+    }
+    for comment in ["SELECT 1 -- $1\n", "SELECT 1 /* /* */ $1 */"] {
+        let id = tenant(&format!("\n*/; {meant}; --"));
+        let answer = ground.store.ask(comment, &id, limit);
+        assert_eq!(answer.unwrap(), "1", "{comment}");
+    }
+    let number = ground
+        .store
+        .ask("SELECT ($1)::text, '$10'", &tenant("7"), limit);
+    assert_eq!(number.unwrap(), "7\t$10");
+    assert_eq!(ground.psql("SELECT count(*) FROM seen"), "0");
+}
