@@ -1,5 +1,7 @@
 //! From the server's errors to what a caller can do about them.
 
+use std::borrow::Cow;
+
 use reinstate_core::{ErrorKind, StoreError};
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
@@ -28,16 +30,27 @@ pub(crate) fn store_error(operation: &str, error: &Error) -> StoreError {
     let message = format!("{operation}: {said}{}", advice(code));
     StoreError::new(kind_of(code), message).because(ServerReport {
         code: code.code().to_owned(),
-        message: said.to_owned(),
+        message: said.into_owned(),
         place,
     })
 }
 
-/// What the server said of a value that is none of its type, without the value: it ends the message.
-fn without_value<'m>(code: &SqlState, message: &'m str) -> &'m str {
-    match message.split_once(": \"") {
-        Some((said, _)) if code.code().starts_with("22") => said,
-        _ => message,
+/// What the server said of a value that is none of its type, without the value: it ends the message, or
+/// begins it when it is out of range.
+fn without_value<'m>(code: &SqlState, message: &'m str) -> Cow<'m, str> {
+    if !code.code().starts_with("22") {
+        return message.into();
+    }
+    if let Some((said, _)) = message.split_once(": \"") {
+        return said.into();
+    }
+    match (message.split_once('"'), message.rsplit_once('"')) {
+        (Some((before, _)), Some((_, after))) if after.starts_with(" is out of range") => {
+            format!("{before}a value{after}")
+                .replacen("value a value", "a value", 1)
+                .into()
+        }
+        _ => message.into(),
     }
 }
 
@@ -124,6 +137,20 @@ mod tests {
             without_value(&SqlState::from_code("42P01"), message),
             message
         );
+        let range = SqlState::from_code("22003");
+        for (message, said) in [
+            (
+                "value \"4111111111111111\" is out of range for type integer",
+                "a value is out of range for type integer",
+            ),
+            (
+                "\"1e999\" is out of range for type double precision",
+                "a value is out of range for type double precision",
+            ),
+            ("integer out of range", "integer out of range"),
+        ] {
+            assert_eq!(without_value(&range, message), said);
+        }
         assert_eq!(without_value(&invalid, said), said);
     }
 
