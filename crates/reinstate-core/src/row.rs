@@ -16,6 +16,18 @@ use crate::{read_varint, write_varint};
 /// The longest body of a row, in bytes: what a block can hold and a store could still write.
 pub const ROW_BYTES_MAX: usize = 1 << 30;
 
+/// How much room a buffer of rows keeps when they are forgotten: a single long row is not to be paid for
+/// until the end.
+const KEPT_BYTES_MAX: usize = 32 << 20;
+
+/// Empties a buffer, and gives it back if it is larger than most will ever need.
+fn empty(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT_BYTES_MAX {
+        *buffer = Vec::new();
+    }
+    buffer.clear();
+}
+
 /// Bytes that are not a sequence of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -166,7 +178,7 @@ impl RowBuilder {
 
     /// Starts a new row with this encoded key.
     pub fn start(&mut self, key: &[u8]) {
-        self.body.clear();
+        empty(&mut self.body);
         self.body.extend_from_slice(key);
         self.key_length = key.len();
     }
@@ -250,8 +262,14 @@ impl RowBatch {
         }
     }
 
-    /// Forgets the rows and keeps the buffer.
+    /// Forgets the rows and keeps the buffer, up to 32 MiB of it.
     pub fn clear(&mut self) {
+        empty(&mut self.bytes);
+        self.row_count = 0;
+    }
+
+    /// Forgets the rows and keeps all of the buffer, for whoever has a budget of his own.
+    pub fn clear_within(&mut self) {
         self.bytes.clear();
         self.row_count = 0;
     }
@@ -374,10 +392,21 @@ impl OwnedRowBatch {
         }
     }
 
-    /// Forgets the rows and keeps the buffer.
+    /// Forgets the rows and keeps the buffer, up to 32 MiB of it.
     pub fn clear(&mut self) {
-        self.bytes.clear();
+        empty(&mut self.bytes);
         self.row_count = 0;
+    }
+
+    /// Appends a row of this owner, given as encoded key and encoded columns.
+    pub fn push_parts(&mut self, owner: &[u8], key: &[u8], columns: &[u8]) {
+        write_varint(&mut self.bytes, owner.len() as u64);
+        self.bytes.extend_from_slice(owner);
+        write_varint(&mut self.bytes, (key.len() + columns.len()) as u64);
+        write_varint(&mut self.bytes, key.len() as u64);
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(columns);
+        self.row_count += 1;
     }
 
     /// Appends a row of this owner.
@@ -433,6 +462,25 @@ mod tests {
             batch.push(key, values.iter().map(Option::as_deref));
         }
         batch
+    }
+
+    /// A value of 100 MB that came once is not kept room for until the end of a run.
+    #[test]
+    fn a_long_row_leaves_no_long_buffer_behind() {
+        let long = vec![7; KEPT_BYTES_MAX + 1];
+        let mut batch = RowBatch::new();
+        batch.push(b"key", [Some(long.as_slice())]);
+        batch.clear();
+        assert!(batch.is_empty() && batch.capacity() <= KEPT_BYTES_MAX);
+        let mut owned = OwnedRowBatch::new();
+        owned.push_parts(b"a", b"key", &long);
+        let (owner, row) = owned.iter().next().unwrap();
+        assert_eq!((owner, row.key()), (&b"a"[..], &b"key"[..]));
+        assert_eq!(row.columns(), long);
+        owned.clear();
+        assert!(owned.is_empty() && owned.bytes.capacity() <= KEPT_BYTES_MAX);
+        batch.push(b"key", [None]);
+        assert_eq!(plain(&batch), [(b"key".to_vec(), vec![None])]);
     }
 
     fn plain(batch: &RowBatch) -> Vec<Plain> {

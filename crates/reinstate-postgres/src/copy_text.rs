@@ -39,8 +39,10 @@ struct LineParts {
     columns: Vec<u8>,
     /// Where in `columns` the value of each column is; none for NULL.
     places: Vec<Option<(usize, usize)>>,
-    unescaped: Vec<u8>,
 }
+
+/// How much room the columns of a line may leave behind for the next one.
+const KEPT_BYTES_MAX: usize = 4 << 20;
 
 impl LineReader {
     /// A reader of lines that hold the columns of `table` in their order.
@@ -118,6 +120,13 @@ impl LineReader {
         self.line.key.as_bytes()
     }
 
+    /// Gives back what only a long row took. There is no row any more then.
+    pub(crate) fn let_go(&mut self) {
+        if self.line.columns.capacity() > KEPT_BYTES_MAX {
+            self.line.columns = Vec::new();
+        }
+    }
+
     /// The encoded columns of the row read last.
     pub(crate) fn columns(&self) -> &[u8] {
         &self.line.columns
@@ -134,22 +143,26 @@ impl LineParts {
     }
 
     fn push_column(&mut self, field: &[u8], may_be_escaped: bool) -> Result<(), StoreError> {
-        let value = if !may_be_escaped {
-            field
-        } else if field == b"\\N" {
+        if may_be_escaped && field == b"\\N" {
             self.columns.push(0);
             self.places.push(None);
             return Ok(());
-        } else if memchr::memchr(b'\\', field).is_some() {
-            self.unescaped.clear();
-            unescape(field, &mut self.unescaped)?;
-            &self.unescaped
+        }
+        let escapes = if may_be_escaped {
+            count_escapes(field)
         } else {
-            field
+            0
         };
-        write_varint(&mut self.columns, value.len() as u64 + 1);
+        let length = field.len() - escapes;
+        write_varint(&mut self.columns, length as u64 + 1);
         let start = self.columns.len();
-        self.columns.extend_from_slice(value);
+        // A long value is not to be copied on to a larger place, again and again, while it grows.
+        self.columns.reserve(length);
+        if escapes == 0 {
+            self.columns.extend_from_slice(field);
+        } else {
+            unescape(field, &mut self.columns)?;
+        }
         self.places.push(Some((start, self.columns.len())));
         Ok(())
     }
@@ -161,6 +174,17 @@ fn split_field(rest: &[u8]) -> (&[u8], Option<&[u8]>) {
         Some(end) => (&rest[..end], Some(&rest[end + 1..])),
         None => (rest, None),
     }
+}
+
+/// How many bytes shorter a field is without its escapes. Each takes two.
+fn count_escapes(field: &[u8]) -> usize {
+    let (mut rest, mut count) = (field, 0);
+    while let Some(place) = memchr::memchr(b'\\', rest) {
+        count += 1;
+        // One at the very end is malformed, as whoever reads it says.
+        rest = rest.get(place + 2..).unwrap_or_default();
+    }
+    count
 }
 
 fn unescape(field: &[u8], value: &mut Vec<u8>) -> Result<(), StoreError> {
@@ -186,6 +210,7 @@ fn unescape(field: &[u8], value: &mut Vec<u8>) -> Result<(), StoreError> {
 
 /// Appends a row's columns as one line.
 pub(crate) fn write_line(row: RowRef<'_>, buffer: &mut Vec<u8>) {
+    buffer.reserve(row.columns().len());
     for (place, value) in row.values().enumerate() {
         if place > 0 {
             buffer.push(b'\t');

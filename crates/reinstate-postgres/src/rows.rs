@@ -1,8 +1,8 @@
 //! Streams of rows out of a COPY.
 
 use reinstate_core::{
-    ErrorKind, OwnedRowBatch, OwnedRowStream, ROW_BYTES_MAX, RowBatch, RowBuilder, RowStream,
-    StoreError, TableIndex, TableName, Tenancy, TenantId,
+    ErrorKind, OwnedRowBatch, OwnedRowStream, ROW_BYTES_MAX, RowBatch, RowStream, StoreError,
+    TableIndex, TableName, Tenancy, TenantId,
 };
 
 use crate::catalog::{Catalog, TenantType};
@@ -76,6 +76,7 @@ impl RowStream for TenantRows<'_> {
                 check_length(line)?;
                 reader.read(line)?;
                 batch.push_parts(reader.key(), reader.columns());
+                reader.let_go();
                 Ok(batch.as_bytes().len() < RowBatch::TARGET_BYTES)
             })?;
             if let Some(noted) = &mut self.noted {
@@ -95,7 +96,6 @@ impl RowStream for TenantRows<'_> {
 pub(crate) struct OwnedRows<'s> {
     lines: CopyOut<'s>,
     reader: LineReader,
-    builder: RowBuilder,
     table: TableName,
     refuses_unowned: bool,
     has_more: bool,
@@ -154,7 +154,6 @@ impl<'s> OwnedRows<'s> {
         Ok(Self {
             lines: session.copy_out(operation, &sql)?,
             reader: LineReader::new(schema, owner, trims_owner),
-            builder: RowBuilder::new(),
             table: schema.name.clone(),
             refuses_unowned: relation.refuses_unowned,
             has_more: true,
@@ -166,7 +165,7 @@ impl OwnedRowStream for OwnedRows<'_> {
     fn next_batch(&mut self, batch: &mut OwnedRowBatch) -> Result<bool, StoreError> {
         batch.clear();
         if self.has_more {
-            let (reader, builder) = (&mut self.reader, &mut self.builder);
+            let reader = &mut self.reader;
             let refuses_unowned = self.refuses_unowned;
             self.has_more = self.lines.pull(|line| {
                 check_length(line)?;
@@ -174,9 +173,8 @@ impl OwnedRowStream for OwnedRows<'_> {
                 if refuses_unowned && reader.is_unowned() {
                     return Err(unowned(&self.table));
                 }
-                builder.start(reader.key());
-                builder.push_columns(reader.columns());
-                batch.push_row(reader.owner(), builder.row());
+                batch.push_parts(reader.owner(), reader.key(), reader.columns());
+                reader.let_go();
                 Ok(batch.byte_count() < RowBatch::TARGET_BYTES)
             })?;
         }

@@ -26,6 +26,8 @@ use crate::error::{is_without_answer, store_error};
 use crate::settings::{ConnectionSettings, Protection};
 use crate::sql::{PINNED_SETTINGS, TENANT_SETTINGS};
 
+/// The longest message of a COPY to the server.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// How long a session that ends waits for the server to take note.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// How long a transaction that is given up may take to roll back.
@@ -243,12 +245,17 @@ impl Session {
             if !fill(&mut buffer)? {
                 break;
             }
-            size = size.max(buffer.len());
+            size = size.max(buffer.len()).min(MESSAGE_BYTES_MAX);
+            let mut bytes = Bytes::from(buffer);
             let sent = self.wait(async {
-                sink.send(Bytes::from(buffer)).await?;
-                // Until the connection has its turn, the bytes are in a queue; the server is to
-                // work on them while the next ones are made.
-                tokio::task::yield_now().await;
+                // A message is copied on its way; a row may be spread over several.
+                while !bytes.is_empty() {
+                    let part = bytes.split_to(bytes.len().min(MESSAGE_BYTES_MAX));
+                    sink.send(part).await?;
+                    // Until the connection has its turn, the bytes are in a queue; the server is to
+                    // work on them while the next ones are made.
+                    tokio::task::yield_now().await;
+                }
                 Ok(())
             });
             // What the server has against the rows says more than that it hung up.

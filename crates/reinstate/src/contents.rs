@@ -10,6 +10,8 @@ use crate::Context;
 const BATCHES_AHEAD: usize = 4;
 /// Batches with fewer bytes are digested at once: handing them over costs more.
 const BATCH_BYTES_MIN: usize = 32 * 1024;
+/// And so are those with more, which hold a long row: not several of them are to be in memory.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Reads a stream to its end; tells `each` how many rows and bytes every batch has.
 ///
@@ -34,7 +36,7 @@ pub(crate) fn digest_rows<E>(
     };
     while rows.next_batch(&mut batch).map_err(&failed)? {
         each(&batch)?;
-        if batch.as_bytes().len() < BATCH_BYTES_MIN {
+        if !(BATCH_BYTES_MIN..=BATCH_BYTES_MAX).contains(&batch.as_bytes().len()) {
             content.merge(digest(&batch));
             continue;
         }

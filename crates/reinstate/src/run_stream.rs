@@ -13,6 +13,9 @@ use crate::{Error, Resources};
 /// Blocks decoded ahead, for each thread.
 const AHEAD_BLOCKS_PER_THREAD: usize = 4;
 
+/// The longest buffer that is kept for another block: that of a block of one long row is not.
+const SPARE_BYTES_MAX: usize = 4 << 20;
+
 /// A run in one segment.
 #[derive(Clone)]
 pub(crate) struct RunPart {
@@ -89,7 +92,7 @@ impl RunStream {
         }
         let rows = self.take()?;
         let used = std::mem::replace(batch, rows);
-        if used.capacity() > 0 {
+        if (1..=SPARE_BYTES_MAX).contains(&used.capacity()) {
             lock(&self.spare).push(used);
         }
         self.send_ahead();

@@ -216,7 +216,7 @@ fn guards_let_rows_of_everybody_be_created_only_where_the_map_does() {
         fs::write(&path, text.replace("unguarded = true\n", "")).unwrap();
     };
     guarded("");
-    ground.sandbox.run(&["guard", "install"]).done(&[]);
+    ground.install_guard();
     ground.psql(INCIDENT);
     guarded(BOTH);
     let run = ground.restore(&[]);
@@ -228,7 +228,7 @@ fn guards_let_rows_of_everybody_be_created_only_where_the_map_does() {
         ],
     );
     assert_eq!(orders(&ground), "");
-    ground.sandbox.run(&["guard", "install"]).done(&[]);
+    ground.install_guard();
     ground.restore(&[]).done(&["restored"]);
     assert_eq!(orders(&ground), before);
     // The guard itself: rows of everybody are created, and neither changed nor deleted.

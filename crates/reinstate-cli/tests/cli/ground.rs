@@ -91,6 +91,15 @@ impl Ground {
         fs::write(&path, text.replace("unguarded = true\n", "")).unwrap();
     }
 
+    /// Installs guard triggers, as the owner of the tables.
+    pub fn install_guard(&self) {
+        let path = self.sandbox.path("reinstate.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        self.configure_as(None, &self.sections.lock().unwrap());
+        self.sandbox.run(&["guard", "install"]).done(&[]);
+        fs::write(&path, text).unwrap();
+    }
+
     /// The same, as another role.
     pub fn configure_as(&self, role: Option<&str>, sections: &str) {
         let url = match role {

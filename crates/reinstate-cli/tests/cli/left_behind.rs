@@ -40,7 +40,7 @@ unowned = \"shared\"
 
 fn captured() -> Ground {
     let ground = Ground::captured(SCHEMA, TENANCY);
-    ground.sandbox.run(&["guard", "install"]).done(&[]);
+    ground.install_guard();
     ground
 }
 

@@ -18,6 +18,9 @@ use super::{BlockDescriptor, RunKey, SEGMENT_HEADER_BYTES, SegmentIdentity};
 use crate::FormatError;
 use crate::error::BlockFault;
 
+/// The longest stored block whose buffer is kept for the next one: blocks of one long row are rare.
+const STORED_BYTES_KEPT: usize = 4 << 20;
+
 /// A run: where its blocks are and what they contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunEntry {
@@ -269,7 +272,9 @@ impl SegmentReader {
                     batch,
                 )
             });
-        opener.stored = stored;
+        if stored.capacity() <= STORED_BYTES_KEPT {
+            opener.stored = stored;
+        }
         result
     }
 

@@ -1,4 +1,6 @@
-//! How many rows to be written a store is asked about at once.
+//! How many rows to be written a store is asked about at once, and which of them are left then.
+
+use std::collections::HashSet;
 
 use reinstate_core::{LiveView, QuestionCost, RowBatch};
 
@@ -16,4 +18,12 @@ pub(super) fn question_bytes(context: Context<'_>, view: &dyn LiveView) -> usize
             bytes.max(RowBatch::TARGET_BYTES)
         }
     }
+}
+
+/// The rows but for those with these keys.
+pub(super) fn without(rows: &RowBatch, keys: &HashSet<Vec<u8>>) -> RowBatch {
+    let mut rest = RowBatch::new();
+    let others = rows.iter().filter(|row| !keys.contains(row.key()));
+    others.for_each(|row| rest.push_row(row));
+    rest
 }

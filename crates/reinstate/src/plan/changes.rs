@@ -11,7 +11,7 @@ use reinstate_format::{
     TenantPlanDescription, push_last_change,
 };
 
-use super::asking::question_bytes;
+use super::asking::{question_bytes, without};
 use super::decide::Decision;
 use super::hindrances::Hindrances;
 use super::holds::Holds;
@@ -338,10 +338,11 @@ impl<'w, 'a> TableChanges<'w, 'a> {
                 places.insert(held.key);
             }
         }
-        let written = rows.iter().filter(|row| !places.contains(row.key()));
-        let mut followed = RowBatch::new();
-        written.for_each(|row| followed.push_row(row));
-        self.follow(&followed)?;
+        if places.is_empty() {
+            self.follow(rows)?;
+        } else {
+            self.follow(&without(rows, &places))?;
+        }
         Ok(places)
     }
 
@@ -373,7 +374,6 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         let mut rows = std::mem::take(&mut self.to_create);
         self.ask_taken(&rows)?;
         let held = self.look_around(RowRole::Created, &rows)?;
-        let mut created = RowBatch::new();
         let by = std::mem::take(&mut self.to_create_by);
         let free = rows.iter().zip(by);
         for (row, by) in free.filter(|(row, _)| !held.contains(row.key())) {
@@ -381,17 +381,18 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             self.changed_by(RowRole::Created, by)?;
             self.append(RowRole::Created, row)?;
             self.came(row)?;
-            created.push_row(row);
+        }
+        if !held.is_empty() {
+            rows = without(&rows, &held);
         }
         let leaving = self.leaving.as_ref();
         if leaving.is_some_and(|leaving| leaving.has_other_values(self.table)) {
-            created
-                .iter()
+            rows.iter()
                 .for_each(|row| self.other_values.0.push_row(row));
         } else if let Some(left_behind) = &mut self.left_behind
-            && !created.is_empty()
+            && !rows.is_empty()
         {
-            left_behind.find(self.context, self.view, (self.table, &created), |_, _| true)?;
+            left_behind.find(self.context, self.view, (self.table, &rows), |_, _| true)?;
         }
         rows.clear();
         self.to_create = rows;

@@ -100,7 +100,7 @@ impl Arena {
 
     /// Forgets the rows and keeps the memory for the next ones.
     pub(super) fn clear(&mut self) {
-        self.rows.clear();
+        self.rows.clear_within();
         self.entries.clear();
         self.groups.clear();
         self.group_numbers.clear();
