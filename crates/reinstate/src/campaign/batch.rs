@@ -12,7 +12,7 @@ use reinstate_format::{
 use super::plan::{CampaignRequest, PlannedStore, SiteRequest, is_of_the_tenant, job_of, name};
 use crate::image::TenantImage;
 use crate::plan::{
-    OwnerCheck, PlanRequest, WrittenPlan, is_blocked, obstacles, plan, plan_elsewhere,
+    OwnerCheck, PlanRequest, WrittenPlan, is_blocked, obstacles, plan_elsewhere, plan_side_by_side,
 };
 use crate::{Context, Error};
 
@@ -55,8 +55,8 @@ pub(super) fn plan_batch(
             plans.push(None);
             continue;
         };
-        for ((site, image), part) in images.iter().zip(&written.description.tenants) {
-            tenants[*site].parts[place] = Some(describe_part(image, part));
+        for (site, image, part) in parts(&images, &written) {
+            tenants[site].parts[place] = Some(describe_part(image, part));
         }
         note_blocked(request, place, sites, (&images, &written), unfit);
         plans.push(Some(BatchPlan {
@@ -153,7 +153,9 @@ fn plan_store(
         planned_at: request.planned_at,
     };
     let attempt = |images: &[TenantImage], output: Box<dyn ObjectWriter + '_>| match request.mode {
-        CampaignMode::Chosen => plan(context, images, store.live, &plan_request, output),
+        CampaignMode::Chosen => {
+            plan_side_by_side(context, images, store.live, &plan_request, output)
+        }
         CampaignMode::Everyone => {
             plan_elsewhere(context, images, store.live, &plan_request, output)
         }
@@ -197,7 +199,7 @@ fn note_blocked(
 ) {
     let store = &request.stores[place];
     let description = &written.description;
-    for ((site, _), part) in images.iter().zip(&description.tenants) {
+    for (site, _, part) in parts(images, written) {
         let notes: Vec<_> = obstacles(description, part)
             .map(|note| format!("{} {}", note.object, note.detail))
             .collect();
@@ -216,9 +218,21 @@ fn note_blocked(
             name(store, &part.tenant)
         );
         unfit
-            .entry(sites[*site].site.clone())
+            .entry(sites[site].site.clone())
             .or_insert((kind, reason));
     }
+}
+
+/// What a plan has of each image, with the place of its site. A plan has an order of its own.
+fn parts<'a>(
+    images: &'a [(usize, TenantImage)],
+    written: &'a WrittenPlan,
+) -> impl Iterator<Item = (usize, &'a TenantImage, &'a TenantPlanDescription)> {
+    let parts = written.description.tenants.iter();
+    let parts: BTreeMap<&TenantId, _> = parts.map(|part| (&part.tenant, part)).collect();
+    images
+        .iter()
+        .filter_map(move |(site, image)| Some((*site, image, *parts.get(&image.tenant().id)?)))
 }
 
 /// Something is wrong with a store: says with which.

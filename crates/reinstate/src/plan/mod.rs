@@ -135,6 +135,25 @@ pub fn plan_since(
     make(context, images, live, request, made, output)
 }
 
+/// As [`plan`](plan()), for tenants that are restored side by side, in no order: one that would have to
+/// wait for another one cannot be restored.
+///
+/// # Errors
+/// As [`plan`](plan()).
+pub(crate) fn plan_side_by_side(
+    context: Context<'_>,
+    images: &[TenantImage],
+    live: &dyn LiveStore,
+    request: &PlanRequest<'_>,
+    output: Box<dyn ObjectWriter + '_>,
+) -> Result<WrittenPlan, Error> {
+    let made = Made {
+        has_no_order: true,
+        ..Made::default()
+    };
+    make(context, images, live, request, made, output)
+}
+
 /// As [`plan`](plan()), into another store than the one that the images come from: a new one, in which
 /// none of the tenants has a row yet. Nothing but rows to create.
 ///
@@ -186,6 +205,8 @@ struct Made<'r> {
     copy: Option<(&'r CopyRequest, &'r Remap<'r>)>,
     since: Option<Since<'r>>,
     destination: Destination,
+    /// Whether no tenant can be restored before another one.
+    has_no_order: bool,
 }
 
 /// Which store a plan is for.
@@ -207,6 +228,7 @@ fn make<'r>(
         copy,
         since,
         destination,
+        has_no_order,
     }: Made<'r>,
     output: Box<dyn ObjectWriter + '_>,
 ) -> Result<WrittenPlan, Error> {
@@ -237,6 +259,7 @@ fn make<'r>(
     let lookup = since.filter(has_later).map(Lookup::of);
     let ids = images.iter().map(|image| image.tenant().id.clone());
     let ids: Arc<[TenantId]> = match images {
+        _ if has_no_order => Arc::default(),
         [_] => Arc::default(),
         _ => ids.collect(),
     };

@@ -115,3 +115,58 @@ fn references_to_rows_of_others_lead_somewhere_and_those_to_nothing_park() {
     assert_eq!(states[0]["state"], "handed_back", "{status:#?}");
     assert_eq!(states[1]["state"], "parked", "{status:#?}");
 }
+
+/// Sites are restored side by side, each when its turn comes: none can rely on another one being first.
+#[test]
+fn a_site_that_another_ones_rows_hold_in_place_is_not_begun_and_no_part_is_taken_for_another() {
+    let schema = "CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL);
+         CREATE TABLE links (id int PRIMARY KEY, account_id int NOT NULL, issue int,
+             CONSTRAINT to_issue FOREIGN KEY (issue) REFERENCES issues);
+         INSERT INTO issues SELECT n, n % 3 FROM generate_series(1, 9) n;
+         INSERT INTO links SELECT n, n % 3, n FROM generate_series(1, 9) n;";
+    let ground = Ground::captured(schema, TENANCY);
+    fs::write(ground.sandbox.path("estate.toml"), ESTATE).unwrap();
+    let rows = |account: u32| {
+        ["issues", "links"].map(|table| {
+            let sql = format!("SELECT t.* FROM {table} t WHERE account_id = {account} ORDER BY id");
+            ground.psql(&sql)
+        })
+    };
+    let before = rows(2);
+    // A link of the second site leads to an issue of the first one that is newer than the snapshot.
+    ground.psql("INSERT INTO issues VALUES (31, 1); UPDATE links SET issue = 31 WHERE id = 5");
+    let now = rows(1);
+    let plan = [
+        "campaign",
+        "plan",
+        "--at",
+        "latest",
+        "account:1",
+        "account:2",
+    ];
+    let refused = ground.sandbox.run(&plan);
+    refused.refused(1, &["1 of 2 sites cannot be restored", "to_issue"]);
+    let planned = ground
+        .sandbox
+        .json(&[&plan[..], &["--park-unfit"]].concat());
+    let record = planned.record("campaign_planned");
+    let text = |key: &str| record[key].as_str().unwrap().to_owned();
+    let (campaign, digest) = (text("campaign")[..8].to_owned(), text("digest"));
+    let approve = [
+        "campaign",
+        "approve",
+        &campaign,
+        "--confirm-digest",
+        &digest,
+    ];
+    ground.sandbox.run(&approve).done(&["approved"]);
+    ground
+        .sandbox
+        .run(&["campaign", "run", &campaign])
+        .refused(3, &["1 of 2 sites handed back, 1 parked"]);
+    assert_eq!(rows(2), before);
+    assert_eq!(rows(1), now);
+    // Now nothing holds the first one in place.
+    let resume = ["campaign", "plan", "--at", "latest", "account:1"];
+    ground.sandbox.run(&resume).done(&["1 site"]);
+}
