@@ -272,7 +272,12 @@ fn describe(
         (false, false) => ("rows to be deleted", "would be left without them"),
     };
     let detail = match &of {
-        Some(other) => format!("of {child} leads from rows of {other} to {what}: they {then}"),
+        // Who that is, is not said: what is noted here is read by the owner of these rows.
+        Some(_) => {
+            format!(
+                "of {child} leads from rows of another tenant of the plan to {what}: they {then}"
+            )
+        }
         None => format!(
             "of {child} leads from rows that are not the tenant's to {what}: they {then}, and are not \
              a restore's to write. Let them refer to something else, or to nothing, first"

@@ -95,13 +95,16 @@ fn a_neighbour_that_is_restored_as_well_comes_before_what_its_rows_refer_to() {
         let kept = plan_both(&ground, &["--put-back", "off"]);
         assert!(
             kept.stdout
-                .contains("2 is not restored before to all that it was"),
+                .contains("That one is not restored before to all that it was"),
             "{kept:?}"
         );
 
         let plan = plan_both(&ground, &[]);
         assert_eq!(plan.code, 0, "{plan:?}");
-        assert!(plan.stdout.contains("2 is restored before"), "{plan:?}");
+        assert!(
+            plan.stdout.contains("That one is restored before"),
+            "{plan:?}"
+        );
         let digest = plan.record("plan")["digest"].as_str().unwrap().to_owned();
         let apply = ["apply", "p", "--confirm-digest", &digest];
         ground
@@ -109,6 +112,17 @@ fn a_neighbour_that_is_restored_as_well_comes_before_what_its_rows_refer_to() {
             .run(&apply)
             .done(&["2 of 2 tenants restored"]);
         assert_eq!(all(), before);
+
+        // A report for the owner of one says nothing of the other.
+        let job = plan.record("plan")["job"].as_str().unwrap().to_owned();
+        let _ = std::fs::remove_file(ground.sandbox.path("one.html"));
+        let report = ["report", &job, "--tenant", "account:1", "-o", "one.html"];
+        ground.sandbox.run(&report).done(&["Restored"]);
+        let html = std::fs::read_to_string(ground.sandbox.path("one.html")).unwrap();
+        assert!(
+            html.contains("from rows of another tenant of the plan"),
+            "{html}"
+        );
 
         // Two that wait for each other have no order: nothing is written.
         ground.psql(

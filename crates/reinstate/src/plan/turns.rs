@@ -26,19 +26,18 @@ impl Wait {
         }
     }
 
+    /// Does not say who the other tenant is: reports for the owner of one say nothing of others.
     fn note(&self, is_settled: bool) -> PlanNote {
-        let (detail, first) = (&self.what.detail, &self.first);
+        let detail = &self.what.detail;
         let (kind, then) = match is_settled {
             true => (
                 NoteKind::EffectAllowed,
-                format!("{first} is restored before, and its rows with it"),
+                "That one is restored before, and its rows with it",
             ),
             false => (
                 NoteKind::EffectRefused,
-                format!(
-                    "{first} is not restored before to all that it was: restore it alone first, or let \
-                     its rows refer to something else, or to nothing"
-                ),
+                "That one is not restored before to all that it was: restore it alone first, or let its rows \
+                 refer to something else, or to nothing",
             ),
         };
         PlanNote {
