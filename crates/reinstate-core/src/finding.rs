@@ -76,4 +76,7 @@ pub enum Lead {
     Nowhere,
     /// To a row of another tenant.
     ToAnother,
+    /// To a row that is not there, and that a plan for the tenant may create. Said only of references
+    /// that the store guards without having looked at all of its rows.
+    Unfound,
 }

@@ -3,6 +3,9 @@
 //! A row's way to its tenant leads to a row of the tenant, and a key that holds the tenant's column
 //! on both sides cannot lead anywhere else. Every other foreign key is followed on the server, each
 //! value once. Nothing of the rows found comes back.
+//!
+//! A key that is not validated may lead nowhere in rows that are older than it is; in those that are written,
+//! it may not.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +29,14 @@ pub(crate) fn stray_references(
 ) -> Result<Vec<StrayReference>, StoreError> {
     let mut strays = Vec::new();
     let keys = catalog.foreign_keys.iter().filter(|key| key.child == table);
-    for key in keys.filter(|key| !stays_within(catalog, key)) {
+    for key in keys {
+        let is_within = stays_within(catalog, key);
+        let child = &catalog.schema.table(key.child).tenancy;
+        let is_way = child.references().any(|way| *way == key.reference);
+        let may_dangle = !key.is_validated && !is_way;
+        if is_within && !may_dangle {
+            continue;
+        }
         let values: Vec<(Vec<&str>, u64)> = distinct(rows, key)?.into_iter().collect();
         if values.is_empty() {
             continue;
@@ -41,18 +51,26 @@ pub(crate) fn stray_references(
             Lead::Nowhere
         };
         let operation = format!("follow foreign key {}", key.name);
-        let sql = question(catalog, key, tenant);
-        for answer in session.rows(&operation, &sql, &parameters(&lists))? {
-            let place = usize::try_from(get::<i64>(&answer, 0)?).ok();
-            if let Some((value, row_count)) = place.and_then(|place| values.get(place)) {
-                strays.push(StrayReference {
-                    reference: name(catalog, key),
-                    parent: key.reference.parent,
-                    parent_columns: key.reference.parent_columns.clone(),
-                    values: value.iter().map(|&value| value.to_owned()).collect(),
-                    lead,
-                    row_count: *row_count,
-                });
+        let mut questions = Vec::new();
+        if !is_within {
+            questions.push((question(catalog, key, tenant), lead));
+        }
+        if may_dangle && parent.tenancy.is_tenant_owned() {
+            questions.push((unfound(catalog, key), Lead::Unfound));
+        }
+        for (sql, lead) in questions {
+            for answer in session.rows(&operation, &sql, &parameters(&lists))? {
+                let place = usize::try_from(get::<i64>(&answer, 0)?).ok();
+                if let Some((value, row_count)) = place.and_then(|place| values.get(place)) {
+                    strays.push(StrayReference {
+                        reference: name(catalog, key),
+                        parent: key.reference.parent,
+                        parent_columns: key.reference.parent_columns.clone(),
+                        values: value.iter().map(|&value| value.to_owned()).collect(),
+                        lead,
+                        row_count: *row_count,
+                    });
+                }
             }
         }
     }
@@ -157,6 +175,17 @@ fn question(catalog: &Catalog, key: &ForeignKey, tenant: &TenantId) -> String {
     format!(
         "SELECT w.{ORDINAL} - 1 FROM {sent} w
            LEFT JOIN {} AS p ON {equal}{joins} WHERE {is_astray} ORDER BY 1",
+        parent.sql_rows(),
+    )
+}
+
+/// The same of the values that find no parent at all.
+fn unfound(catalog: &Catalog, key: &ForeignKey) -> String {
+    let parent = &catalog.tables[key.reference.parent.get()];
+    let (sent, equal) = sent_values(catalog, key);
+    format!(
+        "SELECT w.{ORDINAL} - 1 FROM {sent} w
+          WHERE NOT EXISTS (SELECT FROM {} AS p WHERE {equal}) ORDER BY 1",
         parent.sql_rows(),
     )
 }

@@ -288,3 +288,45 @@ fn an_allowed_trigger_that_writes_elsewhere_is_named_with_the_table() {
     assert!(!run.stderr.contains("harmless"), "{run:?}");
     assert_eq!(notes(&ground), spoiled);
 }
+
+/// A key that came after the snapshot, and that nobody asked the older rows about: rows that are written
+/// have to satisfy it, those of the snapshot included.
+#[test]
+fn a_key_that_is_not_validated_is_asked_about_rows_that_lead_nowhere() {
+    let schema = format!(
+        "CREATE TABLE tags (id int PRIMARY KEY, account_id int NOT NULL);
+         INSERT INTO tags SELECT n, n % 3 FROM generate_series(1, 9) n; {NOTES}
+         INSERT INTO notes (account_id, body, place) VALUES (1, 'lost', 77)"
+    );
+    let ground = Ground::captured(&schema, TENANCY);
+    let before = notes(&ground);
+    ground.psql(
+        "DELETE FROM notes WHERE place > 9 AND place <> 77;
+         ALTER TABLE notes ADD CONSTRAINT to_tag FOREIGN KEY (place) REFERENCES tags NOT VALID",
+    );
+    ground.psql("DELETE FROM notes WHERE account_id = 1; DELETE FROM tags WHERE account_id = 1");
+    let run = ground.restore(&[]);
+    let says = [
+        "notes.place -> tags",
+        "leads to rows that are gone",
+        "neither are they in the snapshot",
+    ];
+    refused_by_the_plan(&ground, &run, &says);
+
+    // Where all of them come back with what they refer to, nothing is in the way.
+    ground.psql(
+        "ALTER TABLE notes DROP CONSTRAINT to_tag;
+         INSERT INTO tags SELECT n, 2 FROM generate_series(10, 99) n;
+         ALTER TABLE notes ADD CONSTRAINT to_tag FOREIGN KEY (place) REFERENCES tags NOT VALID",
+    );
+    let tagged = ground
+        .sandbox
+        .run(&["plan", "account:1", "--at", "latest", "--out", "p"]);
+    assert!(
+        !tagged.stdout.contains("leads to rows that are gone"),
+        "{tagged:?}"
+    );
+    ground.psql("ALTER TABLE notes DROP CONSTRAINT to_tag");
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(own(&notes(&ground)), own(&before));
+}

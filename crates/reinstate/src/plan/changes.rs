@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use reinstate_core::{
-    ChangeCounts, ContentDigest, ErrorKind, LiveView, Owner, RowBatch, RowBuilder, RowRef, RowRole,
-    TableIndex, TenantId,
+    ChangeCounts, ContentDigest, ErrorKind, Lead, LiveView, Owner, RowBatch, RowBuilder, RowRef,
+    RowRole, TableIndex, TenantId,
 };
 use reinstate_format::{
     CONFLICTS_MAX, Conflict, LastChange, NoteKind, PlanNote, RunKey, TablePlan,
@@ -361,7 +361,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         for stray in strays {
             let stray = match &mut self.parents {
                 Some(parents) => parents.stray(stray)?,
-                None => Some(stray),
+                None => Some(stray).filter(|stray| stray.lead != Lead::Unfound),
             };
             stray.into_iter().for_each(|stray| self.strays.add(stray));
         }

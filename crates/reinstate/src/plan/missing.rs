@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use reinstate_core::{
-    ChangeCounts, ColumnIndex, ErrorKind, Lead, Owner, RowBatch, RowRole, SharedCreation,
+    ChangeCounts, ColumnIndex, ErrorKind, Lead, Owner, RowBatch, RowRef, RowRole, SharedCreation,
     StrayReference, TableIndex, TenantId,
 };
 use reinstate_format::{NoteKind, PlanNote, RunKey};
@@ -31,6 +31,9 @@ type Wanted = BTreeMap<Vec<String>, Vec<StrayReference>>;
 pub(super) struct Missing {
     /// By the parents' table and columns: those that may be created.
     wanted: BTreeMap<(TableIndex, Vec<ColumnIndex>), Wanted>,
+    /// By the parents' table and columns: those to rows of the tenant's own, which the plan may create.
+    unfound: BTreeMap<(TableIndex, Vec<ColumnIndex>), Wanted>,
+    unfound_bytes: usize,
     /// Those that may not.
     refused: Strays,
     /// Rows to create, each in a batch of its own, by table and key.
@@ -51,6 +54,21 @@ impl Missing {
             SharedCreation::NotAllowed => self.refused.add(stray),
             SharedCreation::Refused(reason) => self.refused.add_refused(stray, reason),
         }
+    }
+
+    /// Notes a reference to a row of the tenant's own that is not there. With more than there is memory for,
+    /// nothing is foreseen: the store refuses then.
+    fn add_unfound(&mut self, context: Context<'_>, stray: StrayReference) {
+        if self.unfound_bytes > context.resources.memory_bytes_max() / MEMORY_PART {
+            self.unfound.clear();
+            return;
+        }
+        let values = stray.values.iter().map(String::len).sum::<usize>();
+        self.unfound_bytes += 2 * (values + stray.reference.len()) + size_of::<StrayReference>();
+        let parents = (stray.parent, stray.parent_columns.clone());
+        let wanted = self.unfound.entry(parents).or_default();
+        let holders = wanted.entry(stray.values.clone()).or_default();
+        holders.push(stray);
     }
 
     fn take_wanted(&mut self) -> Option<((TableIndex, Vec<ColumnIndex>), Wanted)> {
@@ -93,6 +111,7 @@ impl Parents<'_> {
         tenant: &TenantId,
     ) -> Result<Vec<PlanNote>, Error> {
         let mut notes = Vec::new();
+        self.find_own()?;
         while let Some(((table, columns), mut wanted)) = self.missing.take_wanted() {
             let (rows, reason) = match self.find(table, &columns, &mut wanted)? {
                 Some(rows) => (rows, "the snapshot does not have them either"),
@@ -142,13 +161,7 @@ impl Parents<'_> {
         while !wanted.is_empty() && rows.advance()? {
             self.context.check()?;
             let row = rows.row();
-            let values: Vec<Option<&[u8]>> = row.values().collect();
-            let of_row = columns.iter().map(|column| {
-                let value = values.get(column.get()).copied().flatten()?;
-                Some(std::str::from_utf8(value).ok()?.to_owned())
-            });
-            let of_row: Option<Vec<String>> = of_row.collect();
-            if of_row.is_none_or(|values| wanted.remove(&values).is_none()) {
+            if texts(row, columns).is_none_or(|values| wanted.remove(&values).is_none()) {
                 continue;
             }
             if let Some(message) = checks.objection(row) {
@@ -157,6 +170,44 @@ impl Parents<'_> {
             found.push_row(row);
         }
         Ok(Some(found))
+    }
+
+    /// Looks for rows of the tenant's own, that are not there and are referred to, among those that the plan
+    /// creates: refused is what leads to none of them.
+    fn find_own(&mut self) -> Result<(), Error> {
+        for ((table, columns), mut wanted) in std::mem::take(&mut self.missing.unfound) {
+            let then = &self.image.snapshot().schema;
+            let source = self.drift.source(then, self.view.schema(), table);
+            let source = source.filter(|_| self.creates);
+            let mapping = match source {
+                Some(source) => map_table(then, (source, table), self.view, self.drift)?,
+                None => None,
+            };
+            if let Some(source) = source {
+                let Some(mapping) = mapping else {
+                    // What its rows are now is found out when they are written.
+                    continue;
+                };
+                let operation = "read the snapshot's rows".to_owned();
+                let rows = StreamCursor::new(self.image.rows(self.context, source), operation);
+                let mut rows: Box<dyn RowCursor + '_> = match &mapping.shape {
+                    Some(shape) => Box::new(MappedRows::new(rows, shape)),
+                    None => Box::new(rows),
+                };
+                while !wanted.is_empty() && rows.advance()? {
+                    self.context.check()?;
+                    if let Some(values) = texts(rows.row(), &columns) {
+                        wanted.remove(&values);
+                    }
+                }
+            }
+            for stray in wanted.into_values().flatten() {
+                let reason = "neither are they in the snapshot. Restore while the key is dropped, or \
+                              leave the rows out";
+                self.missing.refused.add_refused(stray, reason.to_owned());
+            }
+        }
+        Ok(())
     }
 
     /// Where the references of rows to be created lead, and whether their places are free.
@@ -242,8 +293,13 @@ impl Parents<'_> {
         &mut self,
         stray: StrayReference,
     ) -> Result<Option<StrayReference>, Error> {
-        if stray.lead != Lead::Nowhere {
-            return Ok(Some(stray));
+        match stray.lead {
+            Lead::ToAnother => return Ok(Some(stray)),
+            Lead::Unfound => {
+                self.missing.add_unfound(self.context, stray);
+                return Ok(None);
+            }
+            Lead::Nowhere => {}
         }
         let creation = match self.creations.get(&stray.parent) {
             Some(creation) => creation.clone(),
@@ -260,4 +316,14 @@ impl Parents<'_> {
         self.missing.add(stray, creation);
         Ok(None)
     }
+}
+
+/// What a row holds in these columns, as texts; none if one of them is NULL.
+fn texts(row: RowRef<'_>, columns: &[ColumnIndex]) -> Option<Vec<String>> {
+    let values: Vec<Option<&[u8]>> = row.values().collect();
+    let texts = columns.iter().map(|column| {
+        let value = values.get(column.get()).copied().flatten()?;
+        Some(std::str::from_utf8(value).ok()?.to_owned())
+    });
+    texts.collect()
 }

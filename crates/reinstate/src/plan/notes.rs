@@ -226,7 +226,7 @@ impl Strays {
                 };
                 let values = format!("({}{more})", values.join(", "));
                 let (kind, detail) = match lead {
-                    Lead::Nowhere => (
+                    Lead::Nowhere | Lead::Unfound => (
                         NoteKind::ParentMissing,
                         match reason.as_str() {
                             "" => {
