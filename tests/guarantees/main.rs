@@ -15,7 +15,7 @@ const START: &str = "<!-- figures: cargo run -p reinstate-tests --bin guarantees
 const END: &str = "<!-- end of figures -->";
 
 /// Every run of the tests leaves these. What a test adds here it has to record.
-const ROWS: [(&str, &str); 19] = [
+const ROWS: [(&str, &str); 22] = [
     (
         "crash-images-in-place",
         "Power fails at every step of a life; merges in place",
@@ -62,6 +62,15 @@ const ROWS: [(&str, &str); 19] = [
     (
         "killed-at-system-calls",
         "The program killed at every system call that changes a file",
+    ),
+    ("killed-in-an-undo", "The same, in an undo"),
+    (
+        "killed-in-a-follower",
+        "The same, in a follower that seals a commit",
+    ),
+    (
+        "resumed-runs",
+        "A run of several tenants stopped at every operation and gone on with: rows, journal, objects and records as if it had not been",
     ),
     (
         "load-embedded",

@@ -171,6 +171,19 @@ mod tests {
         }
 
         #[test]
+        fn sets_are_merged_and_taken_apart_as_their_rows_are(
+            one: Vec<(Vec<u8>, Vec<u8>)>, other: Vec<(Vec<u8>, Vec<u8>)>
+        ) {
+            let both: Vec<_> = one.iter().chain(&other).cloned().collect();
+            let mut merged = digest(&one);
+            merged.merge(digest(&other));
+            prop_assert_eq!(merged, digest(&both));
+            merged.subtract(digest(&other));
+            prop_assert_eq!(merged, digest(&one));
+            prop_assert_eq!(ContentDigest::from_parts(merged.sum(), merged.row_count()), merged);
+        }
+
+        #[test]
         fn a_digest_reads_back_from_its_text(bytes: [u8; 32]) {
             let digest = Digest::from_bytes(bytes);
             prop_assert_eq!(digest.to_string().parse(), Ok(digest));
@@ -182,6 +195,14 @@ mod tests {
         let left = digest(&[(b"ab".to_vec(), b"c".to_vec())]);
         let right = digest(&[(b"a".to_vec(), b"bc".to_vec())]);
         assert_ne!(left, right);
+    }
+
+    #[test]
+    fn digests_are_shown_as_their_digits() {
+        let digest = Digest::from_bytes([0xab; 32]);
+        assert_eq!(digest.short(), "b3:abababababab");
+        let rows = ContentDigest::from_parts(0xfe, 3);
+        assert_eq!(rows.to_string(), "000000000000000000000000000000fe:3");
     }
 
     #[test]

@@ -12,5 +12,9 @@ mod memory;
 mod mutants;
 #[path = "testkit/pacing.rs"]
 mod pacing;
+#[path = "testkit/proving.rs"]
+mod proving;
+#[path = "testkit/resuming.rs"]
+mod resuming;
 #[path = "testkit/synthetic.rs"]
 mod synthetic;

@@ -37,11 +37,15 @@ struct Story<'s> {
     arguments: &'s [&'s str],
     /// Whether a sandbox is as after; panics if it is neither as before nor as after.
     is_done: &'s dyn Fn(&Sandbox) -> bool,
+    /// Whether the same can be run again when it is done.
+    is_repeated: bool,
+    /// After how many kills the whole repository is read, once: all of them take a while.
+    kills_per_verify: u64,
 }
 
 /// Kills the program at every call; returns how often, and after how many kills it was done.
 fn kill_everywhere(story: &Story<'_>) -> (u64, u64) {
-    let (mut kills, mut done) = (0, 0);
+    let (mut kills, mut done) = (0_u64, 0_u64);
     for call in CALLS {
         for number in 1.. {
             assert!(number < CALLS_MAX, "{call} is never done");
@@ -54,9 +58,13 @@ fn kill_everywhere(story: &Story<'_>) -> (u64, u64) {
             kills += 1;
             let was_done = (story.is_done)(&sandbox);
             done += u64::from(was_done);
-            sandbox.run(&["verify"]).done(&[]);
+            if kills.is_multiple_of(story.kills_per_verify) {
+                sandbox.run(&["verify"]).done(&[]);
+            }
             // Whatever is left is in nobody's way.
-            sandbox.run(story.arguments).done(&[]);
+            if !was_done || story.is_repeated {
+                sandbox.run(story.arguments).done(&[]);
+            }
             assert!((story.is_done)(&sandbox), "{call} {number}: again");
         }
     }
@@ -110,6 +118,17 @@ fn snapshot_count(sandbox: &Sandbox) -> usize {
         .count()
 }
 
+fn record(name: &str, (kills, done): (u64, u64)) {
+    figures::record(
+        name,
+        &[
+            ("kills", kills),
+            ("of them after it was done", done),
+            ("violations", 0),
+        ],
+    );
+}
+
 #[test]
 fn killed_at_every_system_call_a_capture_and_a_restore_are_done_or_not() {
     let base = Sandbox::captured_with(3, 60);
@@ -123,6 +142,8 @@ fn killed_at_every_system_call_a_capture_and_a_restore_are_done_or_not() {
         base: &base,
         arguments: &["capture", "once"],
         is_done: &captured,
+        is_repeated: true,
+        kills_per_verify: 1,
     });
 
     let whole = base.contents().1;
@@ -138,16 +159,111 @@ fn killed_at_every_system_call_a_capture_and_a_restore_are_done_or_not() {
         base: &base,
         arguments: &arguments,
         is_done: &is_restored,
+        is_repeated: true,
+        kills_per_verify: 1,
     });
 
-    figures::record(
+    record(
         "killed-at-system-calls",
-        &[
-            ("kills", capture.0 + restore.0),
-            ("of them after it was done", capture.1 + restore.1),
-            ("violations", 0),
-        ],
+        (capture.0 + restore.0, capture.1 + restore.1),
     );
     assert!(capture.0 > 20 && restore.0 > 40, "{capture:?} {restore:?}");
     assert!(capture.1 > 0 && restore.1 > 0, "{capture:?} {restore:?}");
+}
+
+#[test]
+fn killed_at_every_system_call_an_undo_is_done_or_not() {
+    let base = Sandbox::captured_with(3, 60);
+    base.destroy(3);
+    let lost = base.contents().1;
+    let restore = ["restore", "account:3", "--at", "latest", "--yes"];
+    let restored = base.json(&restore);
+    assert_eq!(restored.code, 0, "{restored:#?}");
+    let whole = base.contents().1;
+    let job = restored.record("summary")["job"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let is_undone = |sandbox: &Sandbox| {
+        let found = sandbox.contents().1;
+        assert!(found == whole || found == lost, "neither before nor after");
+        found == lost
+    };
+    let undo = kill_everywhere(&Story {
+        base: &base,
+        arguments: &["undo", &job, "--confirm", "account:3"],
+        is_done: &is_undone,
+        is_repeated: false,
+        kills_per_verify: 4,
+    });
+    record("killed-in-an-undo", undo);
+    assert!(undo.0 > 40 && undo.1 > 0, "{undo:?}");
+}
+
+#[test]
+fn killed_at_every_system_call_a_follower_has_sealed_a_commit_or_not() {
+    let base = Sandbox::captured_with(3, 60);
+    let follow = ["capture", "follow", "--once"];
+    base.run(&follow).done(&[]);
+    base.write_to(3);
+    let published = |sandbox: &Sandbox| {
+        let status = sandbox.json(&["status"]);
+        let published = status.record("feed")["published"].clone();
+        let number = published
+            .as_str()
+            .and_then(|text| text.strip_prefix("commit:"));
+        number.unwrap().parse::<u64>().unwrap()
+    };
+    let before = published(&base);
+    let after = Sandbox::empty();
+    copy(&base.path(""), &after.path(""));
+    after.run(&follow).done(&["sealed"]);
+    let after = published(&after);
+    assert!(before < after);
+    let is_sealed = |sandbox: &Sandbox| {
+        let found = published(sandbox);
+        // Opening a store after a kill may be a commit of its own, which changes no row.
+        assert!(found == before || found >= after, "{found}");
+        found >= after
+    };
+    let followed = kill_everywhere(&Story {
+        base: &base,
+        arguments: &follow,
+        is_done: &is_sealed,
+        is_repeated: true,
+        kills_per_verify: 4,
+    });
+    record("killed-in-a-follower", followed);
+    assert!(followed.0 > 20 && followed.1 > 0, "{followed:?}");
+}
+
+/// A file that was synced, and whose name was not, may be gone after a crash with all that is in it.
+#[test]
+fn a_new_store_is_there_with_its_name_before_it_is_said_to_be() {
+    let sandbox = Sandbox::empty();
+    let directory = sandbox.path("made");
+    fs::create_dir(&directory).unwrap();
+    let program = sandbox.command();
+    let traced = Command::new("strace")
+        .args(["-f", "-qq", "-y", "-o", "trace"])
+        .args(["-e", "trace=fsync,fdatasync"])
+        .arg(program.get_program())
+        .args([
+            "generate",
+            "--into",
+            "made/app.redb",
+            "--tenants",
+            "1",
+            "--rows",
+            "10",
+        ])
+        .current_dir(sandbox.path(""))
+        .output()
+        .unwrap();
+    assert!(traced.status.success(), "{traced:?}");
+    let trace = fs::read_to_string(sandbox.path("trace")).unwrap();
+    let directory = directory.canonicalize().unwrap();
+    let of = |path: &Path| format!("<{}>)", path.display());
+    assert!(trace.contains(&of(&directory.join("app.redb"))), "{trace}");
+    assert!(trace.contains(&of(&directory)), "{trace}");
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use reinstate_testkit::cluster::TestDatabase;
 
@@ -56,6 +57,15 @@ impl Drop for Prompt {
     }
 }
 
+/// Waits until it is so, which no test is to do for ever.
+#[track_caller]
+fn eventually(mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < end, "it never came to that");
+    }
+}
+
 fn send(signal: &str, process: &Child) {
     let id = process.id().to_string();
     let status = Command::new("kill").args([signal, &id]).status();
@@ -76,7 +86,7 @@ fn stopped_in_its_merge(sandbox: &Sandbox, database: &TestDatabase<'_>) -> Child
         .unwrap();
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                     AND application_name = 'reinstate' AND wait_event_type = 'Lock'";
-    while database.psql(waits).unwrap() != "1" {}
+    eventually(|| database.psql(waits).unwrap() == "1");
     send("-STOP", &run);
     drop(holder);
     run
@@ -146,7 +156,7 @@ fn a_run_that_was_killed_in_its_merge_leaves_the_tenant_to_the_next() {
         let run = sandbox.json(&["lease", "account:1"]);
         run.record("lease")["process"].is_i64()
     };
-    while held() {}
+    eventually(|| !held());
     restore(&sandbox).done(&["restored"]);
     assert_eq!(database.psql(DAMAGED).unwrap(), "0");
     assert_eq!(database.psql(COMMITTED).unwrap(), "1");

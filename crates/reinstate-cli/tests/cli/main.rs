@@ -6,6 +6,7 @@ mod any_commit;
 mod approval;
 mod bad_input;
 mod campaign;
+mod clocks;
 mod conflicts;
 mod copying;
 mod corruption;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reinstate_core::{ErrorKind, JobId, LiveStore};
 use reinstate_postgres::{ConnectionSettings, GuardState, PostgresStore, SecretUrl, TenancyMap};
@@ -19,6 +19,15 @@ fn store_with(ground: &Ground, adapt: impl FnOnce(&mut ConnectionSettings)) -> P
     map.column = Some("account_id".to_owned());
     via(&mut map, "pages", "document_id -> documents.id");
     PostgresStore::connect(settings, map).unwrap()
+}
+
+/// Waits until it is so, which no test is to do for ever.
+#[track_caller]
+fn eventually(mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < end, "it never came to that");
+    }
 }
 
 /// Somebody at a prompt, with a transaction open.
@@ -43,8 +52,12 @@ impl Prompt {
               WHERE datname = current_database() AND application_name = '{name}'
                 AND state LIKE 'idle in transaction%' AND query NOT LIKE 'BEGIN%'"
         );
-        while ground.psql(&is_done) != "1" {}
+        eventually(|| ground.psql(&is_done) == "1");
         Self { psql }
+    }
+
+    fn say(&mut self, sql: &str) {
+        writeln!(self.psql.stdin.as_mut().unwrap(), "{sql}").unwrap();
     }
 
     fn commit(mut self) {
@@ -119,7 +132,7 @@ fn a_merge_that_is_silent_for_too_long_is_ended_by_the_server() {
     let (fingerprint, schema) = bind(&ground.store, &id);
     let stuck = brief.begin_merge(&id, &fingerprint, &schema).unwrap();
     // Nobody is asked to do anything.
-    while ground.store.lease_holder(&id).unwrap().is_some() {}
+    eventually(|| ground.store.lease_holder(&id).unwrap().is_none());
     restore(&ground.store, "acme", &image, 2).unwrap();
     let error = stuck.commit(&entry(1, &id)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -237,4 +250,29 @@ fn a_statement_that_changes_very_many_tenants_passes_the_fence_by() {
     open.apply(&plan).unwrap();
     let error = open.commit(&entry(1, &id)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stale, "{error}");
+}
+
+/// The merge waits for a row, and whoever has it for the fence: he gives way before the server looks for a
+/// deadlock, and the merge goes on.
+#[test]
+fn a_writer_behind_the_fence_for_whose_rows_the_merge_waits_gives_way() {
+    let ground = documents("");
+    let image = ground.image("acme");
+    ground.psql("UPDATE documents SET title = 'x' WHERE id = 2");
+    ground.store.install_fence().unwrap();
+    let patient = store_with(&ground, |settings| {
+        settings.lock_timeout = Duration::from_secs(60);
+    });
+    let lock = "SELECT FROM documents WHERE id = 2 FOR UPDATE";
+    let mut own = Prompt::after(&ground, "own", lock);
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                    AND application_name = 'reinstate' AND wait_event_type = 'Lock'";
+    std::thread::scope(|scope| {
+        let merge = scope.spawn(|| restore(&patient, "acme", &image, 1).map(drop));
+        eventually(|| ground.psql(waits) == "1");
+        own.say("UPDATE documents SET title = 'mine' WHERE id = 2;");
+        merge.join().unwrap().unwrap();
+    });
+    own.commit();
+    assert_eq!(ground.image("acme"), image);
 }

@@ -28,6 +28,11 @@ pub enum StoreFault {
     UnknownAfterCommit,
     /// The first commit does not happen, and no answer comes.
     UnknownBeforeCommit,
+    /// It counts so many rows of others with the mark of a merge, whatever there are.
+    ForeignRows {
+        /// How many.
+        rows: u64,
+    },
     /// Somebody does something just before one call: see [`FaultyStore::with_interloper`].
     Interlope {
         /// Which.
@@ -181,6 +186,9 @@ impl LiveStore for FaultyStore<'_> {
         commit_mark: &[u8],
     ) -> Result<u64, StoreError> {
         self.faults.call("count foreign rows")?;
+        if let StoreFault::ForeignRows { rows } = self.faults.fault {
+            return Ok(rows);
+        }
         self.inner.foreign_rows_written(tenant, commit_mark)
     }
 

@@ -21,7 +21,7 @@ use crate::memory::{MemoryFixture, SQL};
 /// More operations than any run here has.
 pub(crate) const OPERATIONS_MAX: u64 = 10_000;
 
-const NOW: Timestamp = Timestamp::from_micros(0);
+pub(crate) const NOW: Timestamp = Timestamp::from_micros(0);
 
 /// A store with a snapshot, and a tenant that has lost rows since.
 pub(crate) struct Scene {
@@ -30,7 +30,7 @@ pub(crate) struct Scene {
     pub(crate) snapshot: Arc<SnapshotDescription>,
     pub(crate) then: Contents,
     pub(crate) now: Contents,
-    resources: Resources,
+    pub(crate) resources: Resources,
     cancellation: Cancellation,
 }
 
