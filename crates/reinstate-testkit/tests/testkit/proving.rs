@@ -140,14 +140,6 @@ fn a_proof_says_how_much_was_read_and_a_finding_where_it_differs() {
         Verdict::IsolationViolated(vec![Finding::ForeignRows { rows: 2 }])
     );
     assert!(verdict.findings()[0].to_string().starts_with("2 rows"));
-
-    // The answer to the commit was lost, and the mark with it.
-    let scene = Scene::set();
-    let store = FaultyStore::new(scene.fixture.store(), StoreFault::UnknownAfterCommit);
-    let restored = scene.restore(&store, scene.repository.as_ref(), 1);
-    let verdict = restored.expect("it was committed").verdict;
-    assert_eq!(verdict, Verdict::Incomplete(vec![Finding::MarkUnknown]));
-    assert!(verdict.findings()[0].to_string().contains("no answer"));
 }
 
 #[test]
