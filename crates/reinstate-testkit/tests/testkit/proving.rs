@@ -97,7 +97,7 @@ fn a_proof_says_how_much_was_read_and_a_finding_where_it_differs() {
                 &owner("acme"),
                 "late",
                 None,
-            ))])
+            ))]);
         };
         let fault = StoreFault::Interlope { call };
         let store = FaultyStore::with_interloper(scene.fixture.store(), fault, write);

@@ -19,6 +19,9 @@ const TENANTS: [&str; 2] = ["acme", "acme2"];
 const JOB: JobId = JobId::from_bytes([9; 16]);
 const KINDS: [&str; 3] = ["snapshot", "job", "receipt"];
 
+/// What became of each tenant of a plan.
+type Applied = Vec<(TenantId, Result<(), ErrorKind>)>;
+
 /// Everything that a run leaves: the rows of everybody, the store's journal, and every object and record of
 /// the repository with its name and its bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,7 +151,7 @@ fn apply_until(
     plan: &StoredPlan,
     store: &dyn LiveStore,
     repository: &dyn Repository,
-) -> Result<Vec<(TenantId, Result<(), ErrorKind>)>, ErrorKind> {
+) -> Result<Applied, ErrorKind> {
     let context = Context::new(&scene.resources, &Silent, stop);
     let outcomes = reinstate::apply(context, plan, store, repository, NOW);
     let outcomes = outcomes.map_err(|error| error.kind())?;
@@ -164,7 +167,7 @@ fn apply(
     plan: &StoredPlan,
     store: &dyn LiveStore,
     repository: &dyn Repository,
-) -> Result<Vec<(TenantId, Result<(), ErrorKind>)>, ErrorKind> {
+) -> Result<Applied, ErrorKind> {
     apply_until(&Cancellation::new(), scene, plan, store, repository)
 }
 
