@@ -153,6 +153,7 @@ impl<'s> Campaigns<'s> {
             open: None,
             tenants: sites.collect(),
             unfit: Unfit::Refuse,
+            remapping: None,
         })
     }
 }

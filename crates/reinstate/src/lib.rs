@@ -40,10 +40,11 @@ pub use batch::{extract_all, extract_all_at};
 pub use campaign::{
     CampaignEnd, CampaignPlanned, CampaignRequest, CampaignRun, CampaignStage, CampaignState,
     CampaignWatcher, Deed, EstateStore, GateOutcome, GateProgress, Images, Journal, Operator,
-    PlannedStore, RunLimits, SiteRequest, StepAnswer, StepPurpose, StoreMerge, StoreProgress,
-    StoredCampaign, Subject, TenantProgress, TenantState, Unfit, UnfitTenant, approve_campaign,
-    audit_journal, campaign_journal, campaign_of, campaign_state, campaigns, check_alone,
-    check_journals, gate_names, plan_campaign, refuse, run_campaign, undo_campaign,
+    PlannedStore, Remapping, RunLimits, SiteRemap, SiteRequest, StepAnswer, StepPurpose,
+    StoreMerge, StoreProgress, StoredCampaign, Subject, TenantProgress, TenantState, Unfit,
+    UnfitTenant, approve_campaign, audit_journal, campaign_journal, campaign_of, campaign_state,
+    campaigns, check_alone, check_journals, gate_names, plan_campaign, refuse, run_campaign,
+    undo_campaign,
 };
 pub use capture::{CaptureOptions, capture};
 pub use catalogue::{TenantSummary, find_snapshot, snapshot, snapshots, tenants, tenants_at};

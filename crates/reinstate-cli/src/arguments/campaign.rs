@@ -166,6 +166,10 @@ pub struct CampaignPlan {
     /// Park sites that cannot be restored, with their reasons, and plan the others.
     #[arg(long)]
     pub park_unfit: bool,
+    /// Where somebody else has a site's id by now, restore it under the id that the estate has for that, and
+    /// write into this new file which key became which. Two people have to approve it.
+    #[arg(long, value_name = "FILE", conflicts_with = "everyone")]
+    pub remap: Option<PathBuf>,
     /// Of which estate.
     #[command(flatten)]
     pub of: OfEstate,

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use reinstate_core::{
-    ErrorKind, JobId, ObjectWriter, RowRef, SnapshotId, TableSchema, Tenant, TenantId,
+    CampaignId, ErrorKind, JobId, ObjectWriter, RowRef, SnapshotId, TableSchema, Tenant, TenantId,
 };
 use reinstate_repository::create_file;
 use serde::{Serialize, Serializer};
@@ -89,16 +89,6 @@ impl RemapFile {
         copy: &TenantId,
         (snapshot, job): (SnapshotId, JobId),
     ) -> Result<Self, Failure> {
-        let writer = create_file(path).map_err(|error| {
-            let message = format!("write down the new keys in {}", path.display());
-            Failure::new(error.kind(), message)
-                .because(error)
-                .next("choose another --remap-out")
-        })?;
-        let failed = |error: io::Error| {
-            Failure::new(ErrorKind::Other, "write down the new keys").because(error)
-        };
-        let mut gathered = Vec::new();
         let head = Head {
             record: "remap",
             of: original.to_string(),
@@ -106,7 +96,34 @@ impl RemapFile {
             snapshot: snapshot.to_string(),
             job: job.to_string(),
         };
-        push_line(&mut gathered, &head).map_err(failed)?;
+        Self::begin(path, &head)
+    }
+
+    /// Begins the file of a campaign, which says of each row whose it is.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn of_campaign(path: &Path, campaign: CampaignId) -> Result<Self, Failure> {
+        let campaign = campaign.to_string();
+        let head = CampaignHead {
+            record: "remap",
+            campaign,
+        };
+        Self::begin(path, &head)
+    }
+
+    fn begin(path: &Path, head: &impl Serialize) -> Result<Self, Failure> {
+        let writer = create_file(path).map_err(|error| {
+            let message = format!("write down the new keys in {}", path.display());
+            Failure::new(error.kind(), message)
+                .because(error)
+                .next("choose another file")
+        })?;
+        let failed = |error: io::Error| {
+            Failure::new(ErrorKind::Other, "write down the new keys").because(error)
+        };
+        let mut gathered = Vec::new();
+        push_line(&mut gathered, head).map_err(failed)?;
         let lines = RefCell::new(Lines {
             writer: Box::new(writer),
             gathered,
@@ -120,12 +137,28 @@ impl RemapFile {
     /// # Errors
     /// As the file system has it.
     pub fn write(&self, table: &TableSchema, old: RowRef<'_>, new: RowRef<'_>) -> io::Result<()> {
+        self.write_of(None, table, old, new)
+    }
+
+    /// Writes down one row, and in which store it is of which site.
+    ///
+    /// # Errors
+    /// As the file system has it.
+    pub fn write_of(
+        &self,
+        of: Option<(&str, &Tenant)>,
+        table: &TableSchema,
+        old: RowRef<'_>,
+        new: RowRef<'_>,
+    ) -> io::Result<()> {
         let key = |row: RowRef<'_>| Key {
             names: table,
             values: key_parts(row.key()).unwrap_or_default(),
         };
         let line = Line {
             record: "key",
+            store: of.map(|(store, _)| store),
+            site: of.map(|(_, site)| site.to_string()),
             table: table.name.as_str(),
             old: key(old),
             new: key(new),
@@ -186,11 +219,23 @@ struct Head {
     job: String,
 }
 
+/// Of which campaign it is.
+#[derive(Serialize)]
+struct CampaignHead {
+    #[serde(rename = "type")]
+    record: &'static str,
+    campaign: String,
+}
+
 /// One row.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(rename = "type")]
     record: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    site: Option<String>,
     table: &'a str,
     old: Key<'a>,
     new: Key<'a>,

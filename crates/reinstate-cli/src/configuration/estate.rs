@@ -78,6 +78,8 @@ pub struct EstateStoreConfiguration {
     pub pace: PaceLimits,
     /// How a site's id becomes the tenant's id there.
     pub ids: IdRule,
+    /// Under which id a site is restored there if somebody else has its own by now, where that is allowed.
+    pub ids_if_taken: Option<IdRule>,
     /// Whether a site may be without rows in it.
     pub may_be_absent: bool,
 }
@@ -137,6 +139,7 @@ struct Store {
     rows_per_second: Option<NonZeroU64>,
     latency_max: Option<String>,
     ids: Option<Ids>,
+    ids_if_taken: Option<Ids>,
     #[serde(default)]
     may_be_absent: bool,
 }
@@ -312,6 +315,11 @@ fn check_stores(
                     .map_err(|fact| wrong(format!("latency_max: {fact}")))?,
             },
             ids: check_ids(store.ids, directory).map_err(wrong)?,
+            ids_if_taken: store
+                .ids_if_taken
+                .map(|ids| check_ids(Some(ids), directory))
+                .transpose()
+                .map_err(|fact| wrong(format!("ids_if_taken: {fact}")))?,
             may_be_absent: store.may_be_absent,
             name,
         });

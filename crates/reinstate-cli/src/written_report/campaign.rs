@@ -143,9 +143,17 @@ fn subject(
             }
         };
         written.name = format!("Store {}, phase {}", of_store.name, of_store.phase);
+        let there = tenant(&of_store.tenant_kind, &part.tenant);
+        let there = match &part.instead_of {
+            None => there.to_string(),
+            Some(had) => format!(
+                "{there}, with new keys: {} is somebody else's by now",
+                tenant(&of_store.tenant_kind, had)
+            ),
+        };
         let facts = [
             Fact::new("State", store_words(progress)),
-            Fact::new("There it is", tenant(&of_store.tenant_kind, &part.tenant)),
+            Fact::new("There it is", there),
             Fact::new("Went back to", of_store.point_time),
         ];
         written.facts.splice(0..0, facts);

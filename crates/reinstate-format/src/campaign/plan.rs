@@ -145,6 +145,8 @@ pub struct CampaignTenant {
 pub struct CampaignPart {
     /// Its id there.
     pub tenant: TenantId,
+    /// The id that it had there, if somebody else has that by now.
+    pub instead_of: Option<TenantId>,
     /// The digest of what it goes back to.
     pub image: Digest,
     /// How many rows change.
@@ -216,6 +218,7 @@ struct WireTenant {
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 struct WirePart {
     tenant: Vec<u8>,
+    instead_of: Option<Vec<u8>>,
     image: [u8; 32],
     counts: WireCounts,
     same: u64,
@@ -459,6 +462,7 @@ impl From<&CampaignPart> for WirePart {
     fn from(part: &CampaignPart) -> Self {
         Self {
             tenant: part.tenant.as_bytes().to_vec(),
+            instead_of: part.instead_of.as_ref().map(|id| id.as_bytes().to_vec()),
             image: *part.image.as_bytes(),
             counts: part.counts.into(),
             same: part.same,
@@ -471,6 +475,10 @@ impl WirePart {
     fn into_part(self) -> Result<CampaignPart, FormatError> {
         Ok(CampaignPart {
             tenant: wire::tenant_id(CAMPAIGN.structure, self.tenant)?,
+            instead_of: self
+                .instead_of
+                .map(|id| wire::tenant_id(CAMPAIGN.structure, id))
+                .transpose()?,
             image: Digest::from_bytes(self.image),
             counts: self.counts.into(),
             same: self.same,

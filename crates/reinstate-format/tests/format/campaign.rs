@@ -58,6 +58,7 @@ fn store(name: &str, phase: u8, notation: PositionNotation) -> CampaignStore {
 fn part(tenant: &str) -> CampaignPart {
     CampaignPart {
         tenant: id(tenant),
+        instead_of: (tenant == "c-7").then(|| id("7")),
         image: Digest::from_bytes([0x44; 32]),
         counts: ChangeCounts {
             created: 12,

@@ -147,6 +147,7 @@ fn campaign_for(scene: &Scene, names: &[&str]) -> StoredCampaign {
         open: action(OPEN),
         tenants: names.iter().map(site).collect(),
         unfit: Unfit::Refuse,
+        remapping: None,
     };
     let planned = plan_campaign(scene.context(), &request).expect("a store that works");
     let CampaignPlanned::Campaign(campaign) = planned else {

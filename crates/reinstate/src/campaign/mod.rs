@@ -20,6 +20,7 @@ mod pacing;
 mod plan;
 mod ports;
 mod record;
+mod remap;
 mod run;
 mod state;
 mod tenant;
@@ -35,6 +36,7 @@ pub use ports::{
     CampaignWatcher, Deed, EstateStore, Images, Operator, StepAnswer, StepPurpose, Subject,
 };
 pub use record::{StoredCampaign, campaign_of, campaigns};
+pub use remap::{Remapping, SiteRemap};
 pub use run::{CampaignEnd, CampaignRun, RunLimits, run_campaign};
 pub use state::{
     CampaignStage, CampaignState, GateOutcome, GateProgress, StoreMerge, StoreProgress,

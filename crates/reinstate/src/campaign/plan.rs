@@ -15,14 +15,21 @@ use reinstate_format::{
     CampaignMode, CampaignStore, CampaignTenant, EntryKind,
 };
 
-use super::batch::plan_batch;
+use super::batch::{PlannedBatch, plan_batch};
 use super::journal::campaign_journal;
 use super::ports::Images;
 use super::record::{StoredCampaign, campaigns, store_campaign};
+use super::remap::{Remapping, plan_remapped};
 use super::state::{CampaignStage, campaign_state};
 use crate::drift::DriftRules;
 use crate::image::RestorePoint;
 use crate::{Context, Error};
+
+/// How many plans may wait to be sealed until it is known that the campaign is not refused: each is an
+/// open file.
+const UNSEALED_MAX: usize = 256;
+/// How many people have to approve that sites get other ids.
+const APPROVALS_OF_REMAPS: u8 = 2;
 
 /// What a campaign is planned for.
 pub struct CampaignRequest<'r> {
@@ -62,6 +69,8 @@ pub struct CampaignRequest<'r> {
     pub tenants: Vec<SiteRequest>,
     /// What becomes of tenants that cannot be restored.
     pub unfit: Unfit,
+    /// What becomes of tenants whose id somebody else has by now; none: they cannot be restored.
+    pub remapping: Option<Remapping<'r>>,
 }
 
 impl std::fmt::Debug for CampaignRequest<'_> {
@@ -144,7 +153,8 @@ pub enum CampaignPlanned {
 ///
 /// # Errors
 /// `Usage` for no tenants or one twice; `Locked` if another campaign that is not over has one of them;
-/// otherwise whatever is wrong with a store as a whole. Nothing is kept then but plans that nobody names.
+/// otherwise whatever is wrong with a store as a whole. Nothing is kept then,
+/// but for plans of a campaign of many batches, or if the repository fails while they are made visible.
 pub fn plan_campaign(
     context: Context<'_>,
     request: &CampaignRequest<'_>,
@@ -155,13 +165,31 @@ pub fn plan_campaign(
         request.stores.iter().try_for_each(check_shared)?;
     }
     let mut unfit = BTreeMap::new();
-    let mut batches = Vec::new();
+    let mut batches: Vec<PlannedBatch<'_>> = Vec::new();
     let mut tenants = Vec::with_capacity(request.tenants.len());
     let size = usize::try_from(request.batch_size.max(1)).unwrap_or(usize::MAX);
-    for (number, sites) in (0..).zip(request.tenants.chunks(size)) {
-        let planned = plan_batch(context, request, number, sites, &mut unfit)?;
-        batches.push(planned.batch);
-        tenants.extend(planned.tenants);
+    let mut number = 0;
+    for sites in request.tenants.chunks(size) {
+        let mut planned = plan_batch(context, request, number, sites, &mut unfit)?;
+        tenants.append(&mut planned.tenants);
+        if batches.len() * request.stores.len() >= UNSEALED_MAX {
+            planned.seal()?;
+        }
+        batches.push(planned);
+        number += 1;
+    }
+    for (place, site) in request.tenants.iter().enumerate() {
+        let is_taken = matches!(unfit.get(&site.site), Some((ErrorKind::Conflict, _)));
+        if request.remapping.is_none() || !is_taken {
+            continue;
+        }
+        let planned = plan_remapped(context, request, number, site, &mut unfit)?;
+        if let Some(mut planned) = planned {
+            unfit.remove(&site.site);
+            tenants[place] = planned.tenants.remove(0);
+            batches.push(planned);
+            number += 1;
+        }
     }
     let reasons = request.tenants.iter().filter_map(|site| {
         let (kind, reason) = unfit.get(&site.site)?;
@@ -176,6 +204,8 @@ pub fn plan_campaign(
     if is_refused && !reasons.is_empty() {
         return Ok(CampaignPlanned::Unfit(reasons));
     }
+    batches.iter_mut().try_for_each(PlannedBatch::seal)?;
+    let batches = batches.into_iter().map(|planned| planned.batch).collect();
     for tenant in &mut tenants {
         tenant.parked = unfit.remove(&tenant.site).map(|(_, reason)| reason);
     }
@@ -216,7 +246,10 @@ fn describe(
         asked: request.asked.clone(),
         planned_at: request.planned_at,
         planned_by: request.planned_by.clone(),
-        approvals_needed: request.approvals_needed,
+        approvals_needed: match tenants.iter().any(is_remapped) {
+            true => request.approvals_needed.max(APPROVALS_OF_REMAPS),
+            false => request.approvals_needed,
+        },
         batch_size: request.batch_size,
         stores: stores.collect(),
         gates: request.gates.clone(),
@@ -226,6 +259,12 @@ fn describe(
         batches,
         tenants,
     }
+}
+
+/// Whether a tenant gets another id in a store.
+fn is_remapped(tenant: &CampaignTenant) -> bool {
+    let mut parts = tenant.parts.iter().flatten();
+    parts.any(|part| part.instead_of.is_some())
 }
 
 fn check_request(request: &CampaignRequest<'_>) -> Result<(), Error> {
@@ -246,6 +285,23 @@ fn check_request(request: &CampaignRequest<'_>) -> Result<(), Error> {
             if let Some(other) = seen.insert(id, site) {
                 return wrong(format!(
                     "plan a campaign: {kind}:{site} and {kind}:{other} are both {} in store {}",
+                    name(store, id),
+                    store.name
+                ));
+            }
+        }
+    }
+    let others = request
+        .remapping
+        .iter()
+        .flat_map(|remapping| &remapping.ids);
+    for (site, others) in others {
+        for ((store, seen), id) in request.stores.iter().zip(&mut ids).zip(others) {
+            let Some(id) = id else { continue };
+            if let Some(other) = seen.insert(id, site) {
+                return wrong(format!(
+                    "plan a campaign: the id for {kind}:{site} where its own is taken, {} in store {}, \
+                     is also that of {kind}:{other}",
                     name(store, id),
                     store.name
                 ));

@@ -27,13 +27,44 @@ pub fn site_requests(sites: &[Tenant], stores: &[OpenStore]) -> anyhow::Result<V
         })
         .collect();
     for store in stores {
-        let rule = Rule::open(store)?;
+        let rule = Rule::open(&store.of.ids)?;
         for request in &mut requests {
             let id = rule.id_of(store, &request.site)?;
             request.ids.push(id);
         }
     }
     Ok(requests)
+}
+
+/// The ids that sites get in each store where somebody else has their own by now.
+///
+/// # Errors
+/// As [`site_requests`]; Usage if the estate has no such ids in any store.
+pub fn ids_if_taken(
+    sites: &[Tenant],
+    stores: &[OpenStore],
+) -> anyhow::Result<BTreeMap<TenantId, Vec<Option<TenantId>>>> {
+    if stores.iter().all(|store| store.of.ids_if_taken.is_none()) {
+        let message = "--remap: the estate does not say which ids sites get where theirs are taken";
+        return Err(Failure::usage(message)
+            .next("say ids_if_taken = { template = \"r-{id}\" } or { file = \"...\" } at a store")
+            .into());
+    }
+    let none = vec![None; stores.len()];
+    let mut ids: BTreeMap<TenantId, Vec<Option<TenantId>>> = sites
+        .iter()
+        .map(|site| (site.id.clone(), none.clone()))
+        .collect();
+    for (place, store) in stores.iter().enumerate() {
+        let Some(rule) = &store.of.ids_if_taken else {
+            continue;
+        };
+        let rule = Rule::open(rule)?;
+        for (site, ids) in &mut ids {
+            ids[place] = rule.id_of(store, site)?;
+        }
+    }
+    Ok(ids)
 }
 
 /// A rule that is ready to be used.
@@ -45,8 +76,8 @@ enum Rule<'s> {
 }
 
 impl<'s> Rule<'s> {
-    fn open(store: &'s OpenStore) -> Result<Self, Failure> {
-        Ok(match &store.of.ids {
+    fn open(rule: &'s IdRule) -> Result<Self, Failure> {
+        Ok(match rule {
             IdRule::Same => Self::Same,
             IdRule::Template(template) => Self::Template(template),
             IdRule::File(path) => Self::Known(read_map(path)?),

@@ -2,15 +2,17 @@
 
 use reinstate::{
     CampaignCheck, CampaignMode, CampaignPlanned, CampaignRequest, CampaignStep, Context, Images,
-    PlannedStore, StoredCampaign, TenantImage, Unfit, UnfitTenant, plan_campaign,
+    PlannedStore, Remapping, StoredCampaign, TenantImage, Unfit, UnfitTenant, plan_campaign,
 };
-use reinstate_core::{CampaignId, ErrorKind, Phase, Policy, Repository, Tenant};
+use reinstate_core::{
+    CampaignId, ErrorKind, Phase, Policy, Repository, RowRef, TableSchema, Tenant,
+};
 use serde::Serialize;
 
 use super::estate::{Estate, OpenStore, check_kind, lock_all};
 use super::everyone::everyone;
-use super::ids::site_requests;
-use super::status::{parked_lines, store_lines};
+use super::ids::{ids_if_taken, site_requests};
+use super::status::{RemapRecord, parked_lines, remap_lines, remaps, store_lines};
 use crate::arguments::CampaignPlan;
 use crate::configuration::EstateConfiguration;
 use crate::console::Console;
@@ -22,6 +24,7 @@ use crate::render::{count, counted};
 use crate::resolve::{Match, Resolved, resolve};
 use crate::session::{all_logs, check_history, now, random};
 
+use super::super::copying::RemapFile;
 use super::super::tenants::parse_tenants;
 
 /// How many sites that cannot be restored are listed for people.
@@ -99,8 +102,28 @@ pub fn plan(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Sto
         may_be_absent: store.of.may_be_absent || arguments.everyone,
     });
     let is_large = sites.len() as u64 > u64::from(configuration.second_approval_above);
+    let campaign = CampaignId::from_bytes(random()?);
+    let remap = arguments.remap.as_deref();
+    let remap = remap.map(|path| RemapFile::of_campaign(path, campaign));
+    let remap = remap.transpose()?;
+    let told =
+        |store: &str, site: &Tenant, table: &TableSchema, old: RowRef<'_>, new: RowRef<'_>| {
+            let Some(file) = &remap else { return Ok(()) };
+            file.write_of(Some((store, site)), table, old, new)
+        };
+    let remapping = match &remap {
+        None => None,
+        Some(_) => Some(Remapping {
+            ids: ids_if_taken(&sites, stores)?,
+            rules: stores
+                .iter()
+                .map(|store| store.configuration.into.clone())
+                .collect(),
+            told: &told,
+        }),
+    };
     let request = CampaignRequest {
-        campaign: CampaignId::from_bytes(random()?),
+        campaign,
         repository: &estate.repository,
         estate: configuration.name.clone(),
         site_kind: configuration.kind.clone(),
@@ -124,6 +147,7 @@ pub fn plan(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Sto
             true => Unfit::Park,
             false => Unfit::Refuse,
         },
+        remapping,
     };
     let progress = Progress::new(&[Phase::Plan], sites.len() * stores.len());
     let context = estate
@@ -134,6 +158,13 @@ pub fn plan(arguments: &CampaignPlan, estate: &Estate<'_>) -> anyhow::Result<Sto
     match planned {
         CampaignPlanned::Campaign(campaign) => {
             show(estate, &campaign);
+            // Of a campaign that is refused there is no such file.
+            if let Some(file) = remap {
+                let path = file.seal()?;
+                estate
+                    .console
+                    .note(format_args!("which key became which: {}", path.display()));
+            }
             Ok(*campaign)
         }
         CampaignPlanned::Unfit(unfit) => Err(refused(estate, &unfit, sites.len()).into()),
@@ -252,6 +283,8 @@ struct PlannedRecord {
     batches: usize,
     approvals_needed: u8,
     rows: u64,
+    /// Where sites get other ids.
+    remapped: Vec<RemapRecord>,
 }
 
 fn show(estate: &Estate<'_>, campaign: &StoredCampaign) {
@@ -289,6 +322,7 @@ fn show(estate: &Estate<'_>, campaign: &StoredCampaign) {
         batches: description.batches.len(),
         approvals_needed: description.approvals_needed,
         rows,
+        remapped: remaps(description),
     });
     console.line(format_args!(
         "estate   {}: {} in {}, back to {}",
@@ -314,6 +348,9 @@ fn show(estate: &Estate<'_>, campaign: &StoredCampaign) {
         count(rows),
         counted(description.batches.len() as u64, "batch", "batches")
     ));
+    remap_lines(description)
+        .into_iter()
+        .for_each(|line| console.line(line));
     parked_lines(campaign)
         .into_iter()
         .for_each(|line| console.line(line));
@@ -321,7 +358,7 @@ fn show(estate: &Estate<'_>, campaign: &StoredCampaign) {
     console.line(format_args!("campaign {short}  {}", campaign.digest()));
     if description.approvals_needed > 1 {
         console.note(format_args!(
-            "{} people have to approve it: it is for more than {} sites",
+            "{} people have to approve it: it is for more than {} sites, or gives some of them other ids",
             description.approvals_needed, estate.configuration.second_approval_above
         ));
     }

@@ -165,6 +165,8 @@ struct SiteRecord {
 #[derive(Serialize)]
 struct StoreRecord {
     store: String,
+    tenant: Option<String>,
+    instead_of: Option<String>,
     state: &'static str,
     rows_planned: u64,
     rows_changed: u64,
@@ -192,6 +194,9 @@ pub fn show(
     let glance = view.map(|view| view.lines()).unwrap_or_default();
     // The first line says what the summary says.
     for line in glance.iter().skip(1) {
+        estate.console.line(line);
+    }
+    for line in remap_lines(campaign.description()) {
         estate.console.line(line);
     }
     let description = campaign.description();
@@ -258,6 +263,10 @@ fn site_record(
         .zip(&progress.stores);
     let stores = stores.map(|((store, part), progress)| StoreRecord {
         store: store.name.clone(),
+        tenant: part.as_ref().map(|part| part.tenant.to_string()),
+        instead_of: part
+            .as_ref()
+            .and_then(|part| Some(part.instead_of.as_ref()?.to_string())),
         state: match progress {
             StoreProgress::Absent => "absent",
             other => store_state(other),
@@ -336,4 +345,49 @@ pub fn parked_lines(campaign: &StoredCampaign) -> Vec<String> {
         ))
     });
     parked.collect()
+}
+
+/// A site that gets another id in a store.
+#[derive(Clone, Debug, Serialize)]
+pub struct RemapRecord {
+    site: String,
+    store: String,
+    id: String,
+    instead_of: String,
+}
+
+/// The sites that get other ids, and where.
+#[must_use]
+pub fn remaps(description: &CampaignDescription) -> Vec<RemapRecord> {
+    let mut remaps = Vec::new();
+    for tenant in &description.tenants {
+        for (part, store) in tenant.parts.iter().zip(&description.stores) {
+            let Some(part) = part else { continue };
+            let Some(had) = &part.instead_of else {
+                continue;
+            };
+            remaps.push(RemapRecord {
+                site: format!("{}:{}", description.site_kind, tenant.site),
+                store: store.name.clone(),
+                id: format!("{}:{}", store.tenant_kind, part.tenant),
+                instead_of: format!("{}:{had}", store.tenant_kind),
+            });
+        }
+    }
+    remaps
+}
+
+/// The same for people.
+#[must_use]
+pub fn remap_lines(description: &CampaignDescription) -> Vec<String> {
+    let remaps = remaps(description).into_iter().map(|remap| {
+        let RemapRecord {
+            site,
+            store,
+            id,
+            instead_of,
+        } = remap;
+        format!("remapped {site}    becomes {id} in store {store}: somebody else has {instead_of} by now")
+    });
+    remaps.collect()
 }

@@ -83,6 +83,24 @@ impl Ground {
         }
     }
 
+    /// Gives the id of a site to somebody else, who has an issue like one of a third site's.
+    pub fn give_away_in(&self, name: &str, site: u32, third: u32) {
+        let store = self.store(name);
+        let id = |site: u32| TenantId::try_new(site.to_string()).unwrap();
+        let table = Table::Issues.index();
+        let mut rows = RowBatch::new();
+        {
+            let view = store.read_view().unwrap();
+            let mut stream = view.tenant_rows(&id(third), table).unwrap();
+            stream.next_batch(&mut rows).unwrap();
+        }
+        let row = rows.iter().next().unwrap();
+        let owner = Owner::Tenant(id(site));
+        store
+            .write(|transaction| transaction.table(table)?.put(&owner, row))
+            .unwrap();
+    }
+
     /// Lets the users of a site change the title of an issue in a store.
     pub fn edit_in(&self, name: &str, site: u32) {
         let store = self.store(name);

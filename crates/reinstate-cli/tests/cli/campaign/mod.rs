@@ -3,6 +3,7 @@
 mod ground;
 mod postgres;
 mod statements;
+mod taken;
 mod watched;
 
 use std::fs;

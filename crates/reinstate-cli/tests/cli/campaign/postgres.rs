@@ -4,13 +4,13 @@ use std::fs;
 
 use crate::ground::Ground;
 
-const TENANCY: &str = "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n";
+pub const TENANCY: &str = "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n";
 
-const ESTATE: &str = "version = 1\nname = \"shop\"\nkind = \"account\"\n\
+pub const ESTATE: &str = "version = 1\nname = \"shop\"\nkind = \"account\"\n\
     [repository]\nurl = \"file:campaigns\"\n\
     [[store]]\nname = \"main\"\nconfiguration = \"reinstate.toml\"\nphase = 1\n";
 
-const NOTES: &str = "\
+pub const NOTES: &str = "\
 CREATE TABLE notes (id serial PRIMARY KEY, account_id int NOT NULL, body text NOT NULL);
 INSERT INTO notes (account_id, body) SELECT n % 3, 'body ' || n FROM generate_series(1, 30) n;
 ";
