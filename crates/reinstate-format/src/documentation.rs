@@ -95,6 +95,10 @@ fn numbers() -> BTreeMap<&'static str, String> {
         ),
         ("PLAN_TAIL_BYTES", plan::PLAN_TAIL_BYTES.to_string()),
         ("CHANGE_PLACE_BYTES", log::CHANGE_PLACE_BYTES.to_string()),
+        (
+            "LOG_PACK_RECORDS_MAX",
+            log::LOG_PACK_RECORDS_MAX.to_string(),
+        ),
         ("LOG_COMMITS_MAX", log::LOG_COMMITS_MAX.to_string()),
         ("CONFLICTS_MAX", plan::CONFLICTS_MAX.to_string()),
         ("LAST_CHANGE_BYTES", plan::LAST_CHANGE_BYTES.to_string()),
@@ -124,6 +128,7 @@ fn texts() -> BTreeMap<&'static str, String> {
         ("LOG_BASE_MAGIC", magic(&log::LOG_BASE)),
         ("LOG_ORIGIN_MAGIC", magic(&log::LOG_ORIGIN)),
         ("LOG_VERSION_MAGIC", magic(&log::LOG_VERSION)),
+        ("LOG_PACK_MAGIC", magic(&log::LOG_PACK)),
         ("COMMITS_MAGIC", magic(&log::COMMITS)),
         ("LINK_TAG", text(log::LINK_TAG)),
         ("CAMPAIGN_MAGIC", magic(&campaign::CAMPAIGN)),

@@ -37,12 +37,12 @@ pub use frame::{FRAME_DIGEST_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX}
 pub use job::{JobDescription, decode_job, encode_job};
 pub use journal::{JournalPayload, decode_journal_payload, encode_journal_payload};
 pub use log::{
-    CHANGE_PLACE_BYTES, ChangeKind, FamilyMove, LOG_COMMITS_MAX, LogBase, LogRunDescription,
-    LogRunExtent, LogVersionDescription, LoggedChange, LoggedCommit, Truncation, decode_commits,
-    decode_log_base, decode_log_origin, decode_log_run, decode_log_version, encode_commits,
-    encode_log_base, encode_log_origin, encode_log_run, encode_log_version, is_log_version,
-    link_name, log_run_identity, log_run_previous, log_version_place, open_log_run, push_change,
-    record_digest,
+    CHANGE_PLACE_BYTES, ChangeKind, FamilyMove, LOG_COMMITS_MAX, LOG_PACK_RECORDS_MAX, LogBase,
+    LogRunDescription, LogRunExtent, LogVersionDescription, LoggedChange, LoggedCommit, Truncation,
+    decode_commits, decode_log_base, decode_log_origin, decode_log_pack, decode_log_run,
+    decode_log_version, encode_commits, encode_log_base, encode_log_origin, encode_log_pack,
+    encode_log_run, encode_log_version, is_log_version, link_name, log_run_identity,
+    log_run_previous, log_version_place, open_log_run, push_change, record_digest,
 };
 pub use manifest::{decode_snapshot, encode_snapshot, segments_digest};
 pub use plan::{

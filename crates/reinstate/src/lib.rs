@@ -58,8 +58,8 @@ pub use job::{job_of, jobs, merge_receipt_of, plan_of, plan_undo_of, receipt_of}
 pub use layers::{ChangedRows, ImageRows};
 pub use log::{
     FollowOptions, FollowStep, Follower, Log, LogRun, LogVersion, Moment, Surroundings,
-    TenantHistory, TenantTransaction, Unreachable, begin_log, check_timeline, compact, history_of,
-    log_of, logs, timeline_of,
+    TenantHistory, TenantTransaction, Unreachable, begin_log, check_timeline, compact,
+    damaged_packs, history_of, log_of, logs, timeline_of,
 };
 pub use merge::{CommitReceipt, MergeReceipt, keep_receipt, merge};
 pub use pace::{Pace, PaceLimits, PaceLimitsError, PaceReport, Probe};

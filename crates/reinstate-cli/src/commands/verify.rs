@@ -1,8 +1,8 @@
 //! `verify`: reading snapshots back, or what a job left in the live store.
 
 use reinstate::{
-    JobDescription, Log, Restored, SnapshotReport, jobs, log_of, logs, merge_receipt_of, plan_of,
-    snapshots, verify, verify_log, verify_snapshot,
+    JobDescription, Log, Restored, SnapshotReport, damaged_packs, jobs, log_of, logs,
+    merge_receipt_of, plan_of, snapshots, verify, verify_log, verify_snapshot,
 };
 use reinstate_core::{ErrorKind, JobId, ObjectId, Owner, Phase, SnapshotDescription};
 use reinstate_repository::LocalRepository;
@@ -123,6 +123,14 @@ fn verify_all(
         damaged += usize::from(!show(session, snapshot, Some(&log), &report));
     }
     damaged += lost(session, repository)?;
+    for (name, what) in damaged_packs(repository)? {
+        damaged += 1;
+        session.console.line(format_args!(
+            "DAMAGED   pack {} of a log: {what}. The records that it holds are used in its place, as long as \
+             they are there",
+            ObjectId::from_bytes(name)
+        ));
+    }
     if damaged == 0 {
         return Ok(Exit::Done);
     }

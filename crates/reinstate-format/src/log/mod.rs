@@ -16,6 +16,7 @@ mod base;
 mod change;
 mod commits;
 mod origin;
+mod pack;
 mod record;
 mod version;
 
@@ -23,6 +24,7 @@ pub use base::{LogBase, decode_log_base, encode_log_base};
 pub use change::{CHANGE_PLACE_BYTES, ChangeKind, LoggedChange, push_change};
 pub use commits::{LOG_COMMITS_MAX, LoggedCommit, decode_commits, encode_commits};
 pub use origin::{decode_log_origin, encode_log_origin};
+pub use pack::{LOG_PACK_RECORDS_MAX, decode_log_pack, encode_log_pack};
 pub use record::{
     FamilyMove, LogRunDescription, LogRunExtent, Truncation, decode_log_run, encode_log_run,
     link_name, log_run_identity, log_run_previous, open_log_run, record_digest,
@@ -38,6 +40,8 @@ pub(crate) use base::LOG_BASE;
 pub(crate) use commits::COMMITS;
 #[cfg(test)]
 pub(crate) use origin::LOG_ORIGIN;
+#[cfg(test)]
+pub(crate) use pack::LOG_PACK;
 #[cfg(test)]
 pub(crate) use record::{LINK_TAG, LOG_RUN};
 #[cfg(test)]

@@ -9,9 +9,10 @@ use reinstate_core::{
 };
 use reinstate_format::{
     ChangeKind, FamilyMove, LogRunDescription, LogRunExtent, LogVersionDescription, LoggedChange,
-    LoggedCommit, RunKey, Truncation, decode_commits, decode_log_run, decode_log_version,
-    encode_commits, encode_log_run, encode_log_version, is_log_version, link_name,
-    log_run_identity, log_version_place, open_log_run, push_change, record_digest, verify_segment,
+    LoggedCommit, RunKey, Truncation, decode_commits, decode_log_pack, decode_log_run,
+    decode_log_version, encode_commits, encode_log_pack, encode_log_run, encode_log_version,
+    is_log_version, link_name, log_run_identity, log_version_place, open_log_run, push_change,
+    record_digest, verify_segment,
 };
 
 use crate::forge;
@@ -303,6 +304,48 @@ fn any_bytes_as_the_tables_of_a_log() {
                 if let Ok((found, digest)) = read {
                     let again = encode_log_version(IDENTITY.repository, &found);
                     assert_eq!(again, (frame.clone(), digest));
+                }
+            }
+        });
+}
+
+/// A run's record and what stands behind it, as a log has them.
+fn packed() -> Vec<Vec<u8>> {
+    let (tables, _) = encode_log_version(IDENTITY.repository, &version());
+    vec![written().1, tables]
+}
+
+#[test]
+fn the_golden_pack_of_a_log_reads_and_is_written_the_same() {
+    let name = link_name(IDENTITY.repository, &PREVIOUS);
+    let pack = file("log_pack", || {
+        encode_log_pack(IDENTITY.repository, name, &packed())
+    });
+    let found = decode_log_pack(&pack, IDENTITY.repository, name).unwrap();
+    assert_eq!(found, packed());
+    assert_eq!(encode_log_pack(IDENTITY.repository, name, &found), pack);
+    assert!(decode_log_pack(&pack, IDENTITY.repository, [0; 16]).is_err());
+    check_damage(&pack, |damaged| {
+        decode_log_pack(damaged, IDENTITY.repository, name).is_err()
+    });
+}
+
+#[test]
+fn any_bytes_as_a_pack_of_a_log() {
+    let name = link_name(IDENTITY.repository, &PREVIOUS);
+    let pack = encode_log_pack(IDENTITY.repository, name, &packed());
+    bolero::check!()
+        .with_iterations(crate::fuzz::budget().0)
+        .with_test_time(crate::fuzz::budget().1)
+        .for_each(|input: &[u8]| {
+            let edited = forge::edit(forge::payload(&pack), input);
+            for frame in [
+                input.to_vec(),
+                forge::frame(&pack, input),
+                forge::frame(&pack, &edited),
+            ] {
+                if let Ok(found) = decode_log_pack(&frame, IDENTITY.repository, name) {
+                    assert_eq!(encode_log_pack(IDENTITY.repository, name, &found), frame);
                 }
             }
         });

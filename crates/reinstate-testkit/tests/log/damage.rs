@@ -3,11 +3,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use reinstate::{Follower, RestorePoint, extract_at, logs, verify_log};
+use reinstate::{Follower, RestorePoint, damaged_packs, extract_at, logs, verify_log};
 use reinstate_core::{
     ErrorKind, ObjectId, ObjectReader, ObjectWriter, Position, Repository, RepositoryError,
     RepositoryId, Timestamp,
 };
+use reinstate_format::{decode_log_pack, encode_log_pack};
 use reinstate_testkit::MemoryRepository;
 
 use crate::ground::Ground;
@@ -17,6 +18,11 @@ const RUNS: usize = 4;
 
 /// A log of four runs of one transaction each.
 fn ground() -> Ground {
+    packed(usize::MAX)
+}
+
+/// The same, with so many records to a pack.
+fn packed(pack_records: usize) -> Ground {
     let schema = schema();
     let mut base = Model::new(&schema);
     base.apply(&Step::Insert(PROJECTS, values(&["1", "a", "x"])));
@@ -27,7 +33,8 @@ fn ground() -> Ground {
             Step::Insert(PROJECTS, values(&[&format!("1{number}"), "b", &text])),
         ]
     };
-    let ground = Ground::new(&schema, base, (0..RUNS).map(step).collect());
+    let mut ground = Ground::new(&schema, base, (0..RUNS).map(step).collect());
+    ground.pack_records = pack_records;
     ground.follow(&[(1, 1); RUNS]);
     assert_eq!(ground.log().runs().len(), RUNS);
     ground
@@ -270,4 +277,58 @@ fn runs_that_are_sealed_while_logs_are_read_are_not_taken_for_lost() {
     let (all, unreachable) = logs(&repository).unwrap();
     assert_eq!(unreachable, []);
     assert_eq!(all[0].runs().len(), RUNS);
+}
+
+/// A pack replaces the records that it holds, and none of them needs it.
+#[test]
+fn packs_and_records_stand_in_for_each_other_and_damage_of_either_is_named() {
+    let ground = packed(2);
+    let names = |kind: &str| ground.repository.list(kind).unwrap();
+    let records = names("log");
+    let packs = names("log-pack");
+    assert_eq!((records.len(), packs.len()), (RUNS, 2));
+    let whole: Vec<_> = ground.log().runs().to_vec();
+    let is_whole = || {
+        let (all, unreachable) = logs(&ground.repository).unwrap();
+        assert!(all[0].damage().is_none() && unreachable.is_empty());
+        assert_eq!(all[0].runs(), whole);
+        assert_eq!(ground.log().runs(), whole);
+        assert_eq!(kind_at(&ground, RUNS as u64, "a"), None);
+    };
+    let damaged = || damaged_packs(&ground.repository).unwrap();
+    is_whole();
+    assert!(damaged().is_empty());
+    let bytes = ground.repository.read("log-pack", packs[0]).unwrap();
+    for at in (0..bytes.len()).step_by(7).chain([bytes.len() - 1]) {
+        let flip = |bytes: &mut Vec<u8>| bytes[at] ^= 1;
+        assert!(ground.repository.tamper_record("log-pack", packs[0], flip));
+        is_whole();
+        assert_eq!(damaged().len(), 1, "byte {at}");
+        assert_eq!(damaged()[0].0, packs[0]);
+        assert!(ground.repository.tamper_record("log-pack", packs[0], flip));
+    }
+    // Written anew, with a record that is none: what it says is not believed.
+    let mut held = decode_log_pack(&bytes, ground.repository.id(), packs[0]).unwrap();
+    held[1][40] ^= 1;
+    let forged = encode_log_pack(ground.repository.id(), packs[0], &held);
+    let forge = |bytes: &mut Vec<u8>| bytes.clone_from(&forged);
+    assert!(ground.repository.tamper_record("log-pack", packs[0], forge));
+    is_whole();
+    assert!(!damaged().is_empty());
+    let mend = |found: &mut Vec<u8>| found.clone_from(&bytes);
+    assert!(ground.repository.tamper_record("log-pack", packs[0], mend));
+    // A record that is not what it was.
+    let flip = |bytes: &mut Vec<u8>| bytes[40] ^= 1;
+    assert!(ground.repository.tamper_record("log", records[0], flip));
+    is_whole();
+    assert_eq!(damaged().len(), 1);
+    // And without any.
+    for record in records {
+        assert!(ground.repository.remove_record("log", record));
+    }
+    is_whole();
+    assert!(damaged().is_empty());
+    assert!(ground.repository.remove_record("log-pack", packs[0]));
+    assert!(ground.repository.remove_record("log-pack", packs[1]));
+    assert!(ground.log().runs().is_empty());
 }

@@ -31,6 +31,8 @@ pub struct Ground {
     pub altered: BTreeMap<usize, Model>,
     pub script: Script,
     pub base: Position,
+    /// How many records followers pack into one.
+    pub pack_records: usize,
 }
 
 fn at(commit: u64) -> Position {
@@ -58,6 +60,7 @@ impl Ground {
                 is_by_key: false,
             },
             base: at(0),
+            pack_records: FollowOptions::default().pack_records,
         };
         ground.capture();
         for steps in transactions {
@@ -136,6 +139,7 @@ impl Ground {
         let feed = Box::new(self.script.feed(&log, at_once));
         let mut options = FollowOptions::default();
         options.run_bytes_target = run_bytes_target;
+        options.pack_records = self.pack_records;
         Follower::with_feed(self.context(), feed, &self.repository, log, options).unwrap()
     }
 
@@ -214,6 +218,10 @@ impl Ground {
             let name = record_name(&self.repository, later.description.previous);
             assert!(shorter.remove_record("log", name));
         }
+        let packs = self.repository.list("log-pack").unwrap();
+        for pack in &packs {
+            assert!(shorter.remove_record("log-pack", *pack));
+        }
         let id = SnapshotId::from_bytes([8; 16]);
         let options = CaptureOptions::new(id, Timestamp::from_micros(0));
         let shorter_log = log_of(&shorter, SNAPSHOT).unwrap();
@@ -226,6 +234,10 @@ impl Ground {
             let name = record_name(&self.repository, later.description.previous);
             let bytes = self.repository.read("log", name).unwrap();
             shorter.publish("log", name, &bytes).unwrap();
+        }
+        for pack in packs {
+            let bytes = self.repository.read("log-pack", pack).unwrap();
+            shorter.publish("log-pack", pack, &bytes).unwrap();
         }
         let compacted = log_of(&shorter, id).unwrap();
         assert_eq!(compacted.through(), log.through());

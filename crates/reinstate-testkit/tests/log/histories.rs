@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 use reinstate::Error;
 use reinstate_core::{ErrorKind, Timestamp};
+use reinstate_testkit::figures;
 
 use crate::ground::Ground;
 use crate::model::{
@@ -223,12 +224,9 @@ pub fn history(base: &[Vec<Draw>], after: &[Vec<Draw>]) -> (Model, Vec<Vec<Step>
     (base, transactions)
 }
 
-/// How many histories: the default, or as many as `REINSTATE_LOG_CASES` says.
+/// How many histories: 150, or `REINSTATE_SCALE` times as many.
 pub fn cases() -> u32 {
-    let wanted = std::env::var("REINSTATE_LOG_CASES").ok();
-    wanted.map_or(150, |wanted| {
-        wanted.parse().expect("REINSTATE_LOG_CASES: a number")
-    })
+    u32::try_from(150 * figures::scale()).unwrap()
 }
 
 proptest! {
@@ -241,10 +239,12 @@ proptest! {
         compacted in 0_usize..4,
         followers in proptest::collection::vec((1_usize..4, prop_oneof![Just(1_u64), Just(200), Just(1 << 20)]), 0..6),
         is_by_key: bool,
+        pack_records in prop_oneof![Just(1_usize), Just(3), Just(512)],
     ) {
         let (base, transactions) = history(&base, &after);
         let mut ground = Ground::new(&schema(), base, transactions);
         ground.script.is_by_key = is_by_key;
+        ground.pack_records = pack_records;
         ground.follow(&followers);
         ground.check(&TENANTS);
         ground.check_tenants(&TENANTS);

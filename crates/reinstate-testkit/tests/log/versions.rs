@@ -377,9 +377,11 @@ proptest! {
         compacted in 0_usize..4,
         followers in proptest::collection::vec((1_usize..4, prop_oneof![Just(1_u64), Just(200), Just(1 << 20)]), 0..6),
         is_by_key: bool,
+        pack_records in prop_oneof![Just(1_usize), Just(3), Just(512)],
     ) {
         let mut ground = ground(&base, &after, &alterations);
         ground.script.is_by_key = is_by_key;
+        ground.pack_records = pack_records;
         ground.follow(&followers);
         ground.check(&TENANTS);
         ground.check_tenants(&TENANTS);

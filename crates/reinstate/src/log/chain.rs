@@ -13,6 +13,7 @@ use reinstate_format::{
     open_log_run, record_digest,
 };
 
+use super::pack::{Records, pack};
 use super::versions::LogVersion;
 
 use crate::Error;
@@ -37,6 +38,8 @@ pub struct Log {
     /// Where its tables changed, in order.
     pub(super) versions: Vec<LogVersion>,
     tip: Digest,
+    /// The names of its last records, which are in no pack.
+    unpacked: Vec<[u8; 16]>,
     /// Why the next record cannot be read, if there is one.
     damage: Option<String>,
 }
@@ -62,18 +65,32 @@ pub struct Unreachable {
 /// The log of one snapshot. It ends before a record that is damaged: what lies before it is as good
 /// as ever.
 ///
-/// *Cost*: reads one small record a run.
+/// *Cost*: reads one record for each pack of runs, and one for each run behind the last pack.
 ///
 /// # Errors
 /// `NotFound` if there is no such snapshot; `Corrupt` if its manifest is not what was written; `Other`
 /// if a record cannot be read for a reason that may pass.
 pub fn log_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Log, Error> {
-    log_with(repository, snapshot, &mut Known::new())
+    log_with(snapshot, &mut Known::of(repository)?)
 }
 
-/// Records that were read already, by their names: logs of snapshots that were made of each other share
-/// most of them.
-type Known = HashMap<[u8; 16], Link>;
+/// Records that were read already, by their names, with whether they came from a pack: logs of snapshots
+/// that were made of each other share most of them.
+struct Known<'r> {
+    repository: &'r dyn Repository,
+    records: Records<'r>,
+    links: HashMap<[u8; 16], (Link, bool)>,
+}
+
+impl<'r> Known<'r> {
+    fn of(repository: &'r dyn Repository) -> Result<Self, Error> {
+        Ok(Self {
+            repository,
+            records: Records::of(repository)?,
+            links: HashMap::new(),
+        })
+    }
+}
 
 /// A record of a log.
 #[derive(Clone, Debug)]
@@ -82,11 +99,8 @@ pub(super) enum Link {
     Version(LogVersion),
 }
 
-fn log_with(
-    repository: &dyn Repository,
-    snapshot: SnapshotId,
-    known: &mut Known,
-) -> Result<Log, Error> {
+fn log_with(snapshot: SnapshotId, known: &mut Known<'_>) -> Result<Log, Error> {
+    let repository = known.repository;
     let operation = || format!("read the log of snapshot {snapshot}");
     let bytes = repository
         .read(SNAPSHOT_RECORD, *snapshot.as_bytes())
@@ -109,9 +123,10 @@ fn log_with(
         runs: Vec::new(),
         versions: Vec::new(),
         tip: base.map_or(digest, |base| base.run),
+        unpacked: Vec::new(),
         damage: None,
     };
-    log.extend(repository, known)?;
+    log.extend(known)?;
     Ok(log)
 }
 
@@ -135,8 +150,8 @@ fn base_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Option<L
 /// # Errors
 /// As [`log_of`].
 pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>), Error> {
-    let mut known = Known::new();
-    let mut logs = all_logs(repository, &mut known)?;
+    let mut known = Known::of(repository)?;
+    let mut logs = all_logs(&mut known)?;
     let names = repository
         .list(LOG_RECORD)
         .map_err(Error::repository("list the runs of logs"))?;
@@ -150,7 +165,7 @@ pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>),
     let mut unreachable = lost(&logs);
     if !unreachable.is_empty() {
         // They may have been sealed since the logs were read, even of a snapshot that is younger.
-        logs = all_logs(repository, &mut known)?;
+        logs = all_logs(&mut known)?;
         unreachable = lost(&logs);
     }
     let unreachable = unreachable.into_iter().map(|name| Unreachable {
@@ -161,10 +176,11 @@ pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>),
     Ok((logs, unreachable))
 }
 
-fn all_logs(repository: &dyn Repository, known: &mut Known) -> Result<Vec<Log>, Error> {
+fn all_logs(known: &mut Known<'_>) -> Result<Vec<Log>, Error> {
+    let repository = known.repository;
     crate::catalogue::snapshots(repository)?
         .iter()
-        .map(|snapshot| log_with(repository, snapshot.id, known))
+        .map(|snapshot| log_with(snapshot.id, known))
         .collect()
 }
 
@@ -240,21 +256,30 @@ impl Log {
     }
 
     /// Goes on behind the last record.
-    fn extend(&mut self, repository: &dyn Repository, known: &mut Known) -> Result<(), Error> {
+    fn extend(&mut self, known: &mut Known<'_>) -> Result<(), Error> {
         loop {
-            let name = link_name(repository.id(), &self.tip);
-            let next = match known.get(&name) {
-                Some(link) => Ok(Some(link.clone())),
-                None => self.read_next(repository, name),
+            let name = link_name(known.repository.id(), &self.tip);
+            let next = match known.links.get(&name) {
+                Some((link, is_packed)) => self
+                    .check_next(link)
+                    .map(|()| Some((link.clone(), *is_packed))),
+                None => match self.read_next(known, name) {
+                    // The record by itself may be as good as ever.
+                    Err(error)
+                        if error.kind() == ErrorKind::Corrupt && known.records.distrust() =>
+                    {
+                        self.read_next(known, name)
+                    }
+                    read => read,
+                },
             };
-            let next = next.and_then(|link| {
-                let check = link.as_ref().map(|link| self.check_next(link));
-                check.transpose().map(|_| link)
-            });
             match next {
-                Ok(Some(link)) => {
-                    known.insert(name, link.clone());
-                    self.push(link);
+                Ok(Some((link, is_packed))) => {
+                    known.links.insert(name, (link.clone(), is_packed));
+                    self.push(known.repository, link);
+                    if is_packed {
+                        self.unpacked.clear();
+                    }
                 }
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -266,7 +291,8 @@ impl Log {
         }
     }
 
-    pub(super) fn push(&mut self, link: Link) {
+    pub(super) fn push(&mut self, repository: &dyn Repository, link: Link) {
+        self.unpacked.push(link_name(repository.id(), &self.tip));
         match link {
             Link::Run(run) => {
                 self.tip = run.digest;
@@ -280,30 +306,46 @@ impl Log {
         }
     }
 
-    /// The record that follows the last one, if it was sealed by now.
+    /// Packs its last records once there are so many.
+    pub(super) fn pack(
+        &mut self,
+        repository: &dyn Repository,
+        records_max: usize,
+    ) -> Result<(), Error> {
+        let packed = pack(repository, &self.unpacked, records_max)?;
+        self.unpacked.drain(..packed);
+        Ok(())
+    }
+
+    /// The record that follows the last one, if it was sealed by now, and whether it is in a pack.
     fn read_next(
         &self,
-        repository: &dyn Repository,
+        known: &mut Known<'_>,
         name: [u8; 16],
-    ) -> Result<Option<Link>, Error> {
+    ) -> Result<Option<(Link, bool)>, Error> {
         let number = self.next_number();
         let operation = || format!("read run {number} of the log of {}", self.id);
-        let bytes = match repository.read(LOG_RECORD, name) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(Error::repository(operation()))?,
+        let Some(record) = known.records.read(name, &operation())? else {
+            return Ok(None);
         };
+        let (bytes, repository) = (record.bytes, known.repository);
         if is_log_version(&bytes) {
             let (description, digest) =
                 decode_log_version(&bytes, repository.id(), &self.tip, self.last_schema())
                     .map_err(Error::format(operation()))?;
-            return Ok(Some(Link::Version(LogVersion::new(description, digest))));
+            let link = Link::Version(LogVersion::new(description, digest));
+            self.check_next(&link)?;
+            return Ok(Some((link, record.is_packed)));
         }
         let (description, digest) = decode_log_run(&bytes, repository.id(), &self.tip)
             .map_err(Error::format(operation()))?;
-        Ok(Some(Link::Run(Arc::new(LogRun {
+        let run = Arc::new(LogRun {
             description,
             digest,
-        }))))
+        });
+        let link = Link::Run(run);
+        self.check_next(&link)?;
+        Ok(Some((link, record.is_packed)))
     }
 
     /// Refuses a record that has the right name and does not go on where this log ends.

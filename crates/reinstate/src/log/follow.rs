@@ -9,7 +9,7 @@ use reinstate_core::{
     FeedRow, FeedSource, FeedTables, Owner, Position, Repository, RowRef, SchemaChange,
     SnapshotDescription, SnapshotId, StoreError, TableIndex, Timestamp,
 };
-use reinstate_format::{ChangeKind, FamilyMove, LoggedChange, LoggedCommit};
+use reinstate_format::{ChangeKind, FamilyMove, LOG_PACK_RECORDS_MAX, LoggedChange, LoggedCommit};
 
 use super::chain::{Link, Log, LogRun, log_of};
 use super::kept::KeptRows;
@@ -28,14 +28,18 @@ pub struct FollowOptions {
     pub compression_level: i32,
     /// A run is sealed at the next commit after this many bytes of changes.
     pub run_bytes_target: u64,
+    /// Once so many records are in no pack, they are packed: between 1 and
+    /// [`LOG_PACK_RECORDS_MAX`].
+    pub pack_records: usize,
 }
 
 impl Default for FollowOptions {
-    /// Level 3, runs of 64 MiB before compression at most.
+    /// Level 3, runs of 64 MiB before compression at most, a pack for every 512 records.
     fn default() -> Self {
         Self {
             compression_level: 3,
             run_bytes_target: 64 << 20,
+            pack_records: 512,
         }
     }
 }
@@ -212,6 +216,8 @@ impl<'a> Follower<'a> {
                 .acknowledge(through)
                 .map_err(Error::store("let the store forget what was published"))?;
         }
+        let pack_records = self.options.pack_records.clamp(1, LOG_PACK_RECORDS_MAX);
+        self.log.pack(self.repository, pack_records)?;
         self.owners.rest()?;
         self.kept.rest()?;
         Ok(FollowStep {
@@ -237,7 +243,7 @@ impl Follower<'_> {
         };
         let change = SchemaChange::unchanged(self.log.last_schema(), facts);
         let version = seal.note_tables(&self.log, &change)?;
-        self.log.push(Link::Version(version));
+        self.log.push(self.repository, Link::Version(version));
         Ok(())
     }
 }
@@ -347,8 +353,8 @@ impl<'r> Receiver<'r> {
             self.seal(through)?;
         }
         let version = self.seal.note_tables(self.log, change)?;
-        self.log.push(Link::Version(version));
         let (context, repository) = (self.seal.context, self.seal.repository);
+        self.log.push(repository, Link::Version(version));
         *self.owners = super::known::owners(context, repository, self.log)?;
         self.kept.forget();
         Ok(())
@@ -508,7 +514,7 @@ impl<'r> Receiver<'r> {
     fn seal(&mut self, through: Position) -> Result<(), Error> {
         let gathering = self.gathering.take().expect("BUG: sealing twice");
         let run = self.seal.seal(self.log, gathering, through)?;
-        self.log.push(Link::Run(run.into()));
+        self.log.push(self.seal.repository, Link::Run(run.into()));
         self.gathering = Some(Gathering::start(self.seal.context));
         Ok(())
     }

@@ -7,6 +7,7 @@ mod postgres;
 mod standby;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use reinstate::{
     CaptureOptions, Context, FollowOptions, Follower, Log, ResourceOptions, Resources,
@@ -17,6 +18,7 @@ use reinstate_core::{
     SnapshotId, Tenant, Timestamp,
 };
 use reinstate_repository::LocalRepository;
+use reinstate_testkit::figures;
 
 const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([0x5a; 16]);
 const NOW: Timestamp = Timestamp::from_micros(1);
@@ -32,7 +34,12 @@ struct Followed {
     repository: LocalRepository,
     resources: Resources,
     cancellation: Cancellation,
+    /// The tables and columns that are compared; all where it is not said.
+    compared: Option<Columns>,
 }
+
+/// Tables with the names of columns.
+type Columns = &'static [(&'static str, &'static [&'static str])];
 
 impl Followed {
     fn begin(source: &dyn FeedSource) -> Self {
@@ -44,6 +51,7 @@ impl Followed {
             directory,
             resources: Resources::try_new(ResourceOptions::default()).unwrap(),
             cancellation: Cancellation::new(),
+            compared: None,
         };
         let options = CaptureOptions::new(SNAPSHOT, NOW);
         begin_log(followed.context(), source, &followed.repository, &options).unwrap();
@@ -90,18 +98,35 @@ impl Followed {
             Err(error) if error.kind() == ErrorKind::NotFound => return found,
             image => image.unwrap(),
         };
+        let schema = log.schema_at(position);
         for index in image.tables() {
+            let table = schema.table(index);
+            let name = table.name.to_string();
+            let mut places: Vec<usize> = (0..table.columns.len()).collect();
+            if let Some(compared) = self.compared {
+                let Some((_, columns)) = compared.iter().find(|(known, _)| *known == name) else {
+                    continue;
+                };
+                let place = |wanted: &&str| {
+                    let mut columns = table.columns.iter();
+                    columns.position(|column| column.name == *wanted).unwrap()
+                };
+                places = columns.iter().map(place).collect();
+            }
             let mut all = Vec::new();
             let mut rows = image.rows(self.context(), index);
             let mut batch = RowBatch::new();
             while rows.next_batch(&mut batch).unwrap() {
                 all.extend(batch.iter().map(|row| {
                     let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
-                    row.values().map(|value| value.map(text)).collect::<Row>()
+                    let values: Row = row.values().map(|value| value.map(text)).collect();
+                    places
+                        .iter()
+                        .map(|place| values[*place].clone())
+                        .collect::<Row>()
                 }));
             }
             all.sort();
-            let name = log.snapshot().schema.table(index).name.to_string();
             found.insert(name, all);
         }
         found
@@ -170,10 +195,9 @@ impl Dice {
     }
 }
 
-/// How many histories: a few, or as many as `REINSTATE_LOG_CASES` says.
-fn cases(default: u64) -> u64 {
-    let wanted = std::env::var("REINSTATE_LOG_CASES").ok();
-    wanted.map_or(default, |wanted| {
-        wanted.parse().expect("REINSTATE_LOG_CASES: a number")
-    })
+/// The seeds of as many histories: a few; for longer runs, `REINSTATE_SCALE` times as many, from the seed
+/// `REINSTATE_SEED` on.
+fn seeds(usual: u64) -> Range<u64> {
+    let first = figures::seed(1);
+    first..first + usual * figures::scale() as u64
 }
