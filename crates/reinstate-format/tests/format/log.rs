@@ -8,9 +8,10 @@ use reinstate_core::{
     Timestamp,
 };
 use reinstate_format::{
-    ChangeKind, FamilyMove, LogRunDescription, LogRunExtent, LogVersionDescription, LoggedChange,
-    LoggedCommit, RunKey, Truncation, decode_commits, decode_log_pack, decode_log_run,
-    decode_log_version, encode_commits, encode_log_pack, encode_log_run, encode_log_version,
+    ChangeKind, FamilyMove, LogBase, LogRunDescription, LogRunExtent, LogVersionDescription,
+    LoggedChange, LoggedCommit, RunKey, Truncation, decode_commits, decode_log_base,
+    decode_log_origin, decode_log_pack, decode_log_run, decode_log_version, encode_commits,
+    encode_log_base, encode_log_origin, encode_log_pack, encode_log_run, encode_log_version,
     is_log_version, link_name, log_run_identity, log_version_place, open_log_run, push_change,
     record_digest, verify_segment,
 };
@@ -346,6 +347,61 @@ fn any_bytes_as_a_pack_of_a_log() {
             ] {
                 if let Ok(found) = decode_log_pack(&frame, IDENTITY.repository, name) {
                     assert_eq!(encode_log_pack(IDENTITY.repository, name, &found), frame);
+                }
+            }
+        });
+}
+
+fn base() -> LogBase {
+    LogBase {
+        snapshot: SnapshotId::from_bytes([0xee; 16]),
+        log: SnapshotId::from_bytes(IDENTITY.container),
+        run: PREVIOUS,
+        number: 4,
+    }
+}
+
+const TIMELINE: u32 = 7;
+
+#[test]
+fn the_golden_base_and_origin_of_a_log_read_and_are_written_the_same() {
+    let repository = IDENTITY.repository;
+    let snapshot = base().snapshot;
+    let bytes = file("log_base", || encode_log_base(repository, &base()));
+    let found = decode_log_base(&bytes, repository, snapshot).unwrap();
+    assert_eq!(found, base());
+    assert_eq!(encode_log_base(repository, &found), bytes);
+    let bytes = file("log_origin", || {
+        encode_log_origin(repository, snapshot, TIMELINE)
+    });
+    let found = decode_log_origin(&bytes, repository, snapshot).unwrap();
+    assert_eq!(found, TIMELINE);
+    assert_eq!(encode_log_origin(repository, snapshot, found), bytes);
+}
+
+#[test]
+fn any_bytes_as_the_base_or_the_origin_of_a_log() {
+    let repository = IDENTITY.repository;
+    let snapshot = base().snapshot;
+    let base = encode_log_base(repository, &base());
+    let origin = encode_log_origin(repository, snapshot, TIMELINE);
+    bolero::check!()
+        .with_iterations(crate::fuzz::budget().0)
+        .with_test_time(crate::fuzz::budget().1)
+        .for_each(|input: &[u8]| {
+            for golden in [&base, &origin] {
+                let edited = forge::edit(forge::payload(golden), input);
+                for frame in [
+                    input.to_vec(),
+                    forge::frame(golden, input),
+                    forge::frame(golden, &edited),
+                ] {
+                    if let Ok(found) = decode_log_base(&frame, repository, snapshot) {
+                        assert_eq!(encode_log_base(repository, &found), frame);
+                    }
+                    if let Ok(found) = decode_log_origin(&frame, repository, snapshot) {
+                        assert_eq!(encode_log_origin(repository, snapshot, found), frame);
+                    }
                 }
             }
         });

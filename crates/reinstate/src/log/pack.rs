@@ -21,12 +21,15 @@ const PACK_RECORD: &str = "log-pack";
 /// A pack holds records up to the first with which they are this long.
 const PACK_BYTES_TARGET: usize = 16 << 20;
 
+/// The name of a record.
+type Name = [u8; 16];
+
 /// The records of logs, from packs where there are any.
 pub(super) struct Records<'r> {
     repository: &'r dyn Repository,
-    packs: BTreeSet<[u8; 16]>,
+    packs: BTreeSet<Name>,
     /// What packs that were read hold, and nobody asked for yet.
-    unpacked: HashMap<[u8; 16], Vec<u8>>,
+    unpacked: HashMap<Name, Vec<u8>>,
     /// Whether the record that was read last came from a pack.
     was_packed: bool,
 }
@@ -52,11 +55,7 @@ impl<'r> Records<'r> {
     }
 
     /// The record of this name; none if there is none.
-    pub(super) fn read(
-        &mut self,
-        name: [u8; 16],
-        operation: &str,
-    ) -> Result<Option<Record>, Error> {
+    pub(super) fn read(&mut self, name: Name, operation: &str) -> Result<Option<Record>, Error> {
         if self.packs.remove(&name) {
             // A damaged one is verify's to name; the records that it holds are there too.
             if let Ok(records) = read_pack(self.repository, name) {
@@ -88,10 +87,7 @@ impl<'r> Records<'r> {
 }
 
 /// The records of a pack with their names.
-fn read_pack(
-    repository: &dyn Repository,
-    name: [u8; 16],
-) -> Result<Vec<([u8; 16], Vec<u8>)>, Error> {
+fn read_pack(repository: &dyn Repository, name: Name) -> Result<Vec<(Name, Vec<u8>)>, Error> {
     let operation = "read a pack of a log";
     let bytes = repository
         .read(PACK_RECORD, name)
@@ -116,7 +112,7 @@ fn read_pack(
 /// As the repository reports it. Nothing is lost then.
 pub(super) fn pack(
     repository: &dyn Repository,
-    names: &[[u8; 16]],
+    names: &[Name],
     records_max: usize,
 ) -> Result<usize, Error> {
     let operation = "pack the records of a log";
