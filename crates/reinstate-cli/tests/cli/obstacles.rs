@@ -330,3 +330,23 @@ fn a_key_that_is_not_validated_is_asked_about_rows_that_lead_nowhere() {
     ground.restore(&[]).done(&["restored"]);
     assert_eq!(own(&notes(&ground)), own(&before));
 }
+
+/// The server does not ask about a reference that a row keeps.
+#[test]
+fn a_row_that_is_put_back_may_keep_a_reference_that_leads_nowhere() {
+    let schema = format!(
+        "CREATE TABLE tags (id int PRIMARY KEY, account_id int NOT NULL);
+         INSERT INTO tags SELECT n, n % 3 FROM generate_series(1, 99) n WHERE n <> 77; {NOTES}
+         INSERT INTO notes (account_id, body, place) VALUES (1, 'lost', 77);
+         ALTER TABLE notes ADD CONSTRAINT to_tag FOREIGN KEY (place) REFERENCES tags NOT VALID"
+    );
+    let ground = Ground::captured(&schema, TENANCY);
+    let before = notes(&ground);
+    ground.psql("UPDATE notes SET body = 'spoiled' WHERE place = 77");
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(notes(&ground), before);
+    // One that it comes back to, it does ask about.
+    ground.psql("UPDATE notes SET place = 1 WHERE place = 77");
+    let says = ["notes.place -> tags leads to rows that are gone"];
+    ground.restore(&[]).refused(1, &says);
+}

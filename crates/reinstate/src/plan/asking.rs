@@ -1,10 +1,13 @@
-//! How many rows to be written a store is asked about at once, and which of them are left then.
+//! How many rows to be written a store is asked about at once, which of them are left then, and where
+//! they lead.
 
 use std::collections::HashSet;
 
-use reinstate_core::{LiveView, QuestionCost, RowBatch};
+use reinstate_core::{
+    Lead, LiveView, QuestionCost, RowBatch, StrayReference, TableIndex, TableSchema, TenantId,
+};
 
-use crate::Context;
+use crate::{Context, Error};
 
 /// The part of the memory that rows may take which the store is to be asked about.
 const MEMORY_PART: usize = 32;
@@ -26,4 +29,49 @@ pub(super) fn without(rows: &RowBatch, keys: &HashSet<Vec<u8>>) -> RowBatch {
     let others = rows.iter().filter(|row| !keys.contains(row.key()));
     others.for_each(|row| rest.push_row(row));
     rest
+}
+
+/// Where rows that will be written lead astray, which are `after` and, if they are there, `before`, or some
+/// of these. A reference to nothing that a row has already is not a restore's: the store does not ask about
+/// what stays.
+pub(super) fn strays(
+    view: &dyn LiveView,
+    (tenant, table): (&TenantId, TableIndex),
+    rows: &RowBatch,
+    (after, before): (&RowBatch, Option<&RowBatch>),
+) -> Result<Vec<StrayReference>, Error> {
+    let ask = |rows: &RowBatch| {
+        let strays = match rows.is_empty() {
+            true => Ok(Vec::new()),
+            false => view.stray_references(tenant, table, rows),
+        };
+        strays.map_err(Error::store("follow the references of rows to be written"))
+    };
+    let leads_nowhere = |stray: &StrayReference| stray.lead != Lead::ToAnother;
+    let mut strays = ask(rows)?;
+    if let Some(before) = before
+        && strays.iter().any(leads_nowhere)
+    {
+        let keeping = keeping(view.schema().table(table), before, after);
+        strays.retain(|stray| !leads_nowhere(stray));
+        let others = ask(&without(rows, &keeping))?;
+        strays.extend(others.into_iter().filter(leads_nowhere));
+    }
+    Ok(strays)
+}
+
+/// The keys of those rows that keep all of their references, of rows in the same order.
+fn keeping(table: &TableSchema, before: &RowBatch, after: &RowBatch) -> HashSet<Vec<u8>> {
+    let columns = || {
+        table
+            .references
+            .iter()
+            .flat_map(|reference| &reference.columns)
+    };
+    let pairs = before.iter().zip(after.iter()).filter(|(before, after)| {
+        let before: Vec<Option<&[u8]>> = before.values().collect();
+        let after: Vec<Option<&[u8]>> = after.values().collect();
+        columns().all(|column| before.get(column.get()) == after.get(column.get()))
+    });
+    pairs.map(|(_, after)| after.key().to_vec()).collect()
 }

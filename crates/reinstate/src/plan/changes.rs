@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use reinstate_core::{
     ChangeCounts, ContentDigest, ErrorKind, Lead, LiveView, Owner, RowBatch, RowBuilder, RowRef,
-    RowRole, TableIndex, TenantId,
+    RowRole, StrayReference, TableIndex, TenantId,
 };
 use reinstate_format::{
     CONFLICTS_MAX, Conflict, LastChange, NoteKind, PlanNote, RunKey, TablePlan,
     TenantPlanDescription, push_last_change,
 };
 
-use super::asking::{question_bytes, without};
+use super::asking::{question_bytes, strays, without};
 use super::decide::Decision;
 use super::hindrances::Hindrances;
 use super::holds::Holds;
@@ -322,8 +322,13 @@ impl<'w, 'a> TableChanges<'w, 'a> {
     }
 
     /// The keys among these rows that somebody else holds; each is noted as a conflict. Where
-    /// their references lead astray is noted too.
-    fn look_around(&mut self, role: RowRole, rows: &RowBatch) -> Result<HashSet<Vec<u8>>, Error> {
+    /// their references lead astray is noted too. In the same order `before` has what they are now.
+    fn look_around(
+        &mut self,
+        role: RowRole,
+        rows: &RowBatch,
+        before: Option<&RowBatch>,
+    ) -> Result<HashSet<Vec<u8>>, Error> {
         if rows.is_empty() {
             return Ok(HashSet::new());
         }
@@ -338,23 +343,21 @@ impl<'w, 'a> TableChanges<'w, 'a> {
                 places.insert(held.key);
             }
         }
+        let place = (&self.tenant, self.table);
         if places.is_empty() {
-            self.follow(rows)?;
+            self.follow(rows, strays(self.view, place, rows, (rows, before))?)?;
         } else {
-            self.follow(&without(rows, &places))?;
+            let free = without(rows, &places);
+            self.follow(&free, strays(self.view, place, &free, (rows, before))?)?;
         }
         Ok(places)
     }
 
     /// Notes what rows that will be written refer to.
-    fn follow(&mut self, rows: &RowBatch) -> Result<(), Error> {
+    fn follow(&mut self, rows: &RowBatch, strays: Vec<StrayReference>) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
         }
-        let strays = self
-            .view
-            .stray_references(&self.tenant, self.table, rows)
-            .map_err(Error::store("follow the references of rows to be written"))?;
         if let Some(parents) = &mut self.parents {
             parents.follow(self.table, rows)?;
         }
@@ -373,7 +376,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
     fn create_gathered(&mut self) -> Result<(), Error> {
         let mut rows = std::mem::take(&mut self.to_create);
         self.ask_taken(&rows)?;
-        let held = self.look_around(RowRole::Created, &rows)?;
+        let held = self.look_around(RowRole::Created, &rows, None)?;
         let by = std::mem::take(&mut self.to_create_by);
         let free = rows.iter().zip(by);
         for (row, by) in free.filter(|(row, _)| !held.contains(row.key())) {
@@ -402,7 +405,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
     fn put_back_gathered(&mut self) -> Result<(), Error> {
         let (mut before, mut after) = std::mem::take(&mut self.to_put_back);
         self.ask_taken(&after)?;
-        let held = self.look_around(RowRole::PutBackAfter, &after)?;
+        let held = self.look_around(RowRole::PutBackAfter, &after, Some(&before))?;
         if !self.fixed.is_empty() && !after.is_empty() {
             let own = self
                 .view
