@@ -24,7 +24,7 @@ use crate::verify::chain;
 /// Takes back all that an aborted campaign committed, as far as nobody changed the rows since: a
 /// tenant of which somebody did is parked with the reason, and keeps what it has.
 ///
-/// Goes on where another attempt ended. Sites that were handed back are closed first.
+/// Goes on where another attempt ended, and tries those again that are parked. Sites that were handed back are closed first.
 ///
 /// # Errors
 /// `Altered` if the campaign was not aborted to be taken back; `Usage` if the stores are others than
@@ -33,13 +33,14 @@ pub fn undo_campaign(run: &CampaignRun<'_>) -> Result<CampaignEnd, Error> {
     run.journal.refresh()?;
     let state = run.state();
     match state.stage {
-        CampaignStage::Undone => {
+        // Sites that could not be taken back are tried again.
+        CampaignStage::Undone if state.count(TenantState::Parked) == 0 => {
             return Ok(CampaignEnd {
                 state,
                 stopped: None,
             });
         }
-        CampaignStage::Undoing => {}
+        CampaignStage::Undoing | CampaignStage::Undone => {}
         _ => {
             let message = format!("take campaign {} back: abort it first", run.short());
             let (actor, now) = (run.operator.actor(), run.operator.now());

@@ -45,8 +45,8 @@ pub fn run(
     arguments: &arguments::CampaignRun,
     begin: Begin,
 ) -> anyhow::Result<Exit> {
-    let _lock = estate.lock()?;
     let journal = campaign_journal(&estate.repository, campaign)?;
+    let _lock = noted(estate, &journal, estate.lock())?;
     if let Begin::Resume { retry_parked } = begin {
         let state = journal.look(|entries| campaign_state(campaign, entries));
         let mut entries = Vec::new();
@@ -80,9 +80,9 @@ fn with_stores(
     patience: u32,
     what: impl FnOnce(&CampaignRun<'_>) -> Result<CampaignEnd, reinstate::Error>,
 ) -> anyhow::Result<CampaignEnd> {
-    let stores = estate.stores()?;
-    let _locks = lock_all(stores)?;
-    let open = in_order(campaign.description(), stores)?;
+    let stores = noted(estate, journal, estate.stores())?;
+    let _locks = noted(estate, journal, lock_all(stores))?;
+    let open = noted(estate, journal, in_order(campaign.description(), stores))?;
     let clock = SteadyClock::start();
     let probes = open.iter().map(|&store| move || store.live.probe());
     let probes: Vec<_> = probes.collect();
@@ -129,6 +129,24 @@ fn with_stores(
         }
     }
     end.map_err(|error| refusal(campaign, error))
+}
+
+/// Writes down why a run could not begin, and hands that on.
+fn noted<T>(
+    estate: &Estate<'_>,
+    journal: &Journal<'_>,
+    result: Result<T, impl Into<anyhow::Error>>,
+) -> anyhow::Result<T> {
+    let error = match result {
+        Ok(value) => return Ok(value),
+        Err(error) => error.into(),
+    };
+    let mut entry = CampaignEntry::new(now(), estate.actor.clone(), EntryKind::Refused);
+    entry.detail = one_line(error.as_ref());
+    match journal.append(vec![entry]) {
+        Ok(()) => Err(error),
+        Err(lost) => Err(error.context(format!("write down what was refused: {lost}"))),
+    }
 }
 
 /// Says what to do about a campaign that may not run: the advice for a single plan does not fit.
@@ -203,18 +221,10 @@ fn finish(
         false => show(estate, campaign, state, None),
     }
     if let Some(error) = &end.stopped {
-        let exit = match error.kind() {
-            ErrorKind::Cancelled => Exit::Interrupted,
-            kind => Exit::of(kind),
-        };
-        let message = format!(
-            "the campaign stopped with {done} of {} handed back: {}",
-            counted(all, "site", "sites"),
-            one_line(error)
-        );
-        return Err(Failure::ending(exit, kind_name(error.kind()), message)
-            .next(format!("reinstate campaign resume {short}"))
-            .into());
+        let all = counted(all, "site", "sites");
+        let how_far = format!("the campaign stopped with {done} of {all} handed back");
+        let next = format!("reinstate campaign resume {short}");
+        return Err(stopped(&how_far, error).next(next).into());
     }
     let waiting = state.count(TenantState::Waiting) as u64;
     if waiting > 0 {
@@ -253,6 +263,16 @@ fn finish(
             .into());
     }
     Ok(Exit::Done)
+}
+
+/// That something stopped a run before its end.
+fn stopped(how_far: &str, error: &reinstate::Error) -> Failure {
+    let exit = match error.kind() {
+        ErrorKind::Cancelled => Exit::Interrupted,
+        kind => Exit::of(kind),
+    };
+    let message = format!("{how_far}: {}", one_line(error));
+    Failure::ending(exit, kind_name(error.kind()), message)
 }
 
 /// How it ended, unless rows of others were touched: nothing else matters then.
@@ -357,15 +377,9 @@ fn finish_undo(
     }
     show(estate, campaign, state, None);
     if let Some(error) = &end.stopped {
-        let message = format!(
-            "taking the campaign back stopped with {undone} of {} undone: {}",
-            counted(all, "site", "sites"),
-            one_line(error)
-        );
-        let exit = Exit::of(error.kind());
-        return Err(Failure::ending(exit, kind_name(error.kind()), message)
-            .next(again)
-            .into());
+        let all = counted(all, "site", "sites");
+        let how_far = format!("taking the campaign back stopped with {undone} of {all} undone");
+        return Err(stopped(&how_far, error).next(again).into());
     }
     let message = format!(
         "{undone} of {} are as they were before the campaign; the others keep what they have",
@@ -373,6 +387,8 @@ fn finish_undo(
     );
     let exit = unless_violated(state, Exit::Partial);
     Err(Failure::ending(exit, "partial", message)
-        .next(format!("see why: reinstate campaign status {short}"))
+        .next(format!(
+            "see why: reinstate campaign status {short}; try those again: {again}"
+        ))
         .into())
 }

@@ -101,19 +101,19 @@ impl Ground {
             .unwrap();
     }
 
-    /// Lets the users of a site change the title of an issue in a store.
-    pub fn edit_in(&self, name: &str, site: u32) {
-        let store = self.store(name);
+    /// Lets the users of a site change the title of an issue in a store; returns the row as it was.
+    pub fn edit_in(&self, name: &str, site: u32) -> RowBatch {
         let id = TenantId::try_new(site.to_string()).unwrap();
         let table = Table::Issues.index();
         let mut rows = RowBatch::new();
-        {
+        let title = {
+            let store = self.store(name);
             let view = store.read_view().unwrap();
             let mut stream = view.tenant_rows(&id, table).unwrap();
             stream.next_batch(&mut rows).unwrap();
-        }
+            store.schema().table(table).column("title").unwrap()
+        };
         let row = rows.iter().next().unwrap();
-        let title = store.schema().table(table).column("title").unwrap();
         let values = row.values().enumerate().map(|(place, value)| {
             if place == title.get() {
                 Some(&b"edited since"[..])
@@ -123,9 +123,15 @@ impl Ground {
         });
         let mut edited = RowBatch::new();
         edited.push(row.key(), values);
-        let row = edited.iter().next().unwrap();
-        let owner = Owner::Tenant(id);
-        store
+        self.put_in(name, site, &edited);
+        rows
+    }
+
+    /// Lets the users of a site write the first of these issues in a store.
+    pub fn put_in(&self, name: &str, site: u32, rows: &RowBatch) {
+        let owner = Owner::Tenant(TenantId::try_new(site.to_string()).unwrap());
+        let (table, row) = (Table::Issues.index(), rows.iter().next().unwrap());
+        self.store(name)
             .write(|transaction| transaction.table(table)?.put(&owner, row))
             .unwrap();
     }

@@ -136,7 +136,18 @@ fn what_cannot_be_restored_is_refused_named_and_written_down() {
     ground
         .run(&["campaign", "abort", &campaign])
         .done(&["aborted"]);
-    ground.plan(&[5, 3], &[]);
+    // A store that cannot be reached when it is to run.
+    let campaign = ground.approved(&[5, 3], &[]);
+    let (path, away) = ["orders.redb", "away.redb"]
+        .map(|name| ground.sandbox.path(name))
+        .into();
+    fs::rename(&path, &away).unwrap();
+    let run = ["campaign", "run", &campaign];
+    ground.run(&run).refused(2, &["open store \"orders\""]);
+    let audit = ground.run(&["campaign", "audit", &campaign]);
+    audit.done(&["refused", "open store \"orders\""]);
+    fs::rename(&away, &path).unwrap();
+    ground.run(&run).done(&["2 handed back"]);
 }
 
 #[test]
@@ -386,9 +397,12 @@ fn an_aborted_campaign_is_taken_back_but_for_what_users_wrote_since() {
     abort("b3:0123456789abcdef").refused(6, &["its digest is"]);
     assert_ne!(ground.contents(), destroyed);
     // Users of one of them went on.
-    ground.edit_in("orders", 5);
+    let was = ground.edit_in("orders", 5);
     let run = abort(&digest);
-    run.refused(3, &["2 of 3 sites are as they were before"]);
+    run.refused(
+        3,
+        &["2 of 3 sites are as they were before", "try those again"],
+    );
     let now = ground.contents();
     let of = |contents: &ground::Contents, site: &str| {
         let rows = contents
@@ -414,6 +428,10 @@ fn an_aborted_campaign_is_taken_back_but_for_what_users_wrote_since() {
         2,
         "closed for the undo again"
     );
+    // What was in the way is gone: the same command takes that one back as well, and the others stay.
+    ground.put_in("orders", 5, &was);
+    abort(&digest).done(&["3 undone"]);
+    assert_eq!(ground.contents(), destroyed);
     ground
         .run(&["campaign", "run", &campaign])
         .refused(6, &["it was aborted"]);
