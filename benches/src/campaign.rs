@@ -204,3 +204,28 @@ fn now() -> Timestamp {
     let micros = since.map_or(0, |since| since.as_micros());
     Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SiteOptions;
+
+    #[test]
+    fn what_is_measured_is_a_campaign_that_brings_its_tenants_back() {
+        let options = SiteOptions {
+            tenant_count: 8,
+            row_count: 400,
+            large_tenant_rows: None,
+            ..SiteOptions::default()
+        };
+        let site = Site::create(&options).unwrap();
+        let tenants: Vec<_> = site.tenants_by_size().into_iter().take(5).collect();
+        let campaigns = Campaigns::create(&site).unwrap();
+        let intact = campaigns.run(&tenants, 2, 1).unwrap_err().to_string();
+        assert!(intact.contains("cannot be restored"), "{intact}");
+        for at_once in [1, 2] {
+            site.delete_all(&tenants).unwrap();
+            campaigns.run(&tenants, 2, at_once).unwrap();
+        }
+    }
+}
