@@ -111,12 +111,14 @@ impl Stage<'_> {
         campaign: &StoredCampaign,
         out: Option<&Path>,
     ) -> anyhow::Result<()> {
+        let out = out.map_or_else(|| self.directory.join(REPORT), PathBuf::from);
         let short = campaign.description().campaign.short();
-        let line = format!("campaign report {short} -o {REPORT}");
-        let Campaign::Report { which, site, .. } = self.typed(story, &line)? else {
+        let line = format!("campaign report {short} -o");
+        story.say(format_args!("\n$ reinstate {line} {}", out.display()));
+        // A path may have blanks in it: it is put in afterwards.
+        let Campaign::Report { which, site, .. } = self.parsed(&format!("{line} {REPORT}"))? else {
             unreachable!("BUG: {line}");
         };
-        let out = out.map_or_else(|| self.directory.join(REPORT), PathBuf::from);
         self.command(&Campaign::Report { which, out, site })?;
         story.say("");
         Ok(())
@@ -125,6 +127,11 @@ impl Stage<'_> {
     /// Shows what is typed, and what it means to the program.
     fn typed(&self, story: &Story<'_>, line: &str) -> anyhow::Result<Campaign> {
         story.say(format_args!("\n$ reinstate {line}"));
+        self.parsed(line)
+    }
+
+    /// What a line means to the program, in the directory of the estate.
+    fn parsed(&self, line: &str) -> anyhow::Result<Campaign> {
         let estate = self.directory.join(ESTATE);
         let mut words: Vec<_> = ["reinstate"].into_iter().chain(line.split(' ')).collect();
         let estate = estate.display().to_string();
