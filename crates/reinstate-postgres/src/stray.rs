@@ -5,7 +5,7 @@
 //! value once. Nothing of the rows found comes back.
 //!
 //! A key that is not validated may lead nowhere in rows that are older than it is; in those that are written,
-//! it may not.
+//! it may not, where that can be told by how values are written.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub(crate) fn stray_references(
         let is_within = stays_within(catalog, key);
         let child = &catalog.schema.table(key.child).tenancy;
         let is_way = child.references().any(|way| *way == key.reference);
-        let may_dangle = !key.is_validated && !is_way;
+        let may_dangle = !key.is_validated && !is_way && is_exact(catalog, key);
         if is_within && !may_dangle {
             continue;
         }
@@ -132,6 +132,18 @@ fn stays_within(catalog: &Catalog, key: &ForeignKey) -> bool {
     let reference = &key.reference;
     let mut pairs = reference.columns.iter().zip(&reference.parent_columns);
     pairs.any(|pair| pair == (own, theirs))
+}
+
+/// Whether the values of a key are equal on both sides if they are written alike, and only then.
+fn is_exact(catalog: &Catalog, key: &ForeignKey) -> bool {
+    let (child_schema, child) = catalog.table(key.child);
+    let (parent_schema, parent) = catalog.table(key.reference.parent);
+    let columns = key.reference.columns.iter();
+    let mut pairs = columns.zip(&key.reference.parent_columns);
+    pairs.all(|(own, theirs)| {
+        let kind = child.exact_kind(child_schema, *own);
+        kind.is_some() && kind == parent.exact_kind(parent_schema, *theirs)
+    })
 }
 
 /// The values that rows hold in the columns of a key, with how many rows do. Rows with NULL in one

@@ -350,3 +350,18 @@ fn a_row_that_is_put_back_may_keep_a_reference_that_leads_nowhere() {
     let says = ["notes.place -> tags leads to rows that are gone"];
     ground.restore(&[]).refused(1, &says);
 }
+
+/// Nor is it asked where equal values may be written otherwise on its two sides.
+#[test]
+fn a_key_that_is_not_validated_lets_values_through_that_are_written_otherwise() {
+    let schema = "
+        CREATE TABLE tags (id numeric PRIMARY KEY, account_id int NOT NULL);
+        CREATE TABLE notes (id int PRIMARY KEY, account_id int NOT NULL, place numeric);
+        INSERT INTO tags VALUES (1.0, 1), (2.0, 2); INSERT INTO notes VALUES (1, 1, 1.00), (2, 2, 2.00);
+        ALTER TABLE notes ADD CONSTRAINT to_tag FOREIGN KEY (place) REFERENCES tags NOT VALID";
+    let ground = Ground::captured(schema, TENANCY);
+    let before = notes(&ground);
+    ground.psql("DELETE FROM notes WHERE account_id = 1; DELETE FROM tags WHERE account_id = 1");
+    ground.restore(&[]).done(&["restored"]);
+    assert_eq!(notes(&ground), before);
+}

@@ -91,15 +91,30 @@ pub(crate) struct CatalogColumn {
 impl CatalogTable {
     /// Whether primary keys that are written otherwise are always different ones.
     pub(crate) fn has_exact_key(&self, schema: &TableSchema) -> bool {
-        schema.key.iter().all(|column| {
-            let described = &schema.columns[column.get()];
-            let name = described.type_name.split('(').next().unwrap_or_default();
-            described.key_form == KeyForm::Integer
-                || matches!(name, "uuid" | "bytea" | "boolean" | "date" | "oid")
-                || name.starts_with("timestamp")
-                || matches!(name, "text" | "character varying")
-                    && self.columns[column.get()].is_deterministic
-        })
+        let mut key = schema.key.iter();
+        key.all(|column| self.exact_kind(schema, *column).is_some())
+    }
+
+    /// What values of a column are, if those that are written otherwise are always different ones: values of
+    /// the same kind are equal if they are written alike.
+    pub(crate) fn exact_kind<'s>(
+        &self,
+        schema: &'s TableSchema,
+        column: ColumnIndex,
+    ) -> Option<&'s str> {
+        let described = &schema.columns[column.get()];
+        let name = described.type_name.split('(').next().unwrap_or_default();
+        if described.key_form == KeyForm::Integer {
+            return Some("integer");
+        }
+        match name {
+            "uuid" | "bytea" | "boolean" | "date" | "oid" => Some(name),
+            "text" | "character varying" => {
+                let is_deterministic = self.columns[column.get()].is_deterministic;
+                is_deterministic.then_some("text")
+            }
+            _ => name.starts_with("timestamp").then_some(name),
+        }
     }
 }
 
