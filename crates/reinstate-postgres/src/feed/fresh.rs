@@ -20,6 +20,8 @@ use crate::rows::OwnedRows;
 use crate::session::Session;
 use crate::tenancy::TenancyMap;
 
+/// How often locking new tables begins anew because others came.
+const ATTEMPTS_MAX: u32 = 5;
 /// The most bytes of rows that new tables may have.
 const ROWS_BYTES_MAX: usize = 64 << 20;
 
@@ -45,22 +47,31 @@ pub(super) fn take_in(
     map: &TenancyMap,
     known: &Layout,
 ) -> Result<Option<Fresh>, StoreError> {
-    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-    session.begin("follow new tables", begin)?;
-    let taken = take_in_locked(session, map, known);
-    let taken = match taken {
-        Ok(taken) => session.run("follow new tables", "COMMIT").map(|()| taken),
-        failed => failed,
-    };
-    session.roll_back();
-    taken
+    for _ in 0..ATTEMPTS_MAX {
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+        session.begin("follow new tables", begin)?;
+        let taken = match take_in_locked(session, map, known) {
+            Ok(Some(taken)) => session.run("follow new tables", "COMMIT").map(|()| taken),
+            // Another one came while these were being locked.
+            Ok(None) => {
+                session.roll_back();
+                continue;
+            }
+            Err(error) => Err(error),
+        };
+        session.roll_back();
+        return taken;
+    }
+    let message = "follow the log: tables come and go faster than they can be locked";
+    Err(StoreError::new(ErrorKind::Contended, message))
 }
 
+/// The same, in a transaction; none if tables came or went meanwhile.
 fn take_in_locked(
     session: &Session,
     map: &TenancyMap,
     known: &Layout,
-) -> Result<Option<Fresh>, StoreError> {
+) -> Result<Option<Option<Fresh>>, StoreError> {
     let new = |catalog: &Catalog| -> Vec<(u32, String)> {
         let tables = followed(catalog).filter(|(_, table)| !known.tables.contains_key(&table.oid));
         tables
@@ -69,7 +80,7 @@ fn take_in_locked(
     };
     let tables = new(&read_catalog(session, map)?);
     if tables.is_empty() {
-        return Ok(None);
+        return Ok(Some(None));
     }
     let names: Vec<&str> = tables.iter().map(|(_, name)| name.as_str()).collect();
     let names = names.join(", ");
@@ -93,8 +104,7 @@ fn take_in_locked(
     // As they are now that nobody alters them.
     let catalog = read_catalog(session, map)?;
     if new(&catalog) != tables {
-        let message = "follow the log: tables come and go faster than they can be locked";
-        return Err(StoreError::new(ErrorKind::Contended, message));
+        return Ok(None);
     }
     let missing = missing_of_tables(session, &catalog)?;
     if !missing.is_empty() {
@@ -132,12 +142,12 @@ fn take_in_locked(
                       (pg_current_wal_insert_lsn() - '0/0')::int8";
     let row = session.row("follow new tables", sql, &[])?;
     let transaction: i64 = get(&row, 1)?;
-    Ok(Some(Fresh {
+    Ok(Some(Some(Fresh {
         transaction: u32::try_from(transaction).expect("BUG: a remainder of 2^32"),
         since: get::<i64>(&row, 2)?.cast_unsigned(),
         tables: tables.iter().map(|(oid, _)| *oid).collect(),
         rows,
-    }))
+    })))
 }
 
 /// Puts tables into the publication that are not in it.
