@@ -63,7 +63,8 @@ fn how_fast_a_store_may_be_written_to_is_changed_while_a_campaign_runs() {
         loop {
             let status = ground.sandbox.json(&["campaign", "status", &campaign]);
             let progress = status.record("progress");
-            if progress["process"] == child.id() {
+            // It gives signs of life a little before its journal says that it began.
+            if progress["process"] == child.id() && progress["stage"] == "running" {
                 return progress;
             }
         }
