@@ -33,10 +33,9 @@ const SERVER: [(&str, &str); 4] = [
     ("autovacuum", "off"),
 ];
 
-/// A variable of the environment with further settings, to profile with: `name=value;name=value`.
 const FURTHER_SETTINGS: &str = "REINSTATE_BENCH_SERVER";
 
-/// These options with what [`FURTHER_SETTINGS`] says.
+/// These options with what `REINSTATE_BENCH_SERVER` says, `name=value;name=value`, to profile with.
 #[must_use]
 pub fn with_further_settings(mut options: ClusterOptions) -> ClusterOptions {
     let settings = std::env::var(FURTHER_SETTINGS).unwrap_or_default();

@@ -25,10 +25,11 @@ use crate::key::{
 use crate::lease::Leases;
 use crate::schema_record::{read_table, write_table};
 
-/// The layout of the file. Persisted: a newer one is refused.
-const LAYOUT: u8 = 1;
+/// The layout of the file. Persisted: a newer one is refused, and so are 1 and 2, of before the first
+/// release, whose journal does not have the numbers of commits.
+const LAYOUT: u8 = 3;
 /// The layout while the store has feeds: whoever does not know of them must not write to it.
-const FOLLOWED_LAYOUT: u8 = 2;
+const FOLLOWED_LAYOUT: u8 = 4;
 /// How every redb file begins.
 const REDB_MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 
@@ -317,9 +318,18 @@ impl EmbeddedStore {
                 .map(|value| value.value().to_vec())
                 .ok_or_else(|| damaged(name))
         };
-        if !matches!(fact("layout")?[..], [LAYOUT | FOLLOWED_LAYOUT]) {
-            let message = format!("{operation}: a newer version wrote it; upgrade");
-            return Err(StoreError::new(ErrorKind::Usage, message));
+        let refused = match fact("layout")?[..] {
+            [LAYOUT | FOLLOWED_LAYOUT] => None,
+            [..LAYOUT] => Some(
+                "a version from before the first release wrote it; load its rows into a new one",
+            ),
+            _ => Some("a newer version wrote it; upgrade"),
+        };
+        if let Some(why) = refused {
+            return Err(StoreError::new(
+                ErrorKind::Usage,
+                format!("{operation}: {why}"),
+            ));
         }
         let id = <[u8; 16]>::try_from(fact("id")?.as_slice()).map_err(|_| damaged("id"))?;
         let name = String::from_utf8(fact("name")?).map_err(|_| damaged("name"))?;

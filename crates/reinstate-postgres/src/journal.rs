@@ -44,7 +44,7 @@ fn is_usable(session: &Session) -> Result<Option<bool>, StoreError> {
 /// holds the statements for somebody who may.
 pub(crate) fn prepare(session: &Session) -> Result<(), StoreError> {
     match is_usable(session)? {
-        Some(true) => return Ok(()),
+        Some(true) => return check_columns(session),
         Some(false) => {
             let message = "prepare the store: the role may not use the journal. An administrator \
                  runs: GRANT USAGE ON SCHEMA reinstate TO role; GRANT SELECT, INSERT ON \
@@ -66,6 +66,23 @@ pub(crate) fn prepare(session: &Session) -> Result<(), StoreError> {
         }
         result => result,
     }
+}
+
+/// Refuses a journal of before the first release: a merge could not write into it.
+fn check_columns(session: &Session) -> Result<(), StoreError> {
+    let sql = "SELECT count(*) = 9 FROM pg_attribute
+                WHERE attrelid = 'reinstate.journal'::regclass AND NOT attisdropped
+                  AND attname IN ('job', 'tenant', 'plan', 'payload', 'transaction_id',
+                                  'commit_mark', 'sequences_raised', 'written_at', 'committed_at')";
+    let row = session.row("look at the columns of the journal", sql, &[])?;
+    if get::<bool>(&row, 0)? {
+        return Ok(());
+    }
+    let message = "prepare the store: a version from before the first release made reinstate.journal, \
+         without what a commit leaves. The restores in it can be undone with that version only. To go on \
+         with this one, its owner runs: ALTER TABLE reinstate.journal RENAME TO journal_before; then run \
+         reinstate init again";
+    Err(StoreError::new(ErrorKind::Refused, message))
 }
 
 /// The number of the session's transaction.

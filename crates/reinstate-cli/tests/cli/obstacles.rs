@@ -29,6 +29,33 @@ fn refused_by_the_plan(ground: &Ground, run: &Run, says: &[&str]) {
     assert_eq!(journal, "0", "something was written: {run:#?}");
 }
 
+#[test]
+fn a_journal_of_before_the_first_release_is_refused_until_it_is_put_away() {
+    let ground = Ground::captured(NOTES, TENANCY);
+    let before = notes(&ground);
+    ground.psql("DELETE FROM notes WHERE account_id = 1");
+    let destroyed = notes(&ground);
+    ground.psql("ALTER TABLE reinstate.journal DROP COLUMN commit_mark");
+    let restore = [
+        "restore",
+        "account:1",
+        "--at",
+        "latest",
+        "--confirm",
+        "account:1",
+    ];
+    let advice = "ALTER TABLE reinstate.journal RENAME TO journal_before";
+    ground
+        .sandbox
+        .run(&restore)
+        .refused(1, &[advice, "reinstate init"]);
+    assert_eq!(notes(&ground), destroyed);
+    ground.psql(advice);
+    ground.sandbox.run(&["init"]).done(&[]);
+    ground.sandbox.run(&restore).done(&[]);
+    assert_eq!(notes(&ground), before);
+}
+
 /// An event trigger whose function does this.
 fn event_trigger(does: &str) -> String {
     format!(

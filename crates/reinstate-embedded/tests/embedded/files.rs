@@ -84,23 +84,25 @@ fn a_table_that_names_its_owner_itself_is_refused_and_no_file_is_made() {
 }
 
 #[test]
-fn a_file_of_a_later_version_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store");
-    drop(create(&path, Way::InPlace));
-    let database = redb::Database::open(&path).unwrap();
-    let facts: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("reinstate/facts");
-    let transaction = database.begin_write().unwrap();
-    let insert = |name: &str, value: &[u8]| {
-        let mut facts = transaction.open_table(facts).unwrap();
-        facts.insert(name, value).unwrap();
-    };
-    insert("layout", &[3]);
-    transaction.commit().unwrap();
-    drop(database);
-    let error = open(&path).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Usage);
-    assert!(error.to_string().contains("newer version"), "{error}");
+fn a_file_of_another_version_is_refused() {
+    for (layout, says) in [(5, "newer version"), (1, "before the first release")] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        drop(create(&path, Way::InPlace));
+        let database = redb::Database::open(&path).unwrap();
+        let facts: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("reinstate/facts");
+        let transaction = database.begin_write().unwrap();
+        let insert = |name: &str, value: &[u8]| {
+            let mut facts = transaction.open_table(facts).unwrap();
+            facts.insert(name, value).unwrap();
+        };
+        insert("layout", &[layout]);
+        transaction.commit().unwrap();
+        drop(database);
+        let error = open(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }
 
 const CHILD: &str = "REINSTATE_TEST_SECOND_PROCESS";
