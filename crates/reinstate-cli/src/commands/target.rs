@@ -70,24 +70,31 @@ pub fn parse_selection(text: &str) -> Result<Selection, Failure> {
         }
         Err(error) => error,
     };
-    // Times have colons of their own: the shortest beginning that is none leaves the table.
+    // Times have colons of their own: the shortest beginning that is one leaves the table. A part of a time
+    // is a local time, so these count only where there is no other, the longest of them first.
+    let mut unclear = None;
     for (place, _) in rest.match_indices(':') {
         let (moment, table) = (&rest[..place], &rest[place + 1..]);
         let (table, key) = match table.split_once('/') {
             Some((table, key)) => (table, Some(key.to_owned())),
             None => (table, None),
         };
-        if let (Ok(moment), false) = (Moment::parse(moment), table.is_empty()) {
-            let table = Some(table.to_owned());
-            return Ok(Selection {
-                tenant,
-                moment,
-                table,
-                key,
-            });
+        let (Ok(moment), false) = (Moment::parse(moment), table.is_empty()) else {
+            continue;
+        };
+        let is_unclear = matches!(moment, Moment::Past(PointInTime::Unclear { .. }));
+        let selection = Selection {
+            tenant: tenant.clone(),
+            moment,
+            table: Some(table.to_owned()),
+            key,
+        };
+        if !is_unclear {
+            return Ok(selection);
         }
+        unclear = Some(selection);
     }
-    Err(error)
+    unclear.ok_or(error)
 }
 
 fn split(text: &str) -> Result<(&str, &str), Failure> {
@@ -130,6 +137,10 @@ mod tests {
             Some("issues"),
             Some("a/b"),
         );
+        let zoned = "2026-04-05T09:38[Europe/Brussels]";
+        check(&format!("a:1@{zoned}:issues"), zoned, Some("issues"), None);
+        let naked = "2026-04-05T07:38";
+        check(&format!("a:1@{naked}:issues"), naked, Some("issues"), None);
         check("a:1@lsn:0/16B374D8", "lsn:0/16B374D8", None, None);
         check(
             "a:1@lsn:0/16B374D8:orders/5",
