@@ -136,6 +136,18 @@ impl Index {
             .map_err(|error| failed(purpose, error))
     }
 
+    /// Removes all entries.
+    pub(super) fn empty(&mut self, table: Entries) -> Result<(), Error> {
+        let purpose = self.purpose;
+        let mut table = self
+            .transaction()?
+            .open_table(table)
+            .map_err(|error| failed(purpose, error))?;
+        table
+            .retain(|_, _| false)
+            .map_err(|error| failed(purpose, error))
+    }
+
     /// Writes out what changed, so that it need not be held.
     pub(super) fn rest(&mut self) -> Result<(), Error> {
         let purpose = self.purpose;

@@ -106,7 +106,9 @@ fn settle(owners: &mut Owners) -> Result<(), Error> {
 }
 
 /// What a run changed. Of a row that went from owner to owner only the last one has it at the end:
-/// first everything that was removed, then for each owner what it has in the end.
+/// first everything that was removed, then for each owner what it has in the end. A row that went along
+/// with the one that it goes by is not in what its first owner lost: where rows did, what was said of a row
+/// last counts, whoever had it then.
 fn add_run(
     context: Context<'_>,
     repository: &dyn Repository,
@@ -129,9 +131,13 @@ fn add_run(
         run.truncated(table, end)
             .is_none_or(|place| (change.commit, change.ordinal) > place)
     };
+    let went_along = !run.description.moves.is_empty();
     let (mut removed, mut builder) = (RowBuilder::new(), RowBuilder::new());
     for_each_row(context, &reader, tables, |_, table, row| {
         let change = read(row)?;
+        if went_along && is_left(table, &change) {
+            owners.note_said(table, &change)?;
+        }
         if change.kind == ChangeKind::Removed && is_left(table, &change) {
             if change.key.is_empty() {
                 removed.start(&[]);
@@ -158,10 +164,12 @@ fn add_run(
         if is_next && let Some(last) = last.take() {
             last.settle(carried, owners)?;
         }
-        last = Some(Last::new(owner, table, &change));
+        let counts = !went_along || owners.was_said_last(table, &change)?;
+        last = Some(Last::new(owner, table, &change, counts));
         Ok(())
     })?;
-    last.map_or(Ok(()), |last| last.settle(carried, owners))
+    last.map_or(Ok(()), |last| last.settle(carried, owners))?;
+    owners.forget_said()
 }
 
 /// The last change of one row that was met.
@@ -169,11 +177,12 @@ struct Last {
     owner: Owner,
     table: TableIndex,
     row: RowBuilder,
-    kind: ChangeKind,
+    /// Whether the row is there at the end, as it is here.
+    is_there: bool,
 }
 
 impl Last {
-    fn new(owner: &Owner, table: TableIndex, change: &LoggedChange<'_>) -> Self {
+    fn new(owner: &Owner, table: TableIndex, change: &LoggedChange<'_>, counts: bool) -> Self {
         let mut row = RowBuilder::new();
         row.start(change.key);
         row.push_columns(change.columns);
@@ -181,7 +190,7 @@ impl Last {
             owner: owner.clone(),
             table,
             row,
-            kind: change.kind,
+            is_there: counts && change.kind != ChangeKind::Removed,
         }
     }
 
@@ -193,7 +202,7 @@ impl Last {
     }
 
     fn settle(self, carried: &Carried<'_>, owners: &mut Owners) -> Result<(), Error> {
-        if self.kind != ChangeKind::Removed {
+        if self.is_there {
             let (target, reshape) = &carried.tables[&self.table];
             let mut builder = RowBuilder::new();
             let row = reshaped(reshape.as_ref(), self.row.row(), &mut builder);

@@ -15,12 +15,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use redb::TableDefinition;
 use reinstate_core::{ColumnIndex, ErrorKind, FeedRow, RowRef, StoreSchema, TableIndex};
 
+use reinstate_format::{ChangeKind, LoggedChange};
+
 use super::index::{Entries, Index};
 use super::ways::{Way, names_of, prefix, way};
 use crate::{Context, Error};
 
 const OWNERS: Entries = TableDefinition::new("owners");
 const REMOVED: Entries = TableDefinition::new("removed");
+/// Where in a run something was said last of a row.
+const SAID: Entries = TableDefinition::new("said");
 
 /// First byte of an entry that holds an owner.
 const IS_OWNER: u8 = 0;
@@ -181,6 +185,51 @@ impl Owners {
         }
     }
 
+    /// Notes where in a run this was said of a row, by its key in the tables of that run.
+    pub(super) fn note_said(
+        &mut self,
+        table: TableIndex,
+        change: &LoggedChange<'_>,
+    ) -> Result<(), Error> {
+        if change.key.is_empty() || self.is_said_later(table, change)? {
+            return Ok(());
+        }
+        let index = self
+            .index
+            .as_mut()
+            .expect("BUG: rows to know without an index");
+        index.set(SAID, &said_of(table, change), &said_at(change))
+    }
+
+    /// Whether nothing was said of the row after this. Rows without a key are never told apart.
+    pub(super) fn was_said_last(
+        &mut self,
+        table: TableIndex,
+        change: &LoggedChange<'_>,
+    ) -> Result<bool, Error> {
+        Ok(change.key.is_empty() || !self.is_said_later(table, change)?)
+    }
+
+    fn is_said_later(
+        &mut self,
+        table: TableIndex,
+        change: &LoggedChange<'_>,
+    ) -> Result<bool, Error> {
+        let index = self
+            .index
+            .as_mut()
+            .expect("BUG: rows to know without an index");
+        let said = index.get(SAID, &said_of(table, change))?;
+        Ok(said.is_some_and(|said| said.as_slice() > said_at(change).as_slice()))
+    }
+
+    /// Ends a run.
+    pub(super) fn forget_said(&mut self) -> Result<(), Error> {
+        self.index
+            .as_mut()
+            .map_or(Ok(()), |index| index.empty(SAID))
+    }
+
     fn take_away(&mut self, name: &[u8]) -> Result<(), Error> {
         let index = self.index.as_mut().expect("BUG: names without an index");
         self.removed_count += 1;
@@ -249,4 +298,19 @@ impl Owners {
         let columns = self.names.get(&table);
         names_of(table, row, columns.into_iter().flatten())
     }
+}
+
+fn said_of(table: TableIndex, change: &LoggedChange<'_>) -> Vec<u8> {
+    let mut name = prefix(table).to_vec();
+    name.extend_from_slice(change.key);
+    name
+}
+
+/// Ascends as changes were made. A row that goes from owner to owner is lost by one and got by the other in
+/// the same place: that it is there comes after.
+fn said_at(change: &LoggedChange<'_>) -> Vec<u8> {
+    let mut at = change.commit.to_be_bytes().to_vec();
+    at.extend_from_slice(&change.ordinal.to_be_bytes());
+    at.push(u8::from(change.kind != ChangeKind::Removed));
+    at
 }
