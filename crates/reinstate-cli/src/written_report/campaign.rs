@@ -254,6 +254,7 @@ fn compose(seen: &Seen<'_>, subjects: Vec<Subject>, all: &Totals, written_at: Ti
         ],
         cautions: cautions(seen, all.counts, subjects.len()),
         moment: moment(description, state),
+        each: "Site",
         subjects,
         proof: PROOF,
         evidence: vec![

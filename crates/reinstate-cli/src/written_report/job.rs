@@ -148,6 +148,7 @@ fn compose(
         ],
         cautions: cautions(plan, all, is_undo),
         moment: moment(noted, plan),
+        each: "Tenant",
         subjects,
         proof: PROOF,
         evidence,

@@ -23,6 +23,8 @@ pub(super) struct Page {
     pub(super) cautions: Vec<String>,
     /// To which moment, and what lies behind it.
     pub(super) moment: Vec<Fact>,
+    /// What each of the subjects is.
+    pub(super) each: &'static str,
     pub(super) subjects: Vec<Subject>,
     /// What the outcome rests on.
     pub(super) proof: &'static str,
