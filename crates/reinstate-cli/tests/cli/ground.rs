@@ -24,19 +24,6 @@ pub struct Ground {
 /// A variable of the environment: the tool runs as a confined role.
 const CONFINED: &str = "REINSTATE_TEST_CONFINED";
 
-/// Takes off what an earlier description of the role put on.
-const UNCONFINE: &str = "
-DO $$ DECLARE found record; BEGIN
-    FOR found IN SELECT polrelid::regclass AS relation, polname FROM pg_policy
-                  WHERE polname LIKE 'reinstate\\_%' LOOP
-        EXECUTE format('DROP POLICY %I ON %s', found.polname, found.relation);
-        IF found.polname = 'reinstate_everybody' THEN
-            EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', found.relation);
-        END IF;
-    END LOOP;
-END $$;
-";
-
 impl Ground {
     /// Makes the tables, configures the store with these sections, and takes a snapshot.
     pub fn captured(schema: &str, sections: &str) -> Self {
@@ -79,7 +66,7 @@ impl Ground {
         self.database.psql(&create).unwrap();
         let sections = self.sections.lock().unwrap();
         self.configure_as(None, &sections);
-        self.database.psql(UNCONFINE).unwrap();
+        self.database.drop_policies().unwrap();
         // What a test is about may be that the tables and the map do not fit.
         let printed = self.sandbox.run(&["guard", "role", &role]);
         if printed.code == 0 {

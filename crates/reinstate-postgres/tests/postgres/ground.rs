@@ -34,19 +34,6 @@ pub struct Ground {
 /// A variable of the environment: stores are reached as a confined role.
 const CONFINED: &str = "REINSTATE_TEST_CONFINED";
 
-/// Takes off what an earlier description of the role put on.
-const UNCONFINE: &str = "
-DO $$ DECLARE found record; BEGIN
-    FOR found IN SELECT polrelid::regclass AS relation, polname FROM pg_policy
-                  WHERE polname LIKE 'reinstate\\_%' LOOP
-        EXECUTE format('DROP POLICY %I ON %s', found.polname, found.relation);
-        IF found.polname = 'reinstate_everybody' THEN
-            EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', found.relation);
-        END IF;
-    END LOOP;
-END $$;
-";
-
 /// What a merge did.
 #[derive(Debug)]
 pub struct Outcome {
@@ -167,7 +154,7 @@ fn role_of(database: &TestDatabase<'_>) -> String {
 
 /// Lets the role do what the store's script says. What a test is about may be that there is none.
 fn confine(owner: &PostgresStore, database: &TestDatabase<'_>) {
-    database.psql(UNCONFINE).unwrap();
+    database.drop_policies().unwrap();
     if let Ok(script) = owner.role_script(&role_of(database)) {
         database.psql(&script).unwrap();
     }

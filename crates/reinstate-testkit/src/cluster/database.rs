@@ -40,7 +40,28 @@ impl<'a> TestDatabase<'a> {
     pub fn psql(&self, sql: &str) -> Result<String, ClusterError> {
         self.cluster.psql(&self.name, sql)
     }
+
+    /// Takes off what a script for a confined role put on the tables: its policies, and row-level
+    /// security.
+    ///
+    /// # Errors
+    /// As [`psql`](Self::psql).
+    pub fn drop_policies(&self) -> Result<(), ClusterError> {
+        self.psql(DROP_POLICIES).map(drop)
+    }
 }
+
+const DROP_POLICIES: &str = "
+DO $$ DECLARE found record; BEGIN
+    FOR found IN SELECT polrelid::regclass AS relation, polname FROM pg_policy
+                  WHERE polname LIKE 'reinstate\\_%' LOOP
+        EXECUTE format('DROP POLICY %I ON %s', found.polname, found.relation);
+        IF found.polname = 'reinstate_everybody' THEN
+            EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', found.relation);
+        END IF;
+    END LOOP;
+END $$;
+";
 
 impl Drop for TestDatabase<'_> {
     fn drop(&mut self) {

@@ -169,7 +169,10 @@ fn add_run(
         Ok(())
     })?;
     last.map_or(Ok(()), |last| last.settle(carried, owners))?;
-    owners.forget_said()
+    if went_along {
+        owners.forget_said()?;
+    }
+    Ok(())
 }
 
 /// The last change of one row that was met.

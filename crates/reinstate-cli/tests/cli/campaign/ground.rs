@@ -204,15 +204,12 @@ impl Ground {
         arguments.extend(more);
         let run = self.sandbox.json(&arguments);
         run.done(&[]);
-        let planned = run.record("campaign_planned");
-        let text = |key: &str| planned[key].as_str().unwrap().to_owned();
-        (text("campaign")[..8].to_owned(), text("digest"))
+        id_and_digest(&run.record("campaign_planned"))
     }
 
     /// Approves a campaign.
-    pub fn approve(&self, (campaign, digest): &(String, String)) {
-        self.run(&["campaign", "approve", campaign, "--confirm-digest", digest])
-            .done(&["approved"]);
+    pub fn approve(&self, planned: &(String, String)) {
+        approve(&self.sandbox, planned);
     }
 
     /// Plans and approves a campaign for these sites; returns its short id.
@@ -221,6 +218,19 @@ impl Ground {
         self.approve(&planned);
         planned.0
     }
+}
+
+/// The short id of a campaign that was planned, and its digest.
+pub fn id_and_digest(planned: &serde_json::Value) -> (String, String) {
+    let text = |key: &str| planned[key].as_str().unwrap().to_owned();
+    (text("campaign")[..8].to_owned(), text("digest"))
+}
+
+/// Approves a campaign by its short id and its digest.
+pub fn approve(sandbox: &Sandbox, (campaign, digest): &(String, String)) {
+    sandbox
+        .run(&["campaign", "approve", campaign, "--confirm-digest", digest])
+        .done(&["approved"]);
 }
 
 /// What a store holds.

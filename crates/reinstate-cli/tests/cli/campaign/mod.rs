@@ -10,7 +10,7 @@ use std::fs;
 use std::process::Stdio;
 
 use crate::sandbox::outcome;
-use ground::Ground;
+use ground::{Ground, id_and_digest};
 
 const TWO: [(&str, u8); 2] = [("sites", 1), ("orders", 2)];
 
@@ -328,8 +328,7 @@ fn ids_follow_a_rule_or_a_file() {
         .sandbox
         .json(&["campaign", "plan", "--at", "latest", "site:3"]);
     let planned = run.record("campaign_planned");
-    let text = |key: &str| planned[key].as_str().unwrap().to_owned();
-    let campaign = (text("campaign")[..8].to_owned(), text("digest"));
+    let campaign = id_and_digest(&planned);
     ground.approve(&campaign);
     ground
         .run(&["campaign", "run", &campaign.0])
@@ -461,8 +460,7 @@ fn everyone_goes_into_new_stores_that_are_empty() {
     run.done(&[]);
     let planned = run.record("campaign_planned");
     assert_eq!(planned["sites"], 12);
-    let text = |key: &str| planned[key].as_str().unwrap().to_owned();
-    let campaign = (text("campaign")[..8].to_owned(), text("digest"));
+    let campaign = id_and_digest(&planned);
     ground.approve(&campaign);
     ground
         .run(&["campaign", "run", &campaign.0])

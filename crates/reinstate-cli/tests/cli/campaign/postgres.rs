@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::ground::{approve, id_and_digest};
 use crate::ground::Ground;
 
 pub const TENANCY: &str = "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n";
@@ -47,21 +48,12 @@ fn what_stands_in_the_way_of_one_site_parks_no_other() {
         .sandbox
         .json(&[&plan[..], &["--park-unfit"]].concat());
     let record = planned.record("campaign_planned");
-    let text = |key: &str| record[key].as_str().unwrap().to_owned();
-    let (campaign, digest) = (text("campaign")[..8].to_owned(), text("digest"));
+    let planned = id_and_digest(&record);
+    approve(&ground.sandbox, &planned);
+    let campaign = &planned.0;
     ground
         .sandbox
-        .run(&[
-            "campaign",
-            "approve",
-            &campaign,
-            "--confirm-digest",
-            &digest,
-        ])
-        .done(&["approved"]);
-    ground
-        .sandbox
-        .run(&["campaign", "run", &campaign])
+        .run(&["campaign", "run", campaign])
         .refused(3, &["1 of 2 sites handed back, 1 parked"]);
     assert_eq!(notes(2), before);
     assert_eq!(notes(1), now);
@@ -89,24 +81,15 @@ fn references_to_rows_of_others_lead_somewhere_and_those_to_nothing_park() {
     ];
     let planned = ground.sandbox.json(&plan);
     let record = planned.record("campaign_planned");
-    let text = |key: &str| record[key].as_str().unwrap().to_owned();
-    let (campaign, digest) = (text("campaign")[..8].to_owned(), text("digest"));
-    ground
-        .sandbox
-        .run(&[
-            "campaign",
-            "approve",
-            &campaign,
-            "--confirm-digest",
-            &digest,
-        ])
-        .done(&["approved"]);
-    let run = ground.sandbox.run(&["campaign", "run", &campaign]);
+    let planned = id_and_digest(&record);
+    approve(&ground.sandbox, &planned);
+    let campaign = &planned.0;
+    let run = ground.sandbox.run(&["campaign", "run", campaign]);
     run.refused(3, &["1 of 2 sites handed back, 1 parked"]);
     let says = "gate references, phase 1: store main: rows of table links refer to rows of table notes \
                 that are not there";
     assert!(run.stdout.contains(says), "{run:#?}");
-    let status = ground.sandbox.json(&["campaign", "status", &campaign]);
+    let status = ground.sandbox.json(&["campaign", "status", campaign]);
     let sites = status.records();
     let states: Vec<_> = sites
         .iter()
@@ -150,19 +133,12 @@ fn a_site_that_another_ones_rows_hold_in_place_is_not_begun_and_no_part_is_taken
         .sandbox
         .json(&[&plan[..], &["--park-unfit"]].concat());
     let record = planned.record("campaign_planned");
-    let text = |key: &str| record[key].as_str().unwrap().to_owned();
-    let (campaign, digest) = (text("campaign")[..8].to_owned(), text("digest"));
-    let approve = [
-        "campaign",
-        "approve",
-        &campaign,
-        "--confirm-digest",
-        &digest,
-    ];
-    ground.sandbox.run(&approve).done(&["approved"]);
+    let planned = id_and_digest(&record);
+    approve(&ground.sandbox, &planned);
+    let campaign = &planned.0;
     ground
         .sandbox
-        .run(&["campaign", "run", &campaign])
+        .run(&["campaign", "run", campaign])
         .refused(3, &["1 of 2 sites handed back, 1 parked"]);
     assert_eq!(rows(2), before);
     assert_eq!(rows(1), now);

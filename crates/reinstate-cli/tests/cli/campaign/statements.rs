@@ -4,7 +4,7 @@ use std::fs;
 
 use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
 
-use super::ground::Ground;
+use super::ground::{Ground, id_and_digest};
 use crate::sandbox::Run;
 
 /// What is behind the embedded store: a database of notes, in which a site may have none.
@@ -162,8 +162,7 @@ fn everyone_goes_into_a_new_database_whose_tables_are_there() {
     planned.done(&[]);
     let planned = planned.record("campaign_planned");
     assert_eq!(planned["sites"], 4);
-    let text = |key: &str| planned[key].as_str().unwrap().to_owned();
-    let campaign = (text("campaign")[..8].to_owned(), text("digest"));
+    let campaign = id_and_digest(&planned);
     ground.approve(&campaign);
     let run = ["campaign", "run", &campaign.0];
     ground.run(&run).done(&["4 handed back"]);

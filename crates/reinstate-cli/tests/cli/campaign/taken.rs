@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::TWO;
-use super::ground::{Contents, Ground};
+use super::ground::{Contents, Ground, id_and_digest};
 use super::postgres::{ESTATE, NOTES, TENANCY};
 use crate::ground::Ground as Database;
 
@@ -59,8 +59,7 @@ fn a_site_whose_id_is_taken_gets_another_one_where_that_is_allowed_and_approved_
         keys.contains(planned["campaign"].as_str().unwrap()),
         "{keys}"
     );
-    let text = |key: &str| planned[key].as_str().unwrap().to_owned();
-    let (campaign, digest) = (text("campaign")[..8].to_owned(), text("digest"));
+    let (campaign, digest) = id_and_digest(&planned);
     for (people, actor) in [("1 of 2", "ada"), ("2 of 2", "grace")] {
         let words = [
             "campaign",
@@ -112,8 +111,7 @@ fn a_site_whose_keys_are_taken_gets_other_keys_as_well() {
     planned.done(&[]);
     let record = planned.record("campaign_planned");
     assert_eq!(record["remapped"][0]["id"], "account:92");
-    let text = |key: &str| record[key].as_str().unwrap().to_owned();
-    let (campaign, digest) = (text("campaign")[..8].to_owned(), text("digest"));
+    let (campaign, digest) = id_and_digest(&record);
     let keys = fs::read_to_string(ground.sandbox.path("keys")).unwrap();
     let site = "\"store\":\"main\",\"site\":\"account:2\"";
     let lines = keys.lines().filter(|line| line.contains(site));
