@@ -1,5 +1,6 @@
 //! Opening what the configuration names: the repository, the live store, plan files.
 
+use std::env;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,22 +55,30 @@ pub fn open_store(
     configuration: &Configuration,
     cache_bytes: usize,
 ) -> anyhow::Result<Box<dyn LiveStore>> {
-    Ok(open_feed_source(configuration, cache_bytes)?)
+    // What is not followed keeps nothing there.
+    Ok(open_feed_source(
+        configuration,
+        cache_bytes,
+        &env::temp_dir(),
+    )?)
 }
 
-/// Opens the live store, also to follow what is committed to it.
+/// Opens the live store, also to follow what is committed to it: what has to wait for its commit is kept
+/// in this directory.
 ///
 /// # Errors
 /// As [`open_store`].
 pub fn open_feed_source(
     configuration: &Configuration,
     cache_bytes: usize,
+    spill_directory: &Path,
 ) -> anyhow::Result<Box<dyn FeedSource>> {
     let store: Box<dyn FeedSource> = match &configuration.store {
         StoreConfiguration::Embedded { path } => Box::new(open_embedded(path, cache_bytes)?),
-        StoreConfiguration::Postgres(postgres) => Box::new(crate::postgres::connect(
+        StoreConfiguration::Postgres(postgres) => Box::new(crate::postgres::connect_to_follow(
             &configuration.store_name,
             postgres,
+            spill_directory,
         )?),
     };
     check(configuration, store.as_ref())?;

@@ -1,5 +1,7 @@
 //! Opening a PostgreSQL store.
 
+use std::path::Path;
+
 use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl};
 
 use crate::configuration::{PostgresConfiguration, StoreConfiguration};
@@ -11,13 +13,39 @@ use crate::session::Session;
 /// # Errors
 /// As the store reports it; never with the URL in it.
 pub fn connect(name: &str, configuration: &PostgresConfiguration) -> anyhow::Result<PostgresStore> {
-    let url = SecretUrl::new(configuration.url.resolve()?.reveal());
-    let mut settings = ConnectionSettings::new(url, name);
-    settings.unguarded = configuration.unguarded;
+    let settings = settings(name, configuration)?;
     Ok(PostgresStore::connect(
         settings,
         configuration.tenancy.clone(),
     )?)
+}
+
+/// Connects to the database, also to follow it: long transactions are kept in this directory until they
+/// are committed.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_to_follow(
+    name: &str,
+    configuration: &PostgresConfiguration,
+    spill_directory: &Path,
+) -> anyhow::Result<PostgresStore> {
+    let mut settings = settings(name, configuration)?;
+    spill_directory.clone_into(&mut settings.spill_directory);
+    Ok(PostgresStore::connect(
+        settings,
+        configuration.tenancy.clone(),
+    )?)
+}
+
+fn settings(
+    name: &str,
+    configuration: &PostgresConfiguration,
+) -> anyhow::Result<ConnectionSettings> {
+    let url = SecretUrl::new(configuration.url.resolve()?.reveal());
+    let mut settings = ConnectionSettings::new(url, name);
+    settings.unguarded = configuration.unguarded;
+    Ok(settings)
 }
 
 /// Connects to the database that a command is about.

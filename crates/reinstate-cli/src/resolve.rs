@@ -406,7 +406,9 @@ fn place(label: &str, before: Option<&Resolved>, after: Option<&Arc<Log>>) -> St
     let is_damaged = log.is_some_and(|log| log.damage().is_some());
     let where_it_is = match (before, after) {
         (None, _) => "lies before the first snapshot",
-        (Some(_), _) if is_damaged => "lies behind a record of the change log that is damaged",
+        (Some(_), _) if is_damaged => {
+            "lies behind a record of the change log that is damaged or missing"
+        }
         (Some(_), None) if has_log => "lies after what the change log has so far",
         (Some(_), Some(_)) if has_log => "lies in a gap between a change log and the next snapshot",
         (Some(_), None) => "lies after the latest snapshot, and there is no change log",

@@ -166,7 +166,8 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As the store reports it.
     pub fn feed_source(&self) -> anyhow::Result<Box<dyn FeedSource>> {
-        adapters::open_feed_source(&self.configuration, self.engine.cache_bytes())
+        let cache_bytes = self.engine.cache_bytes();
+        adapters::open_feed_source(&self.configuration, cache_bytes, self.spill_directory())
     }
 
     /// What every function of the engine is given.
@@ -275,7 +276,7 @@ pub fn all_logs(console: &Console, repository: &dyn Repository) -> anyhow::Resul
     }
     for (log, damage) in logs.iter().filter_map(|log| Some((log, log.damage()?))) {
         console.warn(format_args!(
-            "the log of snapshot {} ends at {}, because the record behind it is damaged: {damage}",
+            "the log of snapshot {} ends at {}, because the record behind it is damaged or missing: {damage}",
             log.snapshot().id.short(),
             log.through().display(log.snapshot().notation)
         ));

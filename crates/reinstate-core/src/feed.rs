@@ -219,13 +219,15 @@ pub struct FollowCost {
     pub bytes: u64,
 }
 
-/// The tables that a feed had when it was read last.
+/// What a feed had when it was read last.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedTables<'a> {
     /// The tables.
     pub schema: &'a StoreSchema,
     /// What the store said of them. None: they are those of the feed's snapshot.
     pub facts: Option<&'a [u8]>,
+    /// The last transaction that was handed over; none if there was none since the snapshot.
+    pub last: Option<Commit>,
 }
 
 /// A store that hands out what is committed to it.
@@ -265,10 +267,11 @@ pub trait FeedSource: LiveStore {
         after: Position,
     ) -> Result<Box<dyn ChangeFeed + '_>, StoreError>;
 
-    /// Goes on with the feed of a snapshot that had these tables at `after`.
+    /// Goes on with the feed of a snapshot that had these tables at `after`, and this last transaction.
     ///
     /// # Errors
-    /// As [`resume_feed`](Self::resume_feed).
+    /// As [`resume_feed`](Self::resume_feed); `NotRecoverable` also if the store did not commit that
+    /// transaction, and so is not the one that was followed.
     fn resume_feed_with(
         &self,
         snapshot: SnapshotId,

@@ -1,6 +1,8 @@
 //! How to reach the server.
 
+use std::env;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reinstate_core::{ErrorKind, StoreError};
@@ -35,6 +37,8 @@ pub struct ConnectionSettings {
     /// Whether a merge may write to tables where neither guard triggers nor row-level security
     /// would stop it at another tenant's row.
     pub unguarded: bool,
+    /// Where a feed keeps long transactions that are not committed yet, in unnamed files.
+    pub spill_directory: PathBuf,
 }
 
 /// How a connection is protected.
@@ -63,7 +67,7 @@ impl fmt::Debug for SecretUrl {
 
 impl ConnectionSettings {
     /// Settings for this database: two lanes, ten seconds for a connection, five for a lock, ten minutes
-    /// for a silent merge; merges must be guarded.
+    /// for a silent merge; merges must be guarded; the system's directory for temporary files.
     #[must_use]
     pub fn new(url: SecretUrl, name: impl Into<String>) -> Self {
         Self {
@@ -75,6 +79,7 @@ impl ConnectionSettings {
             statement_timeout: Duration::ZERO,
             lease: Duration::from_secs(600),
             unguarded: false,
+            spill_directory: env::temp_dir(),
         }
     }
 

@@ -8,6 +8,7 @@
 //! A watchdog process, and not the test process, holds the server. It stops the server and
 //! removes the directory as soon as the test process is gone, however it went.
 
+mod copy;
 mod database;
 mod error;
 mod installation;

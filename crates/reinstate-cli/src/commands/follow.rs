@@ -1,14 +1,16 @@
 //! `capture follow`, `capture compact` and `capture end`: the change log of the live store.
 
+use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use reinstate::{
     CaptureOptions, FollowOptions, Follower, Log, LogRun, LogVersion, begin_log,
-    compact as compact_log, log_of, logs,
+    compact as compact_log, logs,
 };
 use reinstate_core::{
-    ErrorKind, FeedHealth, FeedSource, Phase, Position, PositionNotation, Repository, SnapshotId,
+    ErrorKind, FeedHealth, FeedSource, LiveStore, Phase, Position, PositionNotation, Repository,
+    SnapshotId,
 };
 use reinstate_repository::LocalRepository;
 use serde::Serialize;
@@ -427,63 +429,43 @@ struct FeedRecord {
     lost: Option<String>,
 }
 
-/// `status`: how the feeds are, and how far behind.
+/// `status`: how the feeds are, and how far behind. A log with a hole is said whether anybody follows it or
+/// not.
 pub fn status(session: &Session<'_>) -> anyhow::Result<Exit> {
     let repository = session.repository()?;
     let source = session.feed_source()?;
-    let notation = source.notation();
+    let (console, notation) = (session.console, source.notation());
+    let live: &dyn LiveStore = source.as_ref();
+    // Read first: what was acknowledged by then is written down when the logs are read.
     let feeds = source.feeds()?;
-    let console = session.console;
+    let logs = session.logs_of(&repository, Some(live))?;
     if feeds.is_empty() {
         console.line("nobody follows this store: reinstate capture follow");
-        return Ok(Exit::Done);
     }
     let mut exit = Exit::Done;
+    for log in logs.iter().filter(|log| log.damage().is_some()) {
+        exit = Exit::Unproven;
+        say_hole(session, log);
+    }
     for feed in feeds {
-        let log = log_of(&repository, feed.snapshot).ok();
-        let published = log.as_ref().map(|log| log.through().display(notation));
-        let last = match &log {
-            Some(log) => log
-                .around(&repository as &dyn Repository, log.through())?
-                .and_then(|around| around.before)
-                .map(|commit| commit.time)
-                .or(Some(log.snapshot().taken_at)),
-            None => None,
-        };
-        let seconds = last.map(|last| {
-            let micros = now().as_micros().saturating_sub(last.as_micros());
-            Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64()
-        });
-        let record = FeedRecord {
-            record: "feed",
-            snapshot: feed.snapshot.to_string(),
-            acknowledged: feed.acknowledged.display(notation),
-            published,
-            lag_seconds: seconds,
-            lag_bytes: feed.kept_bytes,
-            lost: feed.lost.clone(),
-        };
-        console.record(&record);
-        let through = match (&record.published, seconds) {
-            (Some(published), Some(seconds)) => {
-                format!("published through {published}, last commit {seconds:.0} s ago")
+        let log = logs.iter().find(|log| log.snapshot().id == feed.snapshot);
+        show_feed(
+            session,
+            &repository,
+            (&feed, notation),
+            log.map(Arc::as_ref),
+        )?;
+        let is_short = |log: &&Arc<Log>| log.through() < feed.acknowledged;
+        if let Some(log) = log.filter(is_short) {
+            if log.damage().is_none() {
+                say_hole(session, log);
             }
-            _ => "of no snapshot in this repository".to_owned(),
-        };
-        console.line(format_args!(
-            "feed     snapshot {}: {through}; the store keeps {} for it",
-            feed.snapshot.short(),
-            bytes(feed.kept_bytes)
-        ));
-        if let Some(damage) = log.as_ref().and_then(Log::damage) {
-            exit = Exit::NotRecoverable;
-            console.warn(format_args!(
-                "the log ENDS there, because the record behind it is damaged: {damage}. Start a new one: \
-                 reinstate capture follow --new-base"
-            ));
+            exit = Exit::Unproven;
         }
         if let Some(lost) = &feed.lost {
-            exit = Exit::NotRecoverable;
+            if exit == Exit::Done {
+                exit = Exit::NotRecoverable;
+            }
             console.warn(format_args!(
                 "that feed is LOST ({lost}): its log ends where it is. Start a new one: reinstate \
                  capture follow --new-base"
@@ -491,4 +473,59 @@ pub fn status(session: &Session<'_>) -> anyhow::Result<Exit> {
         }
     }
     Ok(exit)
+}
+
+/// Says that what a log had behind its end is not there.
+fn say_hole(session: &Session<'_>, log: &Log) {
+    session.console.warn(format_args!(
+        "the log of snapshot {} has a HOLE: it ends at {}, and what was written down behind that is damaged or \
+         missing. No time behind it can be gone back to before the next snapshot. See: reinstate verify. Start a new \
+         one: reinstate capture follow --new-base",
+        log.snapshot().id.short(),
+        log.through().display(log.snapshot().notation)
+    ));
+}
+
+fn show_feed(
+    session: &Session<'_>,
+    repository: &LocalRepository,
+    (feed, notation): (&FeedHealth, PositionNotation),
+    log: Option<&Log>,
+) -> anyhow::Result<()> {
+    let console = session.console;
+    let published = log.map(|log| log.through().display(notation));
+    let last = match log {
+        Some(log) => log
+            .around(repository as &dyn Repository, log.through())?
+            .and_then(|around| around.before)
+            .map(|commit| commit.time)
+            .or(Some(log.snapshot().taken_at)),
+        None => None,
+    };
+    let seconds = last.map(|last| {
+        let micros = now().as_micros().saturating_sub(last.as_micros());
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64()
+    });
+    let record = FeedRecord {
+        record: "feed",
+        snapshot: feed.snapshot.to_string(),
+        acknowledged: feed.acknowledged.display(notation),
+        published,
+        lag_seconds: seconds,
+        lag_bytes: feed.kept_bytes,
+        lost: feed.lost.clone(),
+    };
+    console.record(&record);
+    let through = match (&record.published, seconds) {
+        (Some(published), Some(seconds)) => {
+            format!("published through {published}, last commit {seconds:.0} s ago")
+        }
+        _ => "of no snapshot in this repository".to_owned(),
+    };
+    console.line(format_args!(
+        "feed     snapshot {}: {through}; the store keeps {} for it",
+        feed.snapshot.short(),
+        bytes(feed.kept_bytes)
+    ));
+    Ok(())
 }

@@ -1,9 +1,11 @@
 //! Following a live database, and going back to any moment of its log.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::ground::Ground;
+use crate::sandbox::outcome;
 
 /// Orders belong to accounts by a column, their items by way of the order. Two tables log their old rows by
 /// the primary key, as tables do of themselves.
@@ -368,4 +370,41 @@ fn following_once_ends_behind_what_was_committed_before_it_began() {
             assert_eq!(ground.psql(&compare), "t");
         }
     });
+}
+
+/// A transaction that comes before its commit needs room in the spill directory.
+#[test]
+fn a_long_transaction_for_which_there_is_no_room_is_said_and_comes_again() {
+    let ground = Ground::prepared(
+        "CREATE TABLE orders (id int PRIMARY KEY, account_id int NOT NULL, note text);
+         ALTER TABLE orders REPLICA IDENTITY FULL;",
+        "[tenancy]\nkind = \"account\"\ncolumn = \"account_id\"\n",
+    );
+    let name = ground.database.name();
+    ground.psql(&format!(
+        "ALTER DATABASE {name} SET logical_decoding_work_mem = '64kB'"
+    ));
+    let begun = ground.sandbox.run(&["capture", "follow", "--once"]);
+    begun.done(&["captured"]);
+    ground.psql("INSERT INTO orders VALUES (1, 1, 'before')");
+    ground
+        .psql("INSERT INTO orders SELECT n, 1, repeat('x', 1000) FROM generate_series(2, 8000) n");
+    // No file may be longer than 2 MiB, or 4, as the shell counts it.
+    let plain = ground.sandbox.command();
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 4096; exec \"$@\"", "sh"])
+        .arg(plain.get_program())
+        .args(["capture", "follow", "--once"])
+        .current_dir(plain.get_current_dir().unwrap());
+    outcome(&mut limited).refused(
+        1,
+        &["spill directory", "no room", "Nothing is lost", "make room"],
+    );
+    ground.follow();
+    let log_end = ground.psql("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name LIKE 'reinstate%' AND database = current_database()");
+    let export = ground
+        .sandbox
+        .run(&["export", &format!("account:1@lsn:{log_end}:orders")]);
+    assert_eq!(export.stdout.lines().count(), 8000);
 }

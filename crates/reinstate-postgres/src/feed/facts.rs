@@ -41,12 +41,14 @@ struct Seen {
 ///
 /// A column's own transaction number is part of them: an `ALTER` that leaves the type as it is may
 /// still have written every row anew. Enumerations too: a renamed label changes rows without a
-/// word.
+/// word. And what made a partition one: what is written to it while it is detached is in no stream.
 pub(super) fn read_facts(session: &Session, map: &TenancyMap) -> Result<Facts, StoreError> {
     let (own, publication) = (literal(OWN_NAMESPACE), literal(PUBLICATION));
     let sql = format!(
         "SELECT c.oid, n.nspname::text, c.relname::text, md5(concat_ws('|',
             (SELECT string_agg(concat_ws(' ', r.oid, r.relkind, r.relpersistence, r.relreplident,
+                    CASE WHEN r.relispartition THEN
+                        (SELECT i.xmin::text FROM pg_inherits i WHERE i.inhrelid = r.oid) END,
                     (SELECT string_agg(concat_ws(',', a.attnum, a.xmin, a.attname, a.atttypid,
                                 a.atttypmod, a.attnotnull, a.attgenerated), ';' ORDER BY a.attnum)
                        FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0)),

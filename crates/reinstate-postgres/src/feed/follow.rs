@@ -1,8 +1,9 @@
 //! Reading a feed.
 //!
 //! The server streams; what it sent waits until it is certain
-//! that no table changed before it, and is handed over then. A transaction that is longer goes to
-//! the sink change by change, and the look at the tables comes before its commit.
+//! that no table changed before it, and is handed over then. A transaction that is longer comes before it
+//! is committed, and is handed over at its commit from where it was kept; or, where the server sends it
+//! whole, it goes to the sink change by change, and the look at the tables comes before its commit.
 //!
 //! Where tables changed, the feed goes on with them as they are, if what became of the rows is certain.
 //! It does so as late as it can: before the first transaction that shows one of them, or once everything
@@ -31,6 +32,7 @@ use super::layout::Layout;
 use super::message::{Message, Tuples, parse};
 use super::relations::{Relations, stale};
 use super::slots::{Slot, find_slot, position};
+use super::streams::Whole;
 use super::transition::transition;
 use crate::catalog::get;
 use crate::session::Session;
@@ -281,24 +283,28 @@ impl PostgresFeed {
         let Some(next) = &self.next else {
             return Ok(false);
         };
-        let mut tuples = Tuples::default();
         for message in messages {
-            // The other kinds are looked at when they are handed over.
-            if !matches!(message.first(), Some(b'B' | b'R')) {
-                continue;
-            }
-            match parse(message, &mut tuples)? {
-                Message::Begin { commit, .. } if commit < self.through => return Ok(false),
-                Message::Begin { transaction, .. } if self.is_taken_in_by(transaction) => {
-                    return Ok(true);
-                }
-                Message::Relation(relation) if self.relations.shows(&relation, &next.layout)? => {
-                    return Ok(true);
-                }
-                _ => {}
+            if let Some(shown) = self.shows(message, next)? {
+                return Ok(shown);
             }
         }
         Ok(false)
+    }
+
+    /// Whether a message shows a table as it is next; none if that is up to those that follow.
+    fn shows(&self, message: &[u8], next: &Next) -> Result<Option<bool>, StoreError> {
+        // The other kinds are looked at when they are handed over.
+        if !matches!(message.first(), Some(b'B' | b'R')) {
+            return Ok(None);
+        }
+        Ok(match parse(message, &mut Tuples::default())? {
+            Message::Begin { commit, .. } if commit < self.through => Some(false),
+            Message::Begin { transaction, .. } if self.is_taken_in_by(transaction) => Some(true),
+            Message::Relation(relation) if self.relations.shows(&relation, &next.layout)? => {
+                Some(true)
+            }
+            _ => None,
+        })
     }
 
     /// Hands over the whole transactions that wait, and takes note of them.
@@ -316,6 +322,32 @@ impl PostgresFeed {
             for message in transaction {
                 self.apply(message, sink)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Hands over a transaction that was kept until it was committed.
+    fn hand_over_kept(
+        &mut self,
+        kept: &Whole,
+        sink: &mut dyn ChangeSink,
+    ) -> Result<(), StoreError> {
+        self.certify(&[kept.transaction])?;
+        if let Some(next) = &self.next {
+            let mut messages = kept.messages()?;
+            let mut shown = None;
+            while shown.is_none()
+                && let Some(message) = messages.next()?
+            {
+                shown = self.shows(message, next)?;
+            }
+            if shown == Some(true) {
+                self.go_on(sink)?;
+            }
+        }
+        let mut messages = kept.messages()?;
+        while let Some(message) = messages.next()? {
+            self.apply(message, sink)?;
         }
         Ok(())
     }
@@ -407,10 +439,12 @@ impl PostgresFeed {
             let is_awaited = self.next.is_some();
             let pause = self.incoming.gather(&self.session, wanted)?;
             self.hand_over(sink)?;
-            if matches!(pause, Pause::Long) {
-                self.stream_long(sink)?;
+            match &pause {
+                Pause::Long => self.stream_long(sink)?,
+                Pause::Committed(kept) => self.hand_over_kept(kept, sink)?,
+                Pause::Full | Pause::Idle(_) => {}
             }
-            taken += mem::take(&mut self.incoming.waiting.bytes);
+            taken += self.incoming.take_bytes();
             if let Pause::Idle(sent) = pause {
                 // Everything was handed over that was committed before they were seen.
                 if is_awaited {

@@ -1,6 +1,7 @@
 //! What the server sends, until it is handed over.
 //!
 //! At most [`WAITING_BYTES_MAX`] of whole transactions wait, and what is begun of a longer one.
+//! Transactions that come before they are committed are kept beside them.
 
 use std::mem;
 use std::thread;
@@ -13,6 +14,7 @@ use tokio_postgres::types::Type;
 use super::message::{Message, Tuples, parse};
 use super::publication::PUBLICATION;
 use super::slots::{Slot, find_slot, position};
+use super::streams::{Streams, Taken, Whole};
 use super::walsender::{Streamed, Walsender};
 use crate::catalog::get;
 use crate::session::Session;
@@ -35,6 +37,9 @@ pub(super) struct Incoming {
     walsender: Walsender,
     slot: String,
     pub waiting: Waiting,
+    streams: Streams,
+    /// Bytes of transactions under way that came since somebody asked.
+    streamed_bytes: u64,
     /// Everything up to here came from the server.
     sent: u64,
     /// Bytes that were taken since the server heard of us.
@@ -59,6 +64,8 @@ pub(super) enum Pause {
     Full,
     /// A single transaction is more than may wait.
     Long,
+    /// One that came before it was committed is committed behind those that wait.
+    Committed(Whole),
     /// Nothing is left; the server sent all up to here.
     Idle(u64),
 }
@@ -79,6 +86,8 @@ impl Incoming {
             walsender: start(settings, map, session, slot, after)?,
             slot: slot.name.clone(),
             waiting: Waiting::default(),
+            streams: Streams::new(&settings.spill_directory),
+            streamed_bytes: 0,
             sent: 0,
             unheard_bytes: 0,
         })
@@ -94,11 +103,14 @@ impl Incoming {
         let enough = bytes_target.min(WAITING_BYTES_MAX);
         let mut end: Option<LogEnd> = None;
         loop {
-            let is_between = self.waiting.open.is_none();
-            if is_between && self.waiting.bytes >= enough {
+            let is_whole = self.waiting.open.is_none();
+            let is_between = is_whole && !self.streams.is_within();
+            let is_enough =
+                self.waiting.bytes >= enough || self.streamed_bytes >= WAITING_BYTES_MAX;
+            if is_between && is_enough {
                 return Ok(Pause::Full);
             }
-            if !is_between && self.waiting.bytes > WAITING_BYTES_MAX {
+            if !is_whole && self.waiting.bytes > WAITING_BYTES_MAX {
                 return Ok(Pause::Long);
             }
             let mut streamed = self.walsender.next_arrived()?;
@@ -113,7 +125,11 @@ impl Incoming {
                 None => self.walsender.next()?,
             };
             match streamed {
-                Streamed::Message(message) => self.waiting.push(message)?,
+                Streamed::Message(message) => {
+                    if let Some(whole) = self.take(message)? {
+                        return Ok(Pause::Committed(whole));
+                    }
+                }
                 Streamed::Alive {
                     sent,
                     at,
@@ -125,12 +141,34 @@ impl Incoming {
                         Some(Reached::Yes) => true,
                         Some(Reached::IfAtRest) => self.is_at_rest(session)?,
                     };
-                    if is_end && self.waiting.open.is_none() {
+                    if is_end && is_between {
                         return Ok(Pause::Idle(sent));
                     }
                 }
             }
         }
+    }
+
+    /// Lets a message wait, or the whole transaction that it is the commit of, if that is short.
+    fn take(&mut self, message: BytesMut) -> Result<Option<Whole>, StoreError> {
+        let bytes = message.len() as u64;
+        match self.streams.take(message)? {
+            Taken::Not(message) => self.waiting.push(message)?,
+            Taken::Kept => self.streamed_bytes += bytes,
+            Taken::Whole(whole) if whole.is_in_memory() => {
+                let mut messages = whole.messages()?;
+                while let Some(message) = messages.next()? {
+                    self.waiting.push(message.into())?;
+                }
+            }
+            Taken::Whole(whole) => return Ok(Some(whole)),
+        }
+        Ok(None)
+    }
+
+    /// How many bytes came since this was asked last.
+    pub(super) fn take_bytes(&mut self) -> u64 {
+        mem::take(&mut self.waiting.bytes) + mem::take(&mut self.streamed_bytes)
     }
 
     /// Whether the server waits for more to be written to its log. While it decodes a long transaction
@@ -247,8 +285,8 @@ fn start(
     let mut walsender = Walsender::connect(settings, &further)?;
     let start = position(after.commit).display(PositionNotation::Lsn);
     let command = format!(
-        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {}, \
-         messages 'true')",
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '2', streaming 'on', \
+         publication_names {}, messages 'true')",
         quote(&slot.name),
         start.trim_start_matches("lsn:"),
         literal(&quote(PUBLICATION))

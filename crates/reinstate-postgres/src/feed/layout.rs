@@ -62,6 +62,22 @@ pub(super) struct RelationLayout {
     pub columns: Vec<ColumnLayout>,
     /// What the stream may still show in place of them, with the greatest number then.
     pub earlier: Option<(i16, Vec<ColumnLayout>)>,
+    /// What made it a partition of the table, from itself upwards: each a relation, what that is a part of,
+    /// and by which transaction. Nothing where it is the table itself.
+    pub attached: Vec<String>,
+    /// What of its rows is known. It is not kept.
+    pub birth: Birth,
+}
+
+/// What is known of the rows that a partition had before it was one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Birth {
+    pub name: String,
+    /// Those of the steps in `attached` that did not come with the relation itself: it was there before,
+    /// or may have been.
+    pub later: Vec<String>,
+    /// Whether it has no rows, and room for none.
+    pub is_empty: bool,
 }
 
 /// A column.
@@ -98,6 +114,7 @@ impl Layout {
             layout.tables.insert(*oid, table);
         }
         layout.read_relations(session, catalog)?;
+        layout.read_partitions(session)?;
         layout.read_labels(session)?;
         Ok(layout)
     }
@@ -116,7 +133,7 @@ impl Layout {
                      FROM pg_class c
                      LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
                           AND NOT a.attisdropped
-                    WHERE c.oid = ANY($1) AND c.relkind = 'r'
+                    WHERE c.oid = ANY($1) AND c.relkind IN ('r', 'f')
                     ORDER BY c.oid, a.attnum";
         for row in &session.rows("read the columns", sql, &[(&oids, Type::OID_ARRAY)])? {
             let oid: u32 = get(row, 0)?;
@@ -138,6 +155,54 @@ impl Layout {
                     missing: get(row, 10)?,
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// What made relations partitions.
+    ///
+    /// One that was made as a partition has columns that came from its parent when it was made, by the same
+    /// command as those that every table has. Attaching it writes them anew.
+    fn read_partitions(&mut self, session: &Session) -> Result<(), StoreError> {
+        let relations = || {
+            self.tables
+                .values()
+                .flat_map(|table| table.relations.keys())
+        };
+        let oids: Vec<u32> = relations().copied().collect();
+        let sql = "WITH RECURSIVE up AS (
+                       SELECT c.oid AS leaf, c.oid AS child, 1 AS step FROM pg_class c
+                        WHERE c.oid = ANY($1) AND c.relispartition
+                       UNION ALL
+                       SELECT u.leaf, p.oid, u.step + 1
+                         FROM up u JOIN pg_inherits i ON i.inhrelid = u.child
+                         JOIN pg_class p ON p.oid = i.inhparent AND p.relispartition)
+                   SELECT u.leaf, concat_ws(' ', u.child, i.inhparent, i.xmin),
+                          coalesce(i.xmin = own.xmin AND EXISTS (
+                              SELECT FROM pg_attribute a
+                               WHERE a.attrelid = u.child AND a.attnum > 0 AND a.attinhcount > 0
+                                 AND NOT a.attislocal AND a.xmin = own.xmin
+                                 AND a.cmin = own.cmin), false),
+                          c.relkind = 'r' AND pg_relation_size(u.leaf) = 0, c.relname::text
+                     FROM up u JOIN pg_inherits i ON i.inhrelid = u.child
+                     JOIN pg_class c ON c.oid = u.leaf
+                     LEFT JOIN pg_attribute own
+                          ON own.attrelid = u.child AND own.attname = 'tableoid'
+                    ORDER BY u.leaf, u.step";
+        let rows = session.rows("read the partitions", sql, &[(&oids, Type::OID_ARRAY)])?;
+        for row in &rows {
+            let (oid, step): (u32, String) = (get(row, 0)?, get(row, 1)?);
+            let mut tables = self.tables.values_mut();
+            let Some(relation) = tables.find_map(|table| table.relations.get_mut(&oid)) else {
+                continue;
+            };
+            if !get::<bool>(row, 2)? {
+                relation.birth.later.push(step.clone());
+            }
+            relation.attached.push(step);
+            // Gone by now: what there is to it is said by whoever looks next.
+            relation.birth.is_empty = get::<Option<bool>>(row, 3)?.unwrap_or(false);
+            relation.birth.name = get(row, 4)?;
         }
         Ok(())
     }
@@ -243,10 +308,15 @@ impl Layout {
                 [oid, &table.name, &table.published, &table.since, &awaits];
             text.line("table", &table_line);
             for (oid, relation) in &table.relations {
-                text.line(
-                    "relation",
-                    &[oid, &relation.kind, &relation.storage, &relation.allocated],
-                );
+                let attached = relation.attached.join(",");
+                let relation_line: [&dyn ToString; 5] = [
+                    oid,
+                    &relation.kind,
+                    &relation.storage,
+                    &relation.allocated,
+                    &attached,
+                ];
+                text.line("relation", &relation_line);
                 text.columns("column", &relation.columns);
                 if let Some((allocated, columns)) = &relation.earlier {
                     text.line("earlier", &[allocated]);
@@ -376,6 +446,11 @@ fn parse(bytes: &[u8]) -> Option<Layout> {
     Some(layout)
 }
 
+fn attached(text: &str) -> Vec<String> {
+    let steps = text.split(',').filter(|step| !step.is_empty());
+    steps.map(str::to_owned).collect()
+}
+
 /// A line that belongs to the table before it.
 fn parse_relation(layout: &mut Layout, kind: &str, fields: &[String]) -> Option<()> {
     // Tables were written in the order of their ids, and so were their relations.
@@ -386,6 +461,8 @@ fn parse_relation(layout: &mut Layout, kind: &str, fields: &[String]) -> Option<
             kind: field(1)?,
             storage: field(2)?.parse().ok()?,
             allocated: field(3)?.parse().ok()?,
+            // Of an older version it has none.
+            attached: attached(&field(4).unwrap_or_default()),
             ..RelationLayout::default()
         };
         table.relations.insert(field(0)?.parse().ok()?, relation);
@@ -439,6 +516,8 @@ pub(super) mod tests {
             allocated: 3,
             columns: vec![column(1, "id", 20), odd],
             earlier: Some((1, vec![column(1, "old", 23)])),
+            attached: vec!["7 8 100".to_owned(), "8 9 101".to_owned()],
+            birth: Birth::default(),
         };
         let table = TableLayout {
             name: "t".to_owned(),

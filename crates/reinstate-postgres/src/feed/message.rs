@@ -1,4 +1,5 @@
-//! Messages of the output plugin `pgoutput`, protocol version 1, taken apart.
+//! Messages of the output plugin `pgoutput` taken apart, as its protocol version 1 has them: those of
+//! transactions that come before their commit were made the same ([`super::streams`]).
 //!
 //! Values stay where they are: a tuple is read into places of its message.
 

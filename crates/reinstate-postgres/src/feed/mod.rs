@@ -13,14 +13,17 @@ mod fresh;
 mod hand_over;
 mod incoming;
 mod layout;
+mod lineage;
 mod message;
 mod publication;
 mod relations;
 mod slots;
+mod streams;
 mod tap;
 mod timeline;
 mod told;
 mod transition;
+mod underway;
 mod walsender;
 
 use std::thread;
@@ -33,6 +36,7 @@ use reinstate_core::{
 
 use self::facts::{Facts, read_facts};
 use self::follow::PostgresFeed;
+use self::lineage::check_lineage;
 use self::publication::{costs, drop_unneeded, ensure, require};
 use self::slots::{SLOT_PREFIX, drop_slot, find_slot, position, slot_name, slots};
 use self::walsender::Walsender;
@@ -158,12 +162,21 @@ impl PostgresStore {
         tables: Option<FeedTables<'_>>,
     ) -> Result<Box<dyn ChangeFeed + '_>, StoreError> {
         let session = Session::connect(self.settings())?;
-        let deadline = Instant::now() + READER_GONE_MAX;
+        let mut deadline = Instant::now() + READER_GONE_MAX;
+        // What nothing is known of cannot be compared.
+        let mut is_checked = tables.is_none();
         let slot = loop {
             let slot = find_slot(&session, snapshot)?;
             slot.check(after)?;
             match slot.reader {
-                None => break slot,
+                None if is_checked => break slot,
+                None => {
+                    let last = tables.and_then(|tables| tables.last);
+                    let store = (self.settings(), &self.map);
+                    check_lineage(store, &session, &slot, after, last)?;
+                    is_checked = true;
+                    deadline = Instant::now() + READER_GONE_MAX;
+                }
                 Some(_) if Instant::now() < deadline => thread::sleep(PAUSE),
                 Some(reader) => return Err(in_use(snapshot, reader)),
             }

@@ -64,13 +64,25 @@ fn check_table(was: &TableLayout, is: &TableLayout) -> Result<(), String> {
             "table {name} was taken out of the publication, or put into it"
         ));
     }
-    if !was.relations.keys().eq(is.relations.keys()) {
+    let mut known = was.relations.keys();
+    if known.any(|oid| !is.relations.contains_key(oid)) {
         return Err(format!(
-            "partitions of table {name} came or went, with their rows"
+            "partitions of table {name} were detached or dropped, and the log does not say which rows went \
+             with them"
         ));
     }
     for (oid, relation) in &is.relations {
-        let known = &was.relations[oid];
+        let Some(known) = was.relations.get(oid) else {
+            check_partition(was, relation, name)?;
+            continue;
+        };
+        if known.attached != relation.attached && !known.attached.is_empty() {
+            return Err(format!(
+                "partition {} of table {name} was detached and attached again: what was written to it \
+                 meanwhile is in no log",
+                relation.birth.name
+            ));
+        }
         if known.kind != relation.kind {
             return Err(format!(
                 "table {name} no longer logs what it did (ALTER TABLE {name} REPLICA IDENTITY FULL)"
@@ -86,6 +98,30 @@ fn check_table(was: &TableLayout, is: &TableLayout) -> Result<(), String> {
     Ok(())
 }
 
+/// Refuses a partition that came, unless all rows that it ever had are in the stream: it was made as a
+/// partition, or nothing was written to it yet.
+fn check_partition(was: &TableLayout, is: &RelationLayout, table: &str) -> Result<(), String> {
+    let name = &is.birth.name;
+    if !is.kind.starts_with("rp") {
+        return Err(format!(
+            "partition {name} of table {table} is unlogged or on another server: what is written to it is in \
+             no log"
+        ));
+    }
+    let is_known = |step: &String| {
+        let mut known = was.relations.values();
+        known.any(|other| other.attached.contains(step))
+    };
+    if is.birth.is_empty || is.birth.later.iter().all(is_known) {
+        return Ok(());
+    }
+    Err(format!(
+        "partition {name} of table {table} was attached, and may have had rows before, which are in no log. \
+         The log goes on where it has none yet when the follower looks, or was made by CREATE TABLE ... \
+         PARTITION OF"
+    ))
+}
+
 fn same_columns(was: &RelationLayout, is: &RelationLayout) -> bool {
     was.allocated == is.allocated && was.columns == is.columns
 }
@@ -96,7 +132,10 @@ fn origins_of(
 ) -> Result<Vec<ColumnOrigin>, String> {
     let mut found: Option<Vec<ColumnOrigin>> = None;
     for (oid, relation) in &is.relations {
-        let known = &was.relations[oid];
+        // One that came has no rows of before.
+        let Some(known) = was.relations.get(oid) else {
+            continue;
+        };
         let origins = after.columns.iter().map(|column| {
             let mut columns = streamed(&relation.columns);
             let column = columns.find(|other| other.name == column.name);

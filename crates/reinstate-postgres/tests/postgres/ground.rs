@@ -136,6 +136,13 @@ pub fn open_store(url: &str, adapt: impl FnOnce(&mut TenancyMap)) -> PostgresSto
     PostgresStore::connect(unguarded(url), map).unwrap()
 }
 
+/// The same with other settings.
+pub fn open_store_with(url: &str, adapt: impl FnOnce(&mut ConnectionSettings)) -> PostgresStore {
+    let mut settings = unguarded(url);
+    adapt(&mut settings);
+    PostgresStore::connect(settings, map()).unwrap()
+}
+
 fn map() -> TenancyMap {
     let mut map = TenancyMap::new(TenantKind::parse("account").unwrap());
     map.column = Some("account_id".to_owned());

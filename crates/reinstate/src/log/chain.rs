@@ -145,7 +145,7 @@ fn base_of(repository: &dyn Repository, snapshot: SnapshotId) -> Result<Option<L
 }
 
 /// The logs of all snapshots of the repository, by store and position, and the runs that none of them
-/// leads to.
+/// leads to: the logs that those belonged to are [damaged](Log::damage).
 ///
 /// # Errors
 /// As [`log_of`].
@@ -172,7 +172,10 @@ pub fn logs(repository: &dyn Repository) -> Result<(Vec<Log>, Vec<Unreachable>),
         name,
         place: place_of(repository, name),
     });
-    let unreachable = unreachable.collect();
+    let unreachable: Vec<Unreachable> = unreachable.collect();
+    for lost in &unreachable {
+        logs.iter_mut().for_each(|log| log.note_hole(lost));
+    }
     Ok((logs, unreachable))
 }
 
@@ -242,10 +245,25 @@ impl Log {
         &self.tip
     }
 
-    /// Why the log ends where it does, if the record behind it is damaged.
+    /// Why the log ends where it does, if the record behind it is damaged; or, among all
+    /// [`logs`], missing.
     #[must_use]
     pub fn damage(&self) -> Option<&str> {
         self.damage.as_deref()
+    }
+
+    /// Takes note of a record that belongs further behind.
+    fn note_hole(&mut self, lost: &Unreachable) {
+        let behind = lost.place.filter(|(log, _)| *log == self.id);
+        if let Some((_, number)) = behind.filter(|(_, number)| *number >= self.next_number()) {
+            self.damage.get_or_insert_with(|| {
+                let missing = self.first_number + self.runs.len() as u64;
+                format!(
+                    "read run {missing} of the log of {}: it is missing, and run {number} is there",
+                    self.id
+                )
+            });
+        }
     }
 
     /// What its records follow, in order.

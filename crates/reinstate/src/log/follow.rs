@@ -100,7 +100,8 @@ impl std::fmt::Debug for Follower<'_> {
 }
 
 impl<'a> Follower<'a> {
-    /// Goes on with the log of a snapshot, behind its last run.
+    /// Goes on with the log of a snapshot, behind its last run. That of a snapshot that was made of a log
+    /// is that log, as long as its first snapshot is there.
     ///
     /// # Errors
     /// `NotRecoverable` if the store forgot what comes after the last run; `NotFound` if it keeps
@@ -113,11 +114,12 @@ impl<'a> Follower<'a> {
         snapshot: SnapshotId,
         options: FollowOptions,
     ) -> Result<Self, Error> {
-        let log = log_of(repository, snapshot)?;
+        let log = whole_log(repository, log_of(repository, snapshot)?)?;
         check_same(repository, &log, source)?;
         let tables = FeedTables {
             schema: log.last_schema(),
             facts: log.last_facts(),
+            last: last_commit(repository, &log)?,
         };
         let feed = source
             .resume_feed_with(log.id(), log.through(), tables)
@@ -246,6 +248,42 @@ impl Follower<'_> {
         self.log.push(self.repository, Link::Version(version));
         Ok(())
     }
+}
+
+/// The log that a snapshot was made of, in place of what came after that snapshot. Only there is what the
+/// store said of its tables.
+fn whole_log(repository: &dyn Repository, log: Log) -> Result<Log, Error> {
+    if log.id() == log.snapshot().id {
+        return Ok(log);
+    }
+    let whole = log_of(repository, log.id()).map_err(|error| {
+        let message = format!(
+            "snapshot {} was made of the log of snapshot {}, which cannot be gone on with",
+            log.snapshot().id.short(),
+            log.id().short()
+        );
+        Error::because(error.kind(), message, error)
+    })?;
+    if whole.through() < log.through() {
+        let message = format!(
+            "snapshot {} was made of the log of snapshot {}, of which records are missing since: nothing goes \
+             on from there. Take a new snapshot",
+            log.snapshot().id.short(),
+            log.id().short()
+        );
+        return Err(Error::new(ErrorKind::NotRecoverable, message));
+    }
+    Ok(whole)
+}
+
+/// The last transaction of a log.
+fn last_commit(repository: &dyn Repository, log: &Log) -> Result<Option<Commit>, Error> {
+    let mut runs = log.runs().iter().rev();
+    let Some(run) = runs.find(|run| run.description.commit_count > 0) else {
+        return Ok(None);
+    };
+    let commits = run.commits(repository)?;
+    Ok(commits.last().map(|logged| logged.commit))
 }
 
 /// Takes changes from the feed, finds their owners and gathers them.

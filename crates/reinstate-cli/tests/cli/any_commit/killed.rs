@@ -223,6 +223,7 @@ fn transaction(number: u64, world: &mut BTreeMap<String, Rows>) -> String {
     format!(
         "BEGIN; UPDATE projects SET name = {id} WHERE id = {last};
          INSERT INTO projects VALUES ({id}, {tenant}, 'new');
+         SELECT pg_logical_emit_message(true, 'padding', repeat('x', 70000)) WHERE {number} % 2 = 0;
          INSERT INTO visits VALUES ({tenant}, 'same'); COMMIT;"
     )
 }
@@ -235,6 +236,10 @@ fn a_follower_killed_before_any_step_leaves_a_log_that_goes_on_without_loss() {
     }
     let database = shared_cluster().unwrap().fresh_database().unwrap();
     database.psql(SCHEMA).unwrap();
+    // Every second transaction comes in two pieces, one of them before its commit.
+    let name = database.name();
+    let little = format!("ALTER DATABASE {name} SET logical_decoding_work_mem = '64kB'");
+    database.psql(&little).unwrap();
     let store = open(&database.url());
     let followed = Followed::begin(&store);
     let mut world = BTreeMap::new();

@@ -5,11 +5,12 @@ use std::io::Write;
 use std::process::Stdio;
 use std::thread;
 
-use reinstate_core::TenantKind;
+use reinstate::{CaptureOptions, FollowOptions, Follower, compact, log_of};
+use reinstate_core::{SnapshotId, TenantKind};
 use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl, TableRule, TenancyMap};
 use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
 
-use super::{Dice, Followed, Row, Rows, seeds};
+use super::{Dice, Followed, NOW, Row, Rows, seeds};
 
 /// Rows with a tenant, rows that belong to them over one and two hops, and rows without a key.
 const SCHEMA: &str = "\
@@ -35,6 +36,8 @@ const TABLES: [(&str, &[&str]); 4] = [
     ("comments", &["id", "issue_id", "body"]),
     ("visits", &["account_id", "page"]),
 ];
+/// Lets the server send what the transaction did so far, which it keeps 64 KiB of.
+const SENT_EARLY: &str = " PERFORM pg_logical_emit_message(true, 'padding', repeat('x', 70000));";
 const TENANTS: [&str; 4] = ["1", "2", "3", "4"];
 const WRITERS: u64 = 4;
 
@@ -117,6 +120,9 @@ fn script(seed: u64, writer: u64, transactions: u64) -> String {
         for _ in 0..=dice.below(4) {
             let statement = statement(&mut dice, writer);
             body += &format!(" BEGIN {statement}; EXCEPTION WHEN OTHERS THEN NULL; END;");
+            if dice.below(4) == 0 {
+                body += SENT_EARLY;
+            }
         }
         let end =
             ["ROLLBACK", "COMMIT", "COMMIT", "COMMIT"][usize::try_from(dice.below(4)).unwrap()];
@@ -271,6 +277,12 @@ fn check_history(seed: u64) {
     database
         .psql([WHOLE, BY_KEY][usize::try_from(seed % 2).unwrap()])
         .unwrap();
+    let name = database.name();
+    database
+        .psql(&format!(
+            "ALTER DATABASE {name} SET logical_decoding_work_mem = '64kB'"
+        ))
+        .unwrap();
     let store = open(&database.url());
     let slot = format!("witness_{}", database.name());
     database
@@ -312,6 +324,9 @@ fn check_history(seed: u64) {
         .psql(&format!("SELECT pg_drop_replication_slot('{slot}')"))
         .unwrap();
     assert!(words.contains("unchanged-toast-datum"));
+    let sent_early = "SELECT sum(t.stream_txns) > 5 FROM pg_stat_replication_slots t
+        JOIN pg_replication_slots s USING (slot_name) WHERE s.database = current_database()";
+    assert_eq!(database.psql(sent_early).unwrap(), "t");
     let worlds = replay(base, &words);
     let sorted = |mut world: World| {
         world.values_mut().for_each(|rows| rows.sort());
@@ -332,4 +347,48 @@ fn every_tenant_at_every_commit_of_many_writers_is_what_another_decoder_says() {
         println!("seed {seed}");
         check_history(seed);
     }
+}
+
+/// A snapshot that was made of a log lacks what the store said of its tables, which the log has.
+#[test]
+fn a_follower_goes_on_from_a_snapshot_that_was_made_of_its_log() {
+    let database = shared_cluster().unwrap().fresh_database().unwrap();
+    database.psql(SCHEMA).unwrap();
+    let store = open(&database.url());
+    let followed = Followed::begin(&store);
+    let write = |id: u32| {
+        let sql = format!("INSERT INTO projects (id, account_id, name) VALUES ({id}, 1, 'p')");
+        database.psql(&sql).unwrap();
+    };
+    write(101);
+    followed.follow(&store, 1 << 20);
+    database
+        .psql("ALTER TABLE projects ADD COLUMN more text DEFAULT 'd'")
+        .unwrap();
+    write(102);
+    followed.follow(&store, 1 << 20);
+    let younger = SnapshotId::from_bytes([0x5b; 16]);
+    let (context, repository) = (followed.context(), &followed.repository);
+    let options = CaptureOptions::new(younger, NOW);
+    compact(context, repository, &followed.log(), &options)
+        .unwrap()
+        .unwrap();
+    write(103);
+    let options = FollowOptions::default();
+    let mut follower = Follower::start(context, &store, repository, younger, options).unwrap();
+    while follower.step(NOW).unwrap().has_more {}
+    drop(follower);
+    let log = log_of(repository, younger).unwrap();
+    assert_eq!(
+        (log.runs().len(), log.through()),
+        (1, followed.log().through())
+    );
+    let rows = followed.rows(&log, log.through(), "1");
+    let ids = rows["projects"].iter().map(|row| row[0].clone().unwrap());
+    assert!(
+        ids.clone().any(|id| id == "103"),
+        "{:?}",
+        ids.collect::<Vec<_>>()
+    );
+    reinstate_core::FeedSource::end_feed(&store, super::SNAPSHOT).unwrap();
 }

@@ -1,8 +1,9 @@
-//! A standby that is promoted: the log ends there, and what the store never came to is refused by name.
+//! A standby that is promoted, and copies of a server: the log ends there, and what the store never came to
+//! is refused by name.
 
-use reinstate_testkit::cluster::{ClusterOptions, PostgresCluster};
+use reinstate_testkit::cluster::{ClusterOptions, Mode, PostgresCluster};
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Run, Sandbox};
 
 fn configure(sandbox: &Sandbox, cluster: &PostgresCluster) {
     let url = cluster.url("postgres");
@@ -108,4 +109,133 @@ fn a_promoted_standby_ends_the_log_and_what_it_never_had_is_refused_by_name() {
     assert_eq!(notes(&standby), "a b e");
     sandbox.run(&["window"]).done(&["gap"]);
     sandbox.run(&["verify"]).done(&[]);
+}
+
+/// A server with a log of it, and how to follow it.
+fn followed() -> (PostgresCluster, Sandbox) {
+    let primary = PostgresCluster::start(&ClusterOptions::fast()).unwrap();
+    let tables = "CREATE TABLE notes (id serial PRIMARY KEY, account_id int, note text);
+                  ALTER TABLE notes REPLICA IDENTITY FULL";
+    primary.psql("postgres", tables).unwrap();
+    let sandbox = Sandbox::empty();
+    configure(&sandbox, &primary);
+    sandbox.run(&["init"]).done(&[]);
+    note(&primary, "a");
+    follow(&sandbox).done(&["captured"]);
+    (primary, sandbox)
+}
+
+fn follow(sandbox: &Sandbox) -> Run {
+    sandbox.run(&["capture", "follow", "--once"])
+}
+
+/// The log ends here and says so, more than once; a new one begins behind a gap, and nobody goes back to what
+/// was committed in it.
+fn ends(sandbox: &Sandbox, cluster: &PostgresCluster, says: &[&str], in_the_gap: &str) {
+    let rows = notes(cluster);
+    for _ in 0..2 {
+        let ended = follow(sandbox);
+        ended.refused(7, &["ENDS here", "--new-base"]);
+        ended.refused(7, says);
+    }
+    let begun = sandbox.run(&["capture", "follow", "--once", "--new-base"]);
+    begun.done(&["captured"]);
+    let restore =
+        |at: &str| sandbox.run(&["restore", "account:1", "--at", at, "--confirm", "account:1"]);
+    restore(in_the_gap).refused(7, &[]);
+    assert_eq!(notes(cluster), rows);
+    let then = note(cluster, "y");
+    note(cluster, "z");
+    follow(sandbox).done(&["sealed"]);
+    restore(&then).done(&["restored"]);
+    assert_eq!(notes(cluster), format!("{rows} y"));
+    sandbox.run(&["window"]).done(&["gap"]);
+    sandbox.run(&["verify"]).done(&["intact"]);
+}
+
+/// A promoted standby has the slot where somebody copied it along: its timeline tells.
+#[test]
+fn a_slot_that_was_carried_to_another_timeline_does_not_bridge_the_gap() {
+    let (primary, sandbox) = followed();
+    let options = ClusterOptions::fast();
+    note(&primary, "b");
+    follow(&sandbox).done(&["sealed"]);
+    let mut standby = primary.standby(&options).unwrap();
+    standby.stop(Mode::Fast).unwrap();
+    standby.take_slots_of(&primary).unwrap();
+    standby.restart().unwrap();
+    standby.promote().unwrap();
+    configure(&sandbox, &standby);
+    let in_the_gap = note(&standby, "c");
+    note(&standby, "d");
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(standby.psql("postgres", slots).unwrap(), "1");
+    ends(
+        &sandbox,
+        &standby,
+        &["written on timeline 1", "on timeline 2 now"],
+        &in_the_gap,
+    );
+}
+
+/// A copy of a server's files has the same slot on the same timeline, and the same places of its log stand for
+/// other transactions.
+#[test]
+fn a_slot_of_a_copy_that_went_on_by_itself_does_not_bridge_the_gap() {
+    for acknowledged_behind in [false, true] {
+        let (mut primary, sandbox) = followed();
+        let options = ClusterOptions::fast();
+        note(&primary, "b");
+        follow(&sandbox).done(&["sealed"]);
+        primary.stop(Mode::Fast).unwrap();
+        let copy = primary.copy(&options).unwrap();
+        primary.restart().unwrap();
+        // The copy goes on as the server does, or by itself at once.
+        note(&primary, "lost");
+        if acknowledged_behind {
+            note(&primary, "lost too");
+        }
+        follow(&sandbox).done(&["sealed"]);
+        primary.kill_nine().unwrap();
+        configure(&sandbox, &copy);
+        let mut in_the_gap = String::new();
+        for number in 0..60 {
+            let then = note(&copy, &format!("c{number}"));
+            if number == 40 {
+                in_the_gap = then;
+            }
+        }
+        ends(
+            &sandbox,
+            &copy,
+            &["it is a copy of the server that was followed"],
+            &in_the_gap,
+        );
+    }
+}
+
+/// One that was killed before it heard of what was written down is the same one all the same.
+#[test]
+fn a_server_that_forgot_an_acknowledgement_in_a_crash_is_followed_on() {
+    let (mut primary, sandbox) = followed();
+    for round in 0..3 {
+        note(&primary, &format!("b{round}"));
+        follow(&sandbox).done(&["sealed"]);
+        primary.kill_nine().unwrap();
+        primary.restart().unwrap();
+    }
+    let then = note(&primary, "c");
+    note(&primary, "d");
+    follow(&sandbox).done(&["sealed"]);
+    let restore = [
+        "restore",
+        "account:1",
+        "--at",
+        &then,
+        "--confirm",
+        "account:1",
+    ];
+    sandbox.run(&restore).done(&["restored"]);
+    assert_eq!(notes(&primary), "a b0 b1 b2 c");
+    sandbox.run(&["status"]).done(&["published through"]);
 }

@@ -2,6 +2,7 @@
 
 use reinstate_core::{ErrorKind, StoreError};
 
+use super::session::Session;
 use super::{FULL, Follower, ground};
 use crate::ground::Ground;
 
@@ -405,4 +406,35 @@ fn rows_of_a_new_table_are_not_doubled_where_another_table_is_altered_first() {
         }
         follower.expect_live(&ground.store);
     }
+}
+
+/// While new tables wait for their lock, another one comes: what was looked up before is not what there is.
+#[test]
+fn a_table_that_comes_while_another_new_one_is_being_locked_is_followed_as_well() {
+    let ground = ground(TABLES);
+    let mut follower = Follower::begin(&ground.store);
+    let mut feed = follower.resume(&ground.store);
+    follower.drain(feed.as_mut()).unwrap();
+    let fresh = |name: &str| {
+        format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, account_id int);
+             ALTER TABLE {name} REPLICA IDENTITY FULL; INSERT INTO {name} VALUES (1, 1);"
+        )
+    };
+    ground.psql(&fresh("first"));
+    let mut writer = Session::of(&ground);
+    writer.run("BEGIN; INSERT INTO first VALUES (2, 2)");
+    std::thread::scope(|scope| {
+        let following = scope.spawn(|| follower.drain(feed.as_mut()).map(drop));
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareLock'
+                          AND relation = 'first'::regclass";
+        while ground.psql(waiting) != "1" {}
+        ground.psql(&fresh("second"));
+        writer.run("COMMIT");
+        following.join().unwrap().unwrap();
+    });
+    follower.expect_live(&ground.store);
+    ground.psql("INSERT INTO first VALUES (3, 3); INSERT INTO second VALUES (3, 3)");
+    follower.drain(feed.as_mut()).unwrap();
+    follower.expect_live(&ground.store);
 }

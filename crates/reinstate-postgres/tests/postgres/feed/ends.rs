@@ -74,13 +74,45 @@ const ENDS: &[(&str, &str)] = &[
     ),
     ("ALTER PUBLICATION reinstate SET (publish = 'insert')", ""),
     (
-        "CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (200) TO (300)",
-        "parts",
+        "CREATE TABLE parts_3 (LIKE parts INCLUDING ALL); INSERT INTO parts_3 VALUES (201, 1);
+         ALTER TABLE parts_3 REPLICA IDENTITY FULL;
+         ALTER TABLE parts ATTACH PARTITION parts_3 FOR VALUES FROM (200) TO (300)",
+        "partition parts_3 of table parts was attached, and may have had rows before",
     ),
-    ("DROP TABLE parts_2", "parts"),
+    // The same, in one transaction, with rows of later as well.
+    (
+        "BEGIN; CREATE TABLE parts_3 (LIKE parts INCLUDING ALL); INSERT INTO parts_3 VALUES (201, 1);
+         ALTER TABLE parts ATTACH PARTITION parts_3 FOR VALUES FROM (200) TO (300);
+         INSERT INTO parts VALUES (202, 1); COMMIT",
+        "partition parts_3 of table parts was attached, and may have had rows before",
+    ),
+    (
+        "BEGIN; CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (200) TO (300);
+         ALTER TABLE parts DETACH PARTITION parts_3; INSERT INTO parts_3 VALUES (201, 1);
+         ALTER TABLE parts ATTACH PARTITION parts_3 FOR VALUES FROM (200) TO (300); COMMIT",
+        "partition parts_3 of table parts was attached, and may have had rows before",
+    ),
+    // A tree of its own, grafted on.
+    (
+        "CREATE TABLE tree (LIKE parts INCLUDING ALL) PARTITION BY RANGE (id);
+         CREATE TABLE leaf PARTITION OF tree FOR VALUES FROM (200) TO (250);
+         INSERT INTO tree VALUES (201, 1);
+         ALTER TABLE parts ATTACH PARTITION tree FOR VALUES FROM (200) TO (300)",
+        "partition leaf of table parts was attached, and may have had rows before",
+    ),
+    (
+        "CREATE UNLOGGED TABLE parts_3 PARTITION OF parts FOR VALUES FROM (200) TO (300)",
+        "is unlogged or on another server",
+    ),
+    ("DROP TABLE parts_2", "partitions of table parts were detached or dropped"),
     (
         "ALTER TABLE parts DETACH PARTITION parts_2; DROP TABLE parts_2",
-        "parts",
+        "partitions of table parts were detached or dropped",
+    ),
+    (
+        "ALTER TABLE parts DETACH PARTITION parts_2; UPDATE parts_2 SET account_id = 2;
+         ALTER TABLE parts ATTACH PARTITION parts_2 FOR VALUES FROM (100) TO (200)",
+        "partition parts_2 of table parts was detached and attached again",
     ),
     ("TRUNCATE parts_1", "parts"),
 ];

@@ -36,6 +36,10 @@ fn work(writer: u32, round: u32) -> String {
                  UPDATE moved SET account_id = (account_id + 1) % 7, seen = seen + 1
                   WHERE id = 1 + floor(random() * 100);
              END IF;
+             IF {writer} % 2 = 0 AND n % 4 = 1 THEN
+                 -- The server sends what there is so far of the transaction.
+                 PERFORM pg_logical_emit_message(true, 'padding', repeat('x', 70000));
+             END IF;
              IF n % 11 = 0 THEN ROLLBACK; ELSIF n % 2 = 0 THEN COMMIT; END IF;
          END LOOP; END $$;",
         f64::from(writer * 100 + round % 100) / 1000.0

@@ -5,8 +5,11 @@ mod changes;
 mod ends;
 mod exact;
 mod faults;
+mod partitions;
 mod protected;
 mod refusals;
+mod session;
+mod streamed;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -187,6 +190,7 @@ impl Follower {
         let tables = FeedTables {
             schema: &self.schema,
             facts: facts.as_deref(),
+            last: self.commits.last().copied(),
         };
         let feed = store.resume_feed_with(SNAPSHOT, self.at, tables)?;
         assert_eq!(*feed.schema(), self.schema);
@@ -297,10 +301,14 @@ impl ChangeSink for Follower {
 }
 
 /// A server for tests whose transactions are short: a feed cannot begin before every transaction
-/// of its server that writes is over, whatever the database.
+/// of its server that writes is over, whatever the database. It sends transactions before they are
+/// committed as soon as it may.
 pub fn cluster() -> &'static PostgresCluster {
     static CLUSTER: OnceLock<PostgresCluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| PostgresCluster::start(&ClusterOptions::fast()).unwrap())
+    CLUSTER.get_or_init(|| {
+        let options = ClusterOptions::fast().with("logical_decoding_work_mem", "64kB");
+        PostgresCluster::start(&options).unwrap()
+    })
 }
 
 /// A database with these tables, all of which log their old rows whole.
