@@ -73,6 +73,7 @@ fn a_sequence_of_the_tenant_is_raised_to_what_is_restored() {
 #[test]
 fn a_confined_role_raises_the_sequences_of_tenants_old_and_new() {
     let ground = Ground::prepared(SCHEMA, &sections(COUNTING));
+    ground.as_owner();
     let role = format!("counting_{}", ground.database.name());
     ground.psql(&format!("CREATE ROLE {role} LOGIN"));
     let script = ground.sandbox.run(&["guard", "role", &role]);

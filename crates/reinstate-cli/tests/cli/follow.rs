@@ -190,6 +190,8 @@ fn what_the_log_does_not_cover_is_refused_with_the_nearest_points() {
     let window = ground.sandbox.run(&["window", "account:1"]);
     window.done(&["gap", "1 gap that cannot be gone back to"]);
     ground.sandbox.run(&["status"]).done(&["published through"]);
+    // What it takes to follow is told to who may.
+    ground.as_owner();
     ground.sandbox.run(&["doctor"]).done(&[
         "it is followed",
         "old rows      2 tables of",
@@ -301,8 +303,7 @@ fn a_follower_that_is_killed_and_started_again_loses_and_doubles_nothing() {
     for round in 0..6 {
         let mut child = ground
             .sandbox
-            .command()
-            .args(["capture", "follow", "--every", "1", "--mark-every", "1"])
+            .command_of(&["capture", "follow", "--every", "1", "--mark-every", "1"])
             .spawn()
             .unwrap();
         let until = Instant::now() + Duration::from_millis(300 + 350 * round);

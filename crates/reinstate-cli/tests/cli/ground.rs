@@ -6,10 +6,11 @@
 
 use std::fs;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
 
-use crate::sandbox::{Run, Sandbox};
+use crate::sandbox::{OWNER_CONFIGURATION, Run, Sandbox};
 
 /// A database that was captured and is then changed.
 pub struct Ground {
@@ -19,6 +20,8 @@ pub struct Ground {
     pub database: TestDatabase<'static>,
     /// What is configured for everybody.
     sections: Mutex<String>,
+    /// Whether the tool runs as a confined role.
+    is_confined: AtomicBool,
 }
 
 /// A variable of the environment: the tool runs as a confined role.
@@ -40,6 +43,7 @@ impl Ground {
             sandbox: Sandbox::empty(),
             database,
             sections: Mutex::default(),
+            is_confined: AtomicBool::new(std::env::var_os(CONFINED).is_some()),
         };
         ground.configure_as(None, sections);
         ground.sandbox.run(&["init"]).done(&[]);
@@ -56,7 +60,7 @@ impl Ground {
 
     /// Lets the tool run as a role that may do what `guard role` says, if tests are to run that way.
     fn confine(&self) {
-        if std::env::var_os(CONFINED).is_none() {
+        if !self.is_confined.load(Ordering::Relaxed) {
             return;
         }
         let role = format!("least_{}", self.database.name());
@@ -66,6 +70,8 @@ impl Ground {
         self.database.psql(&create).unwrap();
         let sections = self.sections.lock().unwrap();
         self.configure_as(None, &sections);
+        let (path, owner) = (self.sandbox.path("reinstate.toml"), OWNER_CONFIGURATION);
+        fs::copy(&path, self.sandbox.path(owner)).unwrap();
         self.database.drop_policies().unwrap();
         // What a test is about may be that the tables and the map do not fit.
         let printed = self.sandbox.run(&["guard", "role", &role]);
@@ -73,18 +79,21 @@ impl Ground {
             self.database.psql(&printed.stdout).unwrap();
         }
         self.configure_as(Some(&role), &sections);
-        let path = self.sandbox.path("reinstate.toml");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace("unguarded = true\n", "")).unwrap();
     }
 
     /// Installs guard triggers, as the owner of the tables.
     pub fn install_guard(&self) {
-        let path = self.sandbox.path("reinstate.toml");
-        let text = fs::read_to_string(&path).unwrap();
-        self.configure_as(None, &self.sections.lock().unwrap());
         self.sandbox.run(&["guard", "install"]).done(&[]);
-        fs::write(&path, text).unwrap();
+    }
+
+    /// The tool runs as the owner from now on: for tests that describe a role of their own.
+    pub fn as_owner(&self) {
+        if self.is_confined.swap(false, Ordering::Relaxed) {
+            self.database.drop_policies().unwrap();
+            self.configure_as(None, &self.sections.lock().unwrap());
+        }
     }
 
     /// The same, as another role.
@@ -103,9 +112,15 @@ impl Ground {
     /// Runs SQL.
     #[track_caller]
     pub fn psql(&self, sql: &str) -> String {
-        let said = self.database.psql(sql).unwrap();
         let mut words = sql.split(|character: char| !character.is_ascii_alphabetic());
-        if words.any(|word| ["CREATE", "ALTER", "DROP"].contains(&word)) {
+        let is_migration = words.any(|word| ["CREATE", "ALTER", "DROP"].contains(&word));
+        let is_confined = self.is_confined.load(Ordering::Relaxed);
+        if is_migration && is_confined {
+            // The server lets nobody alter the type of a column that a policy looks at.
+            self.database.drop_policies().unwrap();
+        }
+        let said = self.database.psql(sql).unwrap();
+        if is_migration {
             self.confine();
         }
         said

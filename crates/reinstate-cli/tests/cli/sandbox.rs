@@ -84,6 +84,18 @@ impl Run {
     }
 }
 
+/// Another configuration, by which the owner of the tables does what a confined role may not.
+pub const OWNER_CONFIGURATION: &str = "owner.toml";
+
+/// What takes the owner's rights, or a role with REPLICATION.
+const ADMINISTRATION: [&[&str]; 5] = [
+    &["init"],
+    &["capture", "follow"],
+    &["guard", "install"],
+    &["guard", "remove"],
+    &["guard", "role"],
+];
+
 impl Sandbox {
     /// An empty directory.
     pub fn empty() -> Self {
@@ -142,14 +154,27 @@ impl Sandbox {
         command
     }
 
+    /// The same with what it is to do.
+    pub fn command_of(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command();
+        let mut administration = ADMINISTRATION.iter();
+        if administration.any(|begins| arguments.starts_with(begins))
+            && self.path(OWNER_CONFIGURATION).exists()
+        {
+            command.args(["--config", OWNER_CONFIGURATION]);
+        }
+        command.args(arguments);
+        command
+    }
+
     /// Runs the tool.
     pub fn run(&self, arguments: &[&str]) -> Run {
-        outcome(self.command().args(arguments))
+        outcome(&mut self.command_of(arguments))
     }
 
     /// Runs the tool for machines.
     pub fn json(&self, arguments: &[&str]) -> Run {
-        outcome(self.command().args(arguments).arg("--json"))
+        outcome(self.command_of(arguments).arg("--json"))
     }
 
     /// The generator's answers.

@@ -253,6 +253,7 @@ INSERT INTO issues SELECT n, n % 3 FROM generate_series(1, 9) n;
 ALTER TABLE issues ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON issues USING (account_id::text = current_setting('app.tenant', true));";
     let ground = Ground::captured(schema, TENANCY);
+    ground.as_owner();
     let role = format!("hidden_{}", ground.database.name());
     ground.psql(&format!(
         "CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON issues TO {role}"
@@ -272,6 +273,7 @@ fn rows_come_back_under_row_level_security_where_copy_does_not_go() {
     let schema = "CREATE TABLE issues (id int PRIMARY KEY, account_id int NOT NULL);
          INSERT INTO issues SELECT n, n % 3 FROM generate_series(1, 9) n";
     let ground = Ground::captured(schema, TENANCY);
+    ground.as_owner();
     let role = format!("copying_{}", ground.database.name());
     ground.psql(&format!("CREATE ROLE {role} LOGIN"));
     let script = ground.sandbox.run(&["guard", "role", &role]);
