@@ -22,7 +22,8 @@ const TIMES: u64 = 390;
 /// A variable of the environment with another number, to profile with.
 const OTHER_TIMES: &str = "REINSTATE_BENCH_TIMES";
 const PAIRS: usize = 3;
-const ACCOUNT: u32 = 3;
+/// The accounts that are deleted and restored: one, and three in one run.
+const RESTORED: [&[u32]; 2] = [&[3], &[3, 8, 12]];
 
 pub fn measure() -> Result<Vec<Row>> {
     let times = match std::env::var(OTHER_TIMES) {
@@ -41,36 +42,41 @@ pub fn measure() -> Result<Vec<Row>> {
     let capture = || time(|| bench.reinstate(&["capture", "once"]));
     let dumped = pairs(PAIRS, capture, || time(|| bench.dump()))?.summary();
     let copied = pairs(PAIRS, capture, || time(|| bench.copy_out()))?.summary();
-    bench.keep_rows_of_account()?;
-    let account_rows = bench.count_of_account()?;
-    let restored = pairs(
-        PAIRS,
-        || {
-            bench.delete();
-            time(|| bench.restore())
-        },
-        || {
-            bench.delete();
-            time(|| bench.copy_in())
-        },
-    )?
-    .summary();
-    Ok(vec![
+    let mut rows = vec![
         row(what("capture", row_count), dumped, "`pg_dump -Fc`"),
         row(
             what("capture", row_count),
             copied,
             "COPY of every table TO STDOUT, one after the other",
         ),
-        row(
-            what(
-                "restore of an account, plan, undo image and proof included",
-                account_rows,
+    ];
+    for accounts in RESTORED {
+        bench.keep_rows_of(accounts)?;
+        let account_rows = bench.count_of(accounts)?;
+        let restored = pairs(
+            PAIRS,
+            || {
+                bench.delete(accounts);
+                time(|| bench.restore(accounts))
+            },
+            || {
+                bench.delete(accounts);
+                time(|| bench.copy_in())
+            },
+        )?;
+        let verb = match accounts.len() {
+            1 => "restore of an account, plan, undo image and proof included".to_owned(),
+            count => format!(
+                "restore of {count} accounts, plan, undo images and proofs included, two merges at a time"
             ),
-            restored,
-            "COPY of the same rows into the same tables, one transaction",
-        ),
-    ])
+        };
+        rows.push(row(
+            what(&verb, account_rows),
+            restored.summary(),
+            "COPY of the same rows into the same tables, one transaction on one connection",
+        ));
+    }
+    Ok(rows)
 }
 
 fn row(what: String, summary: Summary, beside: &str) -> Row {
@@ -171,21 +177,23 @@ impl<'a> Bench<'a> {
         Ok(self.psql(&sql)?.trim().parse()?)
     }
 
-    /// The ordinary tables, with SQL for the account's rows of each. They are nearly all there is.
-    fn ordinary(&self) -> impl Iterator<Item = (&str, String)> {
+    /// The ordinary tables, with SQL for the accounts' rows of each. They are nearly all there is.
+    fn ordinary(&self, accounts: &[u32]) -> impl Iterator<Item = (&str, String)> {
         let tables = self.application.tables();
+        let accounts: Vec<String> = accounts.iter().map(u32::to_string).collect();
+        let accounts = accounts.join(", ");
         let name = |table: &'a str| table.strip_prefix("ONLY ").unwrap_or(table);
         tables
             .map(move |table| {
                 let owner = self.application.owner_of(table);
-                (name(table), format!("{owner} = {ACCOUNT}"))
+                (name(table), format!("{owner} IN ({accounts})"))
             })
             .filter(|(name, _)| name.starts_with("app_"))
     }
 
-    fn count_of_account(&self) -> Result<u64> {
+    fn count_of(&self, accounts: &[u32]) -> Result<u64> {
         let counts = self
-            .ordinary()
+            .ordinary(accounts)
             .map(|(name, of_account)| format!("(SELECT count(*) FROM {name} WHERE {of_account})"));
         let sql = format!("SELECT {}", counts.collect::<Vec<_>>().join(" + "));
         Ok(self.psql(&sql)?.trim().parse()?)
@@ -201,9 +209,9 @@ impl<'a> Bench<'a> {
         Ok(self.psql(&sql)?.trim().to_owned())
     }
 
-    fn keep_rows_of_account(&self) -> Result<()> {
+    fn keep_rows_of(&self, accounts: &[u32]) -> Result<()> {
         let (mut take, mut put) = (String::new(), String::new());
-        for (name, of_account) in self.ordinary() {
+        for (name, of_account) in self.ordinary(accounts) {
             let (columns, path) = (self.columns(name)?, self.path(name));
             take.push_str(&format!(
                 "\\copy (SELECT {columns} FROM {name} WHERE {of_account}) TO '{path}'\n"
@@ -221,22 +229,42 @@ impl<'a> Bench<'a> {
         self.psql(&put).map(drop)
     }
 
-    /// Deletes the account as an incident would, and lets the server know: statistics without a row of
-    /// the tenant are what it has after autovacuum came by, and the hard case for whoever restores it.
-    fn delete(&self) {
+    /// Deletes the accounts as an incident would, and lets the server know: statistics without a row of
+    /// the tenants are what it has after autovacuum came by, and the hard case for whoever restores them.
+    fn delete(&self, accounts: &[u32]) {
         let mut sql = "BEGIN; SET LOCAL session_replication_role = replica;\n".to_owned();
-        for (name, of_account) in self.ordinary() {
+        for (name, of_account) in self.ordinary(accounts) {
             sql.push_str(&format!("DELETE FROM {name} WHERE {of_account};\n"));
         }
         self.application
             .psql(&format!("{sql}COMMIT;\nVACUUM ANALYZE;\n"));
     }
 
-    fn restore(&self) -> Result<()> {
-        let tenant = format!("account:{ACCOUNT}");
-        let what = ["restore", &tenant, "--at", "latest", "--nearest-before"];
-        let said = self.output(&[&what[..], &["--confirm", &tenant]].concat())?;
-        ensure!(said.contains("1 of 1 tenant restored and proven"), "{said}");
+    fn restore(&self, accounts: &[u32]) -> Result<()> {
+        let tenants = accounts.iter().map(|account| format!("account:{account}"));
+        let tenants: Vec<String> = tenants.collect();
+        let when = ["--at", "latest", "--nearest-before"];
+        let (said, done) = if let [tenant] = tenants.as_slice() {
+            let what = [&["restore", tenant], &when[..], &["--confirm", tenant]].concat();
+            let done = "1 of 1 tenant restored and proven".to_owned();
+            (self.output(&what)?, done)
+        } else {
+            let plan = self.path("several.plan");
+            let _ = fs::remove_file(&plan);
+            let mut what = vec!["plan"];
+            what.extend(tenants.iter().map(String::as_str));
+            what.extend(when);
+            let planned = self.output(&[&what[..], &["--out", &plan, "--json"]].concat())?;
+            let digest = planned.split_once("\"digest\":\"").context("no digest")?.1;
+            let digest = digest.split('"').next().context("no digest")?;
+            let said = self.output(&["apply", &plan, "--confirm-digest", digest])?;
+            let count = tenants.len();
+            (
+                said,
+                format!("{count} of {count} tenants restored and proven"),
+            )
+        };
+        ensure!(said.contains(&done), "{said}");
         Ok(())
     }
 }
