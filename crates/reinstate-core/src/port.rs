@@ -217,6 +217,12 @@ pub trait LiveStore: SnapshotSource {
         self.read_view().map(drop)
     }
 
+    /// How many merges, each of another tenant, get on at the same time without waiting for each other; at
+    /// least one.
+    fn merges_at_once(&self) -> usize {
+        1
+    }
+
     /// Whether nobody has to wait while a merge waits for the next rows of its changes: no transaction that
     /// writes is open then.
     fn writes_between_batches(&self) -> bool {
@@ -316,7 +322,9 @@ pub trait LiveView: Send {
     }
 
     /// The references of these rows, all to be written for `tenant`, that lead to no row although
-    /// they lead out of what tenants own, or to a row of another tenant.
+    /// they lead out of what tenants own, or to a row of another tenant. The table's references in
+    /// `younger` were not there when the rows were: a store that enforces them also tells which lead to no
+    /// row at all yet, as it does of those that its own rows need not satisfy.
     ///
     /// # Errors
     /// As the store reports it.
@@ -325,6 +333,7 @@ pub trait LiveView: Send {
         _tenant: &TenantId,
         _table: TableIndex,
         _rows: &RowBatch,
+        _younger: &[Reference],
     ) -> Result<Vec<StrayReference>, StoreError> {
         Ok(Vec::new())
     }

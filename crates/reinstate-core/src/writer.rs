@@ -1,8 +1,8 @@
 //! The port through which a plan is merged into a live store: one transaction, one tenant.
 
 use crate::{
-    ChangeCounts, Digest, ErrorKind, JobId, Position, RowRole, RowStream, StoreError, TableIndex,
-    TableName, TenantId,
+    ChangeCounts, Digest, ErrorKind, Fingerprint, JobId, Position, RowRole, RowStream, StoreError,
+    TableIndex, TableName, TenantId,
 };
 
 /// The changes of one tenant's plan. May be read more than once, and in any order.
@@ -74,6 +74,14 @@ pub trait TenantWriter: Send {
     /// # Errors
     /// As the store reports it.
     fn read_back(&mut self, table: TableIndex) -> Result<Box<dyn RowStream + '_>, StoreError>;
+
+    /// The state that the tenant has as soon as this is committed, if every row that it has was read back,
+    /// and every row that the transaction left is one of these: whoever finds the tenant in the same state
+    /// afterwards finds what was read back, and nothing of anybody else's that was written. Otherwise, and
+    /// where a store cannot tell, none. Asked after [`read_back`](Self::read_back) of the tables.
+    fn state_read_back(&mut self) -> Option<Fingerprint> {
+        None
+    }
 
     /// Writes the journal's entry and commits, durably. All or nothing.
     ///

@@ -5,12 +5,22 @@
 //! its table does not. Rewriting a table (VACUUM FULL, CLUSTER) moves rows and changes the
 //! fingerprint although nothing changed: a plan made before is then refused, which is the safe
 //! side.
+//!
+//! A query of its own finds them, or whoever reads all rows of a tenant has their versions come along.
 
-use reinstate_core::{Fingerprint, StoreError, TenantId};
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use reinstate_core::{ErrorKind, Fingerprint, StoreError, TableIndex, TenantId};
 
 use crate::catalog::{Catalog, get};
 use crate::own_sets::OwnSets;
+use crate::owner::ownership;
 use crate::session::Session;
+
+/// What a version of a row `t` is, as a number.
+const VERSION: &str = "hash_record_extended(ROW(t.tableoid, t.ctid, t.xmin), 0)";
 
 /// Reads the tenant's fingerprint, by one query that the server aggregates.
 ///
@@ -29,8 +39,7 @@ pub(crate) fn read_fingerprint(
             continue;
         };
         parts.push(format!(
-            "SELECT {}::int8, count(*), coalesce(sum(hash_record_extended(
-                    ROW(t.tableoid, t.ctid, t.xmin), 0)), 0)::text
+            "SELECT {}::int8, count(*), coalesce(sum({VERSION}), 0)::text
                FROM {} AS t{} WHERE {}",
             table.oid,
             table.sql_rows(),
@@ -38,17 +47,155 @@ pub(crate) fn read_fingerprint(
             own.condition
         ));
     }
-    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres fingerprint v1");
+    let mut tables = Vec::with_capacity(parts.len());
     if !parts.is_empty() {
-        let sql = format!("{}{} ORDER BY 1", sets.with(), parts.join(" UNION ALL "));
+        let sql = format!("{}{}", sets.with(), parts.join(" UNION ALL "));
         for row in session.rows(&operation, &sql, &[])? {
             let (table, count, sum): (i64, i64, String) =
                 (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-            hasher
-                .update(&table.to_le_bytes())
-                .update(&count.to_le_bytes());
-            hasher.update(sum.as_bytes()).update(b";");
+            tables.push((table, count, sum));
         }
     }
-    Ok(Fingerprint::new(hasher.finalize().as_bytes().as_slice()))
+    Ok(fingerprint(tables))
+}
+
+/// The fingerprint of a tenant with so many rows in each table, whose versions have this sum.
+fn fingerprint(mut tables: Vec<(i64, i64, String)>) -> Fingerprint {
+    tables.sort_unstable();
+    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres fingerprint v1");
+    for (table, count, sum) in tables {
+        hasher
+            .update(&table.to_le_bytes())
+            .update(&count.to_le_bytes());
+        hasher.update(sum.as_bytes()).update(b";");
+    }
+    Fingerprint::new(hasher.finalize().as_bytes().as_slice())
+}
+
+/// The versions of rows that were read, of one tenant at one position.
+#[derive(Debug, Default)]
+pub(crate) struct Versions {
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    tenant: Option<TenantId>,
+    tables: BTreeMap<TableIndex, Sum>,
+}
+
+/// The versions of rows of one table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sum {
+    count: i64,
+    sum: i128,
+    /// How many of the rows the transaction of `own` wrote.
+    own_count: u64,
+    own: Option<u32>,
+}
+
+impl Sum {
+    /// Of no rows yet; `own` is the low half of a transaction's number.
+    pub(crate) fn of_none(own: Option<u32>) -> Self {
+        Self {
+            own,
+            ..Self::default()
+        }
+    }
+
+    /// What a query has to ask for before the columns of its rows `t`, for [`add`](Self::add).
+    pub(crate) fn sql() -> String {
+        format!("{VERSION}, t.xmin")
+    }
+
+    /// Adds the row of a line of COPY text, and returns the rest of the line: its columns.
+    ///
+    /// # Errors
+    /// `Other` if the line does not begin with what was asked for.
+    pub(crate) fn add<'l>(&mut self, line: &'l [u8]) -> Result<&'l [u8], StoreError> {
+        let (version, rest) = number::<i64>(line)?;
+        let (transaction, rest) = number::<u32>(rest)?;
+        self.count += 1;
+        self.sum += i128::from(version);
+        self.own_count += u64::from(self.own == Some(transaction));
+        Ok(rest)
+    }
+}
+
+/// A number at the front, and what comes after its tab; of the last field, its line end.
+fn number<N: FromStr>(line: &[u8]) -> Result<(N, &[u8]), StoreError> {
+    let end = memchr::memchr2(b'\t', b'\n', line).unwrap_or(line.len());
+    let text = std::str::from_utf8(&line[..end]).ok();
+    let after = match line.get(end) {
+        Some(b'\t') => end + 1,
+        _ => end,
+    };
+    let found = text.and_then(|text| text.parse().ok());
+    found.map(|found| (found, &line[after..])).ok_or_else(|| {
+        let message = "read COPY text: a row does not say which version it is";
+        StoreError::new(ErrorKind::Other, message)
+    })
+}
+
+impl Versions {
+    /// Keeps those of all rows that the tenant has in a table.
+    pub(crate) fn keep(&self, tenant: &TenantId, table: TableIndex, sum: Sum) {
+        let mut seen = self.seen();
+        if seen.tenant.as_ref() != Some(tenant) {
+            *seen = Seen {
+                tenant: Some(tenant.clone()),
+                ..Seen::default()
+            };
+        }
+        seen.tables.insert(table, sum);
+    }
+
+    /// Forgets all: rows are going to be written.
+    pub(crate) fn forget(&self) {
+        *self.seen() = Seen::default();
+    }
+
+    /// The tenant's fingerprint, if all of its rows were read.
+    pub(crate) fn fingerprint(&self, catalog: &Catalog, tenant: &TenantId) -> Option<Fingerprint> {
+        let seen = self.seen();
+        if seen.tenant.as_ref() != Some(tenant) {
+            return None;
+        }
+        let owned = catalog
+            .iter()
+            .filter(|(index, ..)| ownership(catalog, *index, "t").is_some());
+        let tables = owned.map(|(index, _, table)| {
+            let Sum { count, sum, .. } = seen.tables.get(&index)?;
+            Some((i64::from(table.oid), *count, sum.to_string()))
+        });
+        tables.collect::<Option<Vec<_>>>().map(fingerprint)
+    }
+
+    /// How many of the rows in a table a transaction of the reader's own wrote.
+    pub(crate) fn own_count(&self, table: TableIndex) -> u64 {
+        let seen = self.seen();
+        seen.tables.get(&table).map_or(0, |sum| sum.own_count)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_before_the_columns() {
+        let mut sum = Sum::of_none(Some(7));
+        assert_eq!(sum.add(b"-5\t7\ta\tb\n").unwrap(), b"a\tb\n");
+        assert_eq!(sum.add(b"9223372036854775807\t8\t\n").unwrap(), b"\n");
+        assert_eq!(sum.add(b"9223372036854775807\t7\n").unwrap(), b"\n");
+        assert_eq!((sum.count, sum.own_count), (3, 2));
+        assert_eq!(sum.sum, 2 * i128::from(i64::MAX) - 5);
+        for bad in [b"".as_slice(), b"\n", b"1\n", b"a\t1\t2\n", b"1\t-1\t2\n"] {
+            assert!(sum.add(bad).is_err(), "{bad:?}");
+        }
+    }
 }

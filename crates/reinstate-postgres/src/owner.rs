@@ -203,6 +203,18 @@ impl Way {
     }
 }
 
+/// That parents lead to a tenant, as SQL.
+fn exists(hops: &[Hop], is_owner: &str) -> String {
+    let sources: Vec<&str> = hops.iter().map(|hop| hop.source.as_str()).collect();
+    let conditions = hops.iter().map(|hop| hop.condition.as_str());
+    let conditions: Vec<&str> = conditions.chain([is_owner]).collect();
+    format!(
+        "EXISTS (SELECT FROM {} WHERE {})",
+        sources.join(", "),
+        conditions.join(" AND ")
+    )
+}
+
 impl Selection {
     /// All rows.
     pub(crate) fn everything() -> Self {
@@ -239,6 +251,61 @@ impl Ownership {
             },
             condition,
         })
+    }
+
+    /// The tenant's rows, by joins, for a statement of a merge: see [`near`](Self::near).
+    ///
+    /// # Errors
+    /// As [`joined`](Self::joined).
+    pub(crate) fn joined_while_writing(&self, tenant: &TenantId) -> Result<Selection, StoreError> {
+        let selection = self.joined(tenant)?;
+        let Some((first, rest)) = self.near() else {
+            return Ok(selection);
+        };
+        let is_owner = self.ways[0].is_owner(tenant).unwrap_or_default();
+        Ok(Selection {
+            sources: format!(" JOIN {} ON {}", first.source, first.condition),
+            condition: format!(
+                "({}.xmin = (SELECT pg_current_xact_id()::xid) OR {})",
+                first.alias,
+                exists(rest, &is_owner)
+            ),
+        })
+    }
+
+    /// That the row is not that of the tenant in the variable `tenant`, with what it takes before a WHERE.
+    /// In the transaction of a merge, whose number is in the variable `own`; see [`near`](Self::near).
+    pub(crate) fn is_foreign_while_writing(&self) -> (String, String) {
+        let Some((first, rest)) = self.near() else {
+            let (joins, owner) = self.captured();
+            return (
+                joins,
+                format!("({owner}) COLLATE \"C\" IS DISTINCT FROM tenant"),
+            );
+        };
+        let is_owner = format!("{}::text COLLATE \"C\" = tenant", self.ways[0].column);
+        (
+            format!(" LEFT JOIN {} ON {}", first.source, first.condition),
+            format!(
+                "CASE WHEN {}.xmin = own THEN false ELSE NOT {} END",
+                first.alias,
+                exists(rest, &is_owner)
+            ),
+        )
+    }
+
+    /// The parent of a row and those above it, where there are some. Of a parent that the transaction of the
+    /// merge itself wrote it is known whose it is, and nobody has to look further: every statement writes rows
+    /// of the tenant alone, those above it included, and the guards see to that for all that triggers and
+    /// cascades do besides.
+    ///
+    /// A row of a transaction 2^32 earlier has the same number; it can be taken for one of this merge.
+    fn near(&self) -> Option<(&Hop, &[Hop])> {
+        let [way] = self.ways.as_slice() else {
+            return None;
+        };
+        let (first, rest) = way.hops.split_first()?;
+        (!rest.is_empty()).then_some((first, rest))
     }
 
     /// The tenant's rows, by further items of a FROM or USING list.

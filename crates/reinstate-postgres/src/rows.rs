@@ -7,6 +7,7 @@ use reinstate_core::{
 
 use crate::catalog::{Catalog, TenantType};
 use crate::copy_text::{LineReader, OwnerField};
+use crate::fingerprint::{Sum, Versions};
 use crate::own_keys::{Noted, OwnKeys};
 use crate::owner::{Selection, ownership};
 use crate::session::{CopyOut, Session};
@@ -19,12 +20,15 @@ pub(crate) struct TenantRows<'s> {
     /// What others refer to the rows by, until all were read.
     noted: Option<Noted>,
     keys: &'s OwnKeys,
+    sum: Sum,
+    versions: &'s Versions,
     tenant: TenantId,
     table: TableIndex,
 }
 
 impl<'s> TenantRows<'s> {
-    /// Starts to read them. `keys` are of the same position.
+    /// Starts to read them. `keys` and `versions` are of the same position; `transaction` is the low half
+    /// of the session's own, if it wrote rows.
     ///
     /// # Errors
     /// `Usage` if no tenant owns the table; `NotFound` if the id cannot be a tenant's.
@@ -33,7 +37,8 @@ impl<'s> TenantRows<'s> {
         catalog: &Catalog,
         table: TableIndex,
         tenant: &TenantId,
-        keys: &'s OwnKeys,
+        (keys, versions): (&'s OwnKeys, &'s Versions),
+        transaction: Option<u32>,
     ) -> Result<Self, StoreError> {
         let (schema, relation) = catalog.table(table);
         let operation = format!("read the rows of {tenant} in table {}", schema.name);
@@ -48,9 +53,13 @@ impl<'s> TenantRows<'s> {
             },
             None => owned.joined(tenant)?,
         };
+        let columns = match relation.columns.is_empty() {
+            true => String::new(),
+            false => format!(", {}", relation.sql_columns("t")),
+        };
         let sql = format!(
-            "COPY (SELECT {} FROM {} AS t{} WHERE {}) TO STDOUT",
-            relation.sql_columns("t"),
+            "COPY (SELECT {}{columns} FROM {} AS t{} WHERE {}) TO STDOUT",
+            Sum::sql(),
             relation.sql_rows(),
             own.sources,
             own.condition
@@ -61,6 +70,8 @@ impl<'s> TenantRows<'s> {
             has_more: true,
             noted: keys.start(catalog, table),
             keys,
+            sum: Sum::of_none(transaction),
+            versions,
             tenant: tenant.clone(),
             table,
         })
@@ -71,10 +82,10 @@ impl RowStream for TenantRows<'_> {
     fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
         batch.clear();
         if self.has_more {
-            let reader = &mut self.reader;
+            let (reader, sum) = (&mut self.reader, &mut self.sum);
             self.has_more = self.lines.pull(|line| {
                 check_length(line)?;
-                reader.read(line)?;
+                reader.read(sum.add(line)?)?;
                 batch.push_parts(reader.key(), reader.columns());
                 reader.let_go();
                 Ok(batch.as_bytes().len() < RowBatch::TARGET_BYTES)
@@ -82,10 +93,11 @@ impl RowStream for TenantRows<'_> {
             if let Some(noted) = &mut self.noted {
                 noted.note(batch);
             }
-            if !self.has_more
-                && let Some(noted) = self.noted.take()
-            {
-                self.keys.keep(&self.tenant, self.table, noted);
+            if !self.has_more {
+                self.versions.keep(&self.tenant, self.table, self.sum);
+                if let Some(noted) = self.noted.take() {
+                    self.keys.keep(&self.tenant, self.table, noted);
+                }
             }
         }
         Ok(!batch.is_empty())

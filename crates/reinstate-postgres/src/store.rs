@@ -23,6 +23,10 @@ use crate::view::PostgresView;
 /// The oldest server that is supported, as it numbers itself.
 const VERSION_MIN: i32 = 150_000;
 
+/// How many tenants of a run are written at once. No more processes of the server work for it than when
+/// one tenant is merged while the one before it is verified.
+const MERGES_AT_ONCE: usize = 2;
+
 /// A PostgreSQL database that is captured from and restored into.
 ///
 /// Each view, capture and writer has a connection of its own. What read only leaves its connection
@@ -150,6 +154,10 @@ impl LiveStore for PostgresStore {
         commit_mark: &[u8],
     ) -> Result<u64, StoreError> {
         crate::merge::count_foreign_rows(&self.connections, &self.map, tenant, commit_mark)
+    }
+
+    fn merges_at_once(&self) -> usize {
+        MERGES_AT_ONCE
     }
 
     /// A commit that changes nothing and still has to reach the disk.

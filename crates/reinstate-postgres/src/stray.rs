@@ -4,8 +4,8 @@
 //! on both sides cannot lead anywhere else. Every other foreign key is followed on the server, each
 //! value once. Nothing of the rows found comes back.
 //!
-//! A key that is not validated may lead nowhere in rows that are older than it is; in those that are written,
-//! it may not, where that can be told by how values are written.
+//! A key that is not validated, or younger than the snapshot, may lead nowhere in rows that are older than it is;
+//! in those that are written, it may not, where that can be told by how values are written.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +19,13 @@ use crate::sent::{ORDINAL, column_texts, parameters, push_answers, sent_rows};
 use crate::session::Session;
 use crate::sql::literal;
 
-/// The references of `rows`, all to be written for `tenant`, that lead astray.
+/// The references of `rows`, all to be written for `tenant`, that lead astray. Those in `younger` came after
+/// the rows were.
 pub(crate) fn stray_references(
     session: &Session,
     catalog: &Catalog,
     tenant: &TenantId,
-    table: TableIndex,
+    (table, younger): (TableIndex, &[Reference]),
     rows: &RowBatch,
 ) -> Result<Vec<StrayReference>, StoreError> {
     let mut strays = Vec::new();
@@ -33,7 +34,8 @@ pub(crate) fn stray_references(
         let is_within = stays_within(catalog, key);
         let child = &catalog.schema.table(key.child).tenancy;
         let is_way = child.references().any(|way| *way == key.reference);
-        let may_dangle = !key.is_validated && !is_way && is_exact(catalog, key);
+        let is_proven = key.is_validated && !younger.contains(&key.reference);
+        let may_dangle = !is_proven && !is_way && is_exact(catalog, key);
         if is_within && !may_dangle {
             continue;
         }

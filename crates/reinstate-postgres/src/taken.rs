@@ -4,8 +4,8 @@
 //! about, a partition is gone. The server would say so when the rows are written. What is asked before
 //! is only what can be otherwise: columns of types that somebody defined, CHECK constraints, and
 //! partitions that do not cover everything. A constraint that calls a function of somebody's own may ask
-//! other tables, which hold what they shall only when the rows are written: it is asked only where it was
-//! not validated or its table changed.
+//! other tables, which hold what they shall only when the rows are written, unless the function is declared
+//! `IMMUTABLE`: otherwise it is asked only where it was not validated or its table changed.
 //!
 //! *Cost*: of each row that is to be written, the columns of its table's constraints are sent once.
 
@@ -46,7 +46,7 @@ struct Check {
     expression: String,
     /// Whether all rows of the table satisfy it.
     is_validated: bool,
-    /// Whether it may ask for more than the row's own values.
+    /// Whether it may ask for more than the row's own values: it calls a function that is not immutable.
     calls_functions: bool,
     /// The columns that it looks at; none if they are more than those of a row's own.
     columns: Option<Vec<ColumnIndex>>,
@@ -93,9 +93,12 @@ impl Demands {
         let sql = "SELECT k.conrelid, k.conname::text, pg_get_expr(k.conbin, k.conrelid),
                           k.convalidated,
                           EXISTS (SELECT FROM pg_depend d
+                                    LEFT JOIN pg_operator o
+                                      ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+                                    JOIN pg_proc p ON p.oid = coalesce(o.oprcode::oid, d.refobjid)
                                    WHERE d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
                                      AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
-                                     AND d.refobjid >= 16384),
+                                     AND p.oid >= 16384 AND p.provolatile <> 'i'),
                           ARRAY(SELECT a.attname::text FROM unnest(k.conkey) u(number)
                                   LEFT JOIN pg_attribute a ON a.attrelid = k.conrelid
                                    AND a.attnum = u.number AND a.attnum > 0 AND a.attgenerated = '')

@@ -15,7 +15,7 @@ use crate::connections::{Connections, Reader};
 use crate::copying;
 use crate::drift;
 use crate::effects::side_effects;
-use crate::fingerprint::read_fingerprint;
+use crate::fingerprint::{Versions, read_fingerprint};
 use crate::held::Holders;
 use crate::left_behind::left_behind;
 use crate::merge::{can_move, obstacle, shared_creation};
@@ -38,6 +38,8 @@ pub(crate) struct PostgresView {
     demands: OnceCell<Demands>,
     /// The keys of rows that were read.
     keys: OwnKeys,
+    /// Their versions.
+    versions: Versions,
     /// Whether merges need no guard.
     is_unguarded: bool,
 }
@@ -56,6 +58,7 @@ impl PostgresView {
             map,
             demands: OnceCell::new(),
             keys: OwnKeys::default(),
+            versions: Versions::default(),
             is_unguarded: connections.settings().unguarded,
         })
     }
@@ -94,7 +97,11 @@ impl LiveView for PostgresView {
     }
 
     fn fingerprint(&self, tenant: &TenantId) -> Result<Fingerprint, StoreError> {
-        read_fingerprint(&self.session, &self.moment.catalog, tenant)
+        let catalog = &self.moment.catalog;
+        match self.versions.fingerprint(catalog, tenant) {
+            Some(of_what_was_read) => Ok(of_what_was_read),
+            None => read_fingerprint(&self.session, catalog, tenant),
+        }
     }
 
     fn question_cost(&self) -> QuestionCost {
@@ -111,8 +118,8 @@ impl LiveView for PostgresView {
         tenant: &TenantId,
         table: TableIndex,
     ) -> Result<Box<dyn RowStream + '_>, StoreError> {
-        let catalog = &self.moment.catalog;
-        let rows = TenantRows::open(&self.session, catalog, table, tenant, &self.keys)?;
+        let (catalog, noted) = (&self.moment.catalog, (&self.keys, &self.versions));
+        let rows = TenantRows::open(&self.session, catalog, table, tenant, noted, None)?;
         Ok(Box::new(rows))
     }
 
@@ -158,8 +165,10 @@ impl LiveView for PostgresView {
         tenant: &TenantId,
         table: TableIndex,
         rows: &RowBatch,
+        younger: &[Reference],
     ) -> Result<Vec<StrayReference>, StoreError> {
-        stray_references(&self.session, &self.moment.catalog, tenant, table, rows)
+        let catalog = &self.moment.catalog;
+        stray_references(&self.session, catalog, tenant, (table, younger), rows)
     }
 
     fn held_in_place(

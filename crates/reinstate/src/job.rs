@@ -133,6 +133,7 @@ pub fn merge_receipt_of(
                 position: kept.position,
                 mark: kept.commit_mark,
                 sequences_raised: kept.sequences_raised,
+                state: None,
             };
             (kept.counts, committed)
         }

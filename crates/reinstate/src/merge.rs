@@ -11,9 +11,9 @@
 use std::time::Duration;
 
 use reinstate_core::{
-    ChangeCounts, ChangeSource, Committed, ContentDigest, Digest, ErrorKind, Event, JobId,
-    JournalEntry, LiveStore, Phase, Position, Repository, SequenceRaise, SnapshotId, StoreError,
-    TableIndex, TableName, Tenant, TenantId, TenantWriter, Timestamp,
+    ChangeCounts, ChangeSource, Committed, ContentDigest, Digest, ErrorKind, Event, Fingerprint,
+    JobId, JournalEntry, LiveStore, Phase, Position, Repository, SequenceRaise, SnapshotId,
+    StoreError, TableIndex, TableName, Tenant, TenantId, TenantWriter, Timestamp,
 };
 use reinstate_format::{
     JournalPayload, NoteKind, PlanDescription, ReceiptDescription, TenantPlanDescription,
@@ -60,6 +60,9 @@ pub struct CommitReceipt {
     pub mark: Vec<u8>,
     /// Counters that were raised.
     pub sequences_raised: Vec<SequenceRaise>,
+    /// The state of the tenant, as [`state_read_back`](TenantWriter::state_read_back) told it; none if that
+    /// is not known, or not any more.
+    pub state: Option<Fingerprint>,
 }
 
 impl From<Committed> for CommitReceipt {
@@ -68,6 +71,7 @@ impl From<Committed> for CommitReceipt {
             position: committed.position,
             mark: committed.commit_mark,
             sequences_raised: committed.sequences_raised,
+            state: None,
         }
     }
 }
@@ -298,8 +302,12 @@ fn transact(
         }
     }
     context.check()?;
+    let state = writer.state_read_back();
     match writer.commit(entry) {
-        Ok(committed) => Ok(committed.into()),
+        Ok(committed) => Ok(CommitReceipt {
+            state,
+            ..committed.into()
+        }),
         Err(error) if error.kind() == ErrorKind::OutcomeUnknown => ask_journal(live, entry, error),
         Err(error) => Err(Error::store(format!("commit the rows of {tenant}"))(error)),
     }

@@ -8,8 +8,10 @@ use reinstate_core::{
     ErrorKind, JobId, LiveStore, Policy, Repository, SnapshotDescription, Tenant, TenantId,
     Timestamp,
 };
+use reinstate_format::{NoteKind, PlanDescription, TenantPlanDescription};
 
 use crate::batch::extract_all;
+use crate::campaign::in_parallel;
 use crate::drift::DriftRules;
 use crate::job::{merge_receipt_of, store_job};
 use crate::merge::{MergeReceipt, keep_receipt, merge};
@@ -92,8 +94,13 @@ pub fn restore(
     apply(context, &stored, live, repository, request.requested_at)
 }
 
-/// Merges and verifies every tenant of a stored plan. While one is merged, the one before it is
+/// Merges and verifies every tenant of a stored plan: as many at once as the store takes and there are
+/// threads. Where that is one, or the tenants have an order, one is merged while the one before it is
 /// verified.
+///
+/// Rows of a tenant may refer to rows of another, as they did in the snapshot, which breaks a rule of the
+/// store until those are there. Whoever is in conflict, so that nothing of it was written, is tried once
+/// more when others were restored, in the order of the plan.
 ///
 /// # Errors
 /// If the run cannot be noted in the repository. Nothing was written to the store then.
@@ -105,11 +112,57 @@ pub fn apply(
     merged_at: Timestamp,
 ) -> Result<Vec<TenantOutcome>, Error> {
     store_job(repository, plan, merged_at)?;
-    let parts = &plan.plan().description().tenants;
-    let prove = |receipt| prove(context, plan, receipt, live, repository, merged_at);
+    let description = plan.plan().description();
+    let parts = &description.tenants;
+    let at_once = live
+        .merges_at_once()
+        .min(context.resources.threads())
+        .min(parts.len());
+    let one = |tenant: &TenantId| apply_one(context, plan, tenant, live, repository, merged_at);
+    let mut results = if at_once > 1 && !has_order(description) {
+        let numbered: Vec<_> = parts.iter().enumerate().collect();
+        in_parallel(at_once, numbered, |(number, part)| {
+            Ok((number, one(&part.tenant)))
+        })?
+    } else {
+        let merge = |tenant: &TenantId| {
+            context.check()?;
+            merge(context, plan, tenant, live)
+        };
+        let prove = |receipt| prove(context, plan, receipt, live, repository, merged_at);
+        one_after_the_other(parts, merge, prove)
+    };
+    results.sort_by_key(|(number, _)| *number);
+    let is_restored = results.iter().any(|(_, result)| result.is_ok());
+    let outcomes = parts.iter().zip(results).map(|(part, (_, result))| {
+        let result = match result {
+            Err(error) if is_restored && error.kind() == ErrorKind::Conflict => one(&part.tenant),
+            result => result,
+        };
+        TenantOutcome {
+            tenant: part.tenant.clone(),
+            result,
+        }
+    });
+    Ok(outcomes.collect())
+}
+
+/// Whether a tenant may have to wait until another one is done.
+fn has_order(description: &PlanDescription) -> bool {
+    let mut notes = description.tenants.iter().flat_map(|part| &part.notes);
+    // What is undone last may refer to what is undone first.
+    description.undoes.is_some() || notes.any(|note| note.kind == NoteKind::ComesAfter)
+}
+
+/// Merges the tenants, and proves each while the next is merged. The results come with their places.
+fn one_after_the_other(
+    parts: &[TenantPlanDescription],
+    merge: impl Fn(&TenantId) -> Result<MergeReceipt, Error>,
+    prove: impl Fn(MergeReceipt) -> Result<Restored, Error> + Send,
+) -> Vec<(usize, Result<Restored, Error>)> {
     // Nothing waits in between: a merge begins when all but the one before it are proven.
     let (hand_over, merged) = sync_channel(0);
-    Ok(thread::scope(|scope| {
+    thread::scope(|scope| {
         let prover = scope.spawn(move || {
             let proven = merged
                 .iter()
@@ -118,10 +171,7 @@ pub fn apply(
         });
         let mut results = Vec::with_capacity(parts.len());
         for (number, part) in parts.iter().enumerate() {
-            let merged = context
-                .check()
-                .and_then(|()| merge(context, plan, &part.tenant, live));
-            match merged {
+            match merge(&part.tenant) {
                 Ok(receipt) => {
                     if hand_over.send((number, receipt)).is_err() {
                         // The prover panicked, which goes on below.
@@ -136,15 +186,8 @@ pub fn apply(
             Ok(proven) => results.extend(proven),
             Err(panic) => std::panic::resume_unwind(panic),
         }
-        results.sort_by_key(|(number, _)| *number);
-        let outcomes = parts.iter().zip(results);
-        outcomes
-            .map(|(part, (_, result))| TenantOutcome {
-                tenant: part.tenant.clone(),
-                result,
-            })
-            .collect()
-    }))
+        results
+    })
 }
 
 /// Merges and verifies one tenant of a stored plan.

@@ -59,7 +59,7 @@ impl Drop for Prompt {
 
 /// Waits until it is so, which no test is to do for ever.
 #[track_caller]
-fn eventually(mut is_so: impl FnMut() -> bool) {
+pub fn eventually(mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < end, "it never came to that");

@@ -39,4 +39,5 @@ mod sandbox;
 mod stopping;
 mod surroundings;
 mod tenancy;
+mod together;
 mod traps;

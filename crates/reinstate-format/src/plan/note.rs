@@ -51,11 +51,13 @@ pub enum NoteKind {
     ChangedLater = 22,
     /// Only rows that this transaction changed last go back.
     OnlyChangedBy = 23,
+    /// Rows of another tenant of the plan refer to rows that go: that one's turn is before.
+    ComesAfter = 24,
 }
 
 impl NoteKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::TableAdded,
         Self::TableGone,
         Self::TableRenamed,
@@ -79,6 +81,7 @@ impl NoteKind {
         Self::ChangedBy,
         Self::ChangedLater,
         Self::OnlyChangedBy,
+        Self::ComesAfter,
     ];
 
     /// The kind with this number.
@@ -114,6 +117,7 @@ impl NoteKind {
             Self::ChangedBy => "changed_by",
             Self::ChangedLater => "changed_later",
             Self::OnlyChangedBy => "only_changed_by",
+            Self::ComesAfter => "comes_after",
         }
     }
 
@@ -142,7 +146,8 @@ impl NoteKind {
             | Self::ParentCreated
             | Self::ChangedBy
             | Self::ChangedLater
-            | Self::OnlyChangedBy => false,
+            | Self::OnlyChangedBy
+            | Self::ComesAfter => false,
         }
     }
 }
@@ -170,6 +175,6 @@ mod tests {
             assert_eq!(NoteKind::from_number(number), Some(kind));
         }
         assert_eq!(NoteKind::from_number(0), None);
-        assert_eq!(NoteKind::from_number(24), None);
+        assert_eq!(NoteKind::from_number(25), None);
     }
 }

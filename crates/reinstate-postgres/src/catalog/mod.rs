@@ -19,7 +19,7 @@ use crate::sql::{columns_of, qualified, quote};
 
 pub(crate) use classify::ForeignKey;
 pub(crate) use kinds::TenantType;
-pub(crate) use query::{IS_TABLE, get, lockable_tables, read_sequences};
+pub(crate) use query::{IS_TABLE, POLICY, get, lockable_tables, read_sequences};
 pub(crate) use read::{Draft, Drafts, read_catalog, read_drafts};
 
 /// The schema that holds what the engine keeps; no table in it is anybody's.
@@ -65,8 +65,9 @@ pub(crate) struct CatalogTable {
     pub is_policed: bool,
     /// Whether it lets the role read every row all the same.
     pub shows_all_rows: bool,
-    /// Whether it lets the role write only to the tenant that a merge says it is about.
-    pub confines_writes: bool,
+    /// Whether what it lets the role write depends on the tenant that a merge says it is about. Whether it
+    /// is that tenant's rows and no others is the guards' question.
+    pub names_tenant_in_policies: bool,
     /// Whether the role may read the table.
     pub is_readable: bool,
     /// Whether rows of everybody that are gone may be created.

@@ -14,10 +14,10 @@ pub(crate) const IS_TABLE: &str = "c.relkind IN ('r', 'p') AND NOT c.relispartit
      AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
 /// A policy that applies to the role, of a table `c`.
-const POLICY: &str = "pg_policy p WHERE p.polrelid = c.oid
+pub(crate) const POLICY: &str = "pg_policy p WHERE p.polrelid = c.oid
      AND EXISTS (SELECT FROM unnest(p.polroles) r WHERE r = 0 OR pg_has_role(r, 'USAGE'))";
 
-/// That a policy depends on the tenant that a merge says it is about.
+/// That a policy depends on the tenant that a merge says it is about, in whatever way.
 const NAMES_TENANT: &str = "(coalesce(pg_get_expr(p.polwithcheck, p.polrelid),
        pg_get_expr(p.polqual, p.polrelid)) LIKE '%reinstate.tenant%')";
 

@@ -146,7 +146,7 @@ fn read_tables(session: &Session) -> Result<Vec<Draft>, StoreError> {
                 actions: Vec::new(),
                 is_policed: get(&row, 4)?,
                 shows_all_rows: get(&row, 7)?,
-                confines_writes: get(&row, 4)? && get(&row, 8)?,
+                names_tenant_in_policies: get(&row, 4)? && get(&row, 8)?,
                 is_readable: get(&row, 5)?,
                 creates_missing: false,
             },

@@ -10,6 +10,7 @@
 //!
 //! The *fence* is for those who want more: see [`fence`].
 
+mod confined;
 mod fence;
 mod role;
 
@@ -24,6 +25,8 @@ use crate::session::Session;
 use crate::snapshot::{Access, begin};
 use crate::sql::{literal, quote};
 use crate::store::PostgresStore;
+
+pub(crate) use confined::confined;
 
 /// The triggers of one table: name, event, and the names of the rows that it looks at.
 const TRIGGERS: [(&str, &str, &str); 3] = [
@@ -73,15 +76,20 @@ impl PostgresStore {
         let catalog = begin(&session, &self.map, Access::ReadOnly)?.catalog;
         let guards = Guards::read(&session)?;
         let fences = fence::Fences::read(&session)?;
-        let tables = catalog
-            .iter()
-            .map(|(index, schema, relation)| GuardedTable {
-                table: schema.name.clone(),
-                state: guards.state(&catalog, index),
-                fence: fences.state(&catalog, index),
-                is_confined: relation.confines_writes,
-            });
-        let tables = tables.collect();
+        let tables = catalog.iter().map(|(index, schema, _)| GuardedTable {
+            table: schema.name.clone(),
+            state: guards.state(&catalog, index),
+            fence: fences.state(&catalog, index),
+            is_confined: false,
+        });
+        let mut tables: Vec<GuardedTable> = tables.collect();
+        session.roll_back();
+        // Nothing is written, but temporary tables are made in no transaction that only reads.
+        session.begin("begin a transaction", "BEGIN")?;
+        let indexes = catalog.iter().map(|(index, ..)| index);
+        for table in confined(&session, &catalog, indexes)? {
+            tables[table.get()].is_confined = true;
+        }
         session.roll_back();
         Ok(tables)
     }
@@ -231,11 +239,8 @@ fn body(catalog: &Catalog, table: TableIndex) -> String {
     let check = |rows: &str| {
         let is_foreign = match ownership(catalog, table, "t") {
             Some(owned) => {
-                let (joins, owner) = owned.captured();
-                format!(
-                    "SELECT FROM {rows} AS t{joins}
-                      WHERE ({owner}) COLLATE \"C\" IS DISTINCT FROM tenant"
-                )
+                let (joins, is_foreign) = owned.is_foreign_while_writing();
+                format!("SELECT FROM {rows} AS t{joins} WHERE {is_foreign}")
             }
             None => format!("SELECT FROM {rows}"),
         };
@@ -257,6 +262,7 @@ fn body(catalog: &Catalog, table: TableIndex) -> String {
     format!(
         "\nDECLARE
     tenant text := {TENANT_SETTING};
+    own xid := pg_current_xact_id_if_assigned()::xid;
 BEGIN
     IF coalesce(tenant, '') = '' THEN
         RETURN NULL;

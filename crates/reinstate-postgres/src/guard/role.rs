@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reinstate_core::{StoreError, Tenancy};
+use reinstate_core::{StoreError, TableIndex, Tenancy};
 use tokio_postgres::types::Type;
 
 use crate::catalog::{Catalog, CatalogTable, get};
@@ -73,6 +73,7 @@ fn script(catalog: &Catalog, role: &str, database: &str, policed: &[u32]) -> Str
             quote(namespace)
         ));
     }
+    let locked = locked_parents(catalog);
     for (index, _, relation) in included() {
         let name = relation.sql_name();
         let Some(owned) = ownership(catalog, index, &quote(&relation.relation)) else {
@@ -84,7 +85,14 @@ fn script(catalog: &Catalog, role: &str, database: &str, policed: &[u32]) -> Str
             if relation.creates_missing {
                 sql.push_str(&sequences(relation, &role));
             }
-            sql.push_str(&sees_all(&name, &role, policed.contains(&relation.oid)));
+            let is_policed = policed.contains(&relation.oid);
+            sql.push_str(&sees_all(&name, &role, is_policed));
+            if locked.contains(&index) {
+                if !is_policed {
+                    sql.push_str(&everybodys(&name));
+                }
+                sql.push_str(&locks_only(relation, &role));
+            }
             continue;
         };
         sql.push_str(&format!(
@@ -94,10 +102,7 @@ fn script(catalog: &Catalog, role: &str, database: &str, policed: &[u32]) -> Str
         if policed.contains(&relation.oid) {
             sql.push_str(&sees_all(&name, &role, true));
         } else {
-            sql.push_str(&format!(
-                "CREATE POLICY reinstate_everybody ON {name} USING (true) WITH CHECK (true);\n\
-                 ALTER TABLE {name} ENABLE ROW LEVEL SECURITY;\n"
-            ));
+            sql.push_str(&everybodys(&name));
         }
         let own = owned.is_named_by_setting();
         for (command, check) in [
@@ -113,6 +118,36 @@ fn script(catalog: &Catalog, role: &str, database: &str, policed: &[u32]) -> Str
         }
     }
     sql
+}
+
+/// Tables of everybody whose rows are locked while rows that refer to them are put back and triggers keep
+/// still, the server's own check of foreign keys among them.
+fn locked_parents(catalog: &Catalog) -> BTreeSet<TableIndex> {
+    let keys = catalog.foreign_keys.iter();
+    let quiet = keys.filter(|key| catalog.tables[key.child.get()].is_put_back_quietly());
+    quiet.map(|key| key.reference.parent).collect()
+}
+
+/// Row-level security that lets everybody do what they could before.
+fn everybodys(name: &str) -> String {
+    format!(
+        "CREATE POLICY reinstate_everybody ON {name} USING (true) WITH CHECK (true);\n\
+         ALTER TABLE {name} ENABLE ROW LEVEL SECURITY;\n"
+    )
+}
+
+/// What lets a role lock rows of a table, for which it needs a right to update, and update none.
+fn locks_only(relation: &CatalogTable, role: &str) -> String {
+    let Some(column) = relation.columns.first() else {
+        return String::new();
+    };
+    let name = relation.sql_name();
+    format!(
+        "GRANT UPDATE ({}) ON {name} TO {role};\n\
+         CREATE POLICY reinstate_lock ON {name} AS RESTRICTIVE FOR UPDATE TO {role}\n    \
+         USING (true) WITH CHECK (false);\n",
+        quote(&column.name)
+    )
 }
 
 /// A sequence that a tenant has of its own.

@@ -1,12 +1,12 @@
 //! What is checked before anything is written.
 
-use reinstate_core::{ChangeSource, ErrorKind, StoreError};
+use reinstate_core::{ChangeSource, ErrorKind, StoreError, TableIndex};
 use tokio_postgres::types::Type;
 
 use super::cycles::{Cycles, Doing};
 use crate::catalog::{Catalog, OWN_NAMESPACE, get};
 use crate::effects::side_effects;
-use crate::guard::{GuardState, Guards};
+use crate::guard::{GuardState, Guards, confined};
 use crate::others::check_others;
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
@@ -99,13 +99,30 @@ pub(super) fn check_guarded(
     changes: &dyn ChangeSource,
 ) -> Result<(), StoreError> {
     let guards = Guards::read(session)?;
-    let open = changes.tables().iter().filter(|&&table| {
-        let is_confined = catalog.tables[table.get()].confines_writes;
-        !is_confined && guards.state(catalog, table) != GuardState::Armed
-    });
-    let open: Vec<&str> = open
-        .map(|&table| catalog.schema.table(table).name.as_str())
-        .collect();
+    let changed = changes.tables().iter().copied();
+    let unguarded = changed.filter(|table| guards.state(catalog, *table) != GuardState::Armed);
+    let unguarded: Vec<TableIndex> = unguarded.collect();
+    let confined = confined(session, catalog, unguarded.iter().copied())?;
+    let open = unguarded.iter().filter(|table| !confined.contains(table));
+    let (open, loose): (Vec<_>, Vec<_>) = open
+        .map(|table| {
+            let (schema, relation) = catalog.table(*table);
+            (schema.name.as_str(), relation.names_tenant_in_policies)
+        })
+        .partition(|(_, names_tenant)| !names_tenant);
+    let names = |tables: Vec<(&str, bool)>| {
+        let names = tables.into_iter().map(|(name, _)| name);
+        names.collect::<Vec<_>>().join(", ")
+    };
+    if !loose.is_empty() {
+        let message = format!(
+            "write rows: the policies of {} are not those of the tenancy map, and may let this role write \
+             to another tenant's row: drop them and run what `reinstate guard role` prints, or run \
+             `reinstate guard install` as the owner of the tables",
+            names(loose)
+        );
+        return Err(StoreError::new(ErrorKind::Refused, message));
+    }
     if open.is_empty() {
         return Ok(());
     }
@@ -113,7 +130,7 @@ pub(super) fn check_guarded(
         "write rows: nothing in the database would stop this role at another tenant's row of {}: \
          run `reinstate guard install` as the owner of the tables, or restore as a role that \
          `reinstate guard role` describes, or set unguarded = true under [store]",
-        open.join(", ")
+        names(open)
     );
     Err(StoreError::new(ErrorKind::Refused, message))
 }

@@ -51,6 +51,22 @@ impl CommitMark {
         text.into_bytes()
     }
 
+    /// Whether as many rows of each table as the transaction left are a tenant's, who has so many of them.
+    pub(super) fn is_all_of_one(&self, catalog: &Catalog, own: impl Fn(TableIndex) -> u64) -> bool {
+        let mut tables = self.tables(catalog).into_iter();
+        tables.all(|(table, expected, _)| own(table) == expected)
+    }
+
+    /// The tables that are looked at, with how many rows it left there, and how many of these are nobody's.
+    fn tables(&self, catalog: &Catalog) -> Vec<(TableIndex, u64, u64)> {
+        let tables = self.tables.iter().filter_map(|&(oid, expected, nobodys)| {
+            let index = catalog.by_oid(oid)?;
+            let is_excluded = catalog.schema.table(index).tenancy == Tenancy::Excluded;
+            (!is_excluded).then_some((index, expected, nobodys))
+        });
+        tables.collect()
+    }
+
     fn parse(bytes: &[u8]) -> Option<Self> {
         let mut parts = std::str::from_utf8(bytes).ok()?.split(';');
         let transaction = parts.next()?.parse().ok()?;
@@ -70,6 +86,11 @@ impl CommitMark {
     }
 }
 
+/// What row versions hold of a transaction's number: its low half.
+pub(super) const fn row_number(transaction: u64) -> u32 {
+    (transaction & 0xffff_ffff) as u32
+}
+
 /// Counts rows of anybody but the tenant that carry the mark.
 ///
 /// # Errors
@@ -86,12 +107,7 @@ pub(crate) fn count_foreign_rows(
     })?;
     let session = connections.reader()?;
     let catalog = begin(&session, map, Access::ReadOnly)?.catalog;
-    let tables = mark.tables.iter().filter_map(|&(oid, expected, nobodys)| {
-        let index = catalog.by_oid(oid)?;
-        let is_excluded = catalog.schema.table(index).tenancy == Tenancy::Excluded;
-        (!is_excluded).then_some((index, expected, nobodys))
-    });
-    let tables: Vec<(TableIndex, u64, u64)> = tables.collect();
+    let tables = mark.tables(&catalog);
     let counter = Counter {
         session: &session,
         catalog: &catalog,
@@ -161,8 +177,7 @@ impl Counter<'_> {
 
     /// Counts rows that carry the number, after what tells them from the rows of other tables.
     fn count(&self, table: TableIndex, label: &str, rows: &Selection) -> String {
-        // Row versions hold the low half of the number.
-        let low = self.transaction & 0xffff_ffff;
+        let low = row_number(self.transaction);
         format!(
             "SELECT {label}, count(*) FROM {} AS t{} WHERE t.xmin = '{low}'::xid AND {}",
             self.catalog.tables[table.get()].sql_rows(),

@@ -43,7 +43,7 @@ use tokio_postgres::types::Type;
 
 use crate::catalog::{Catalog, get};
 use crate::connections::{Connections, Reader};
-use crate::fingerprint::read_fingerprint;
+use crate::fingerprint::{Versions, read_fingerprint};
 use crate::journal;
 use crate::lease;
 use crate::own_keys::OwnKeys;
@@ -76,6 +76,10 @@ pub(crate) struct PostgresWriter<'s> {
     written: Written,
     /// The keys of rows that were read back.
     keys: OwnKeys,
+    /// Their versions.
+    versions: Versions,
+    /// The number of the transaction, once it wrote.
+    transaction: Option<u64>,
     /// Rows created for everybody, by table.
     shared: Vec<(u32, u64)>,
     /// The connection for the look before the commit, made while the rows are sent.
@@ -119,6 +123,8 @@ impl<'s> PostgresWriter<'s> {
             restored: RestoredValues::default(),
             written: Written::default(),
             keys: OwnKeys::default(),
+            versions: Versions::default(),
+            transaction: None,
             shared: Vec::new(),
             other: None,
             is_open: true,
@@ -220,6 +226,7 @@ impl TenantWriter for PostgresWriter<'_> {
         }
         self.connect_other();
         self.keys.forget();
+        self.versions.forget();
         self.written = apply::apply(
             &self.session,
             &self.catalog,
@@ -227,6 +234,7 @@ impl TenantWriter for PostgresWriter<'_> {
             changes,
             &mut self.restored,
         )?;
+        self.transaction = Some(journal::transaction(&self.session)?);
         Ok(self.written.counts())
     }
 
@@ -235,9 +243,17 @@ impl TenantWriter for PostgresWriter<'_> {
     }
 
     fn read_back(&mut self, table: TableIndex) -> Result<Box<dyn RowStream + '_>, StoreError> {
-        let (catalog, tenant) = (&self.catalog, &self.tenant);
-        let rows = TenantRows::open(&self.session, catalog, table, tenant, &self.keys)?;
+        let (catalog, noted) = (&self.catalog, (&self.keys, &self.versions));
+        let low = self.transaction.map(mark::row_number);
+        let rows = TenantRows::open(&self.session, catalog, table, &self.tenant, noted, low)?;
         Ok(Box::new(rows))
+    }
+
+    fn state_read_back(&mut self) -> Option<Fingerprint> {
+        let mark = CommitMark::new(self.transaction?, &self.written, &self.shared);
+        let is_own = mark.is_all_of_one(&self.catalog, |table| self.versions.own_count(table));
+        let state = self.versions.fingerprint(&self.catalog, &self.tenant);
+        state.filter(|_| is_own)
     }
 
     fn commit(mut self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError> {

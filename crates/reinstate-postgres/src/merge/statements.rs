@@ -256,7 +256,7 @@ impl<'a> Target<'a> {
                 format!("s.{}", self.column(column))
             }
         });
-        let own = self.owned("s")?.joined(self.tenant)?;
+        let own = self.owned("s")?.joined_while_writing(self.tenant)?;
         let relation = self.relation();
         let names = relation.columns.iter().map(|column| quote(&column.name));
         let overriding = overriding(relation);

@@ -16,4 +16,5 @@ mod reading;
 mod scans;
 mod tenancy;
 mod types;
+mod versions;
 mod ways;

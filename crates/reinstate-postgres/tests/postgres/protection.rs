@@ -126,6 +126,81 @@ fn guard_triggers_stop_what_reaches_another_tenant_and_let_everybody_else_work()
     assert_eq!(ground.psql("SELECT note FROM orders WHERE id = 2"), "o2");
 }
 
+/// Rows two parents away from their tenant. A guard does not look beyond a parent that the transaction wrote:
+/// the statement that wrote that one was looked at.
+#[test]
+fn guards_see_foreign_rows_behind_parents_that_were_there_and_that_were_written() {
+    let ground = Ground::with_map(
+        &format!(
+            "{SHOP} CREATE TABLE parts (id int PRIMARY KEY, item_id int NOT NULL REFERENCES items);
+             INSERT INTO parts SELECT n, n % 60 + 1 FROM generate_series(1, 240) n"
+        ),
+        |map| {
+            rules(map);
+            via(map, "parts", "item_id -> items.id");
+        },
+    );
+    let store = insisting(ground.database.url(), |map| {
+        rules(map);
+        via(map, "parts", "item_id -> items.id");
+    });
+    store.prepare().unwrap();
+    store.install_guard().unwrap();
+    let own =
+        "(SELECT min(i.id) FROM items i JOIN orders o ON o.id = order_id WHERE account_id = 1)";
+    let others =
+        "(SELECT min(i.id) FROM items i JOIN orders o ON o.id = order_id WHERE account_id = 2)";
+    for sql in [
+        format!("INSERT INTO parts VALUES (1000, {others})"),
+        format!("UPDATE parts SET item_id = {others} WHERE item_id = {own}"),
+        format!("UPDATE parts SET item_id = {own} WHERE item_id = {others}"),
+        format!("DELETE FROM parts WHERE item_id = {others}"),
+        // Behind a parent that was written: it is looked at itself, in whichever order.
+        format!(
+            "UPDATE items SET name = 'x' WHERE id = {others}; INSERT INTO parts VALUES (1000, {others})"
+        ),
+        "INSERT INTO items VALUES (1000, 2); INSERT INTO parts VALUES (1000, 1000)".to_owned(),
+        format!(
+            "WITH i AS (INSERT INTO items VALUES (1000, 2)) INSERT INTO parts VALUES (1000, {own})"
+        ),
+    ] {
+        let error = ground.database.psql(&as_tenant_one(&sql)).unwrap_err();
+        assert!(
+            error.to_string().contains("guard of reinstate"),
+            "{sql}: {error}"
+        );
+    }
+    for sql in [
+        format!("INSERT INTO parts VALUES (1000, {own})"),
+        "INSERT INTO items VALUES (1000, 1); INSERT INTO parts VALUES (1001, 1000)".to_owned(),
+        format!(
+            "UPDATE items SET name = 'x' WHERE id = {own}; DELETE FROM parts WHERE item_id = {own}"
+        ),
+    ] {
+        ground.psql(&as_tenant_one(&sql));
+    }
+    // Parents that stayed, and parents that come back as well.
+    let image = ground.image("1");
+    let others = "SELECT t.xmin, t.* FROM parts t WHERE item_id IN (
+                      SELECT i.id FROM items i JOIN orders o ON o.id = order_id WHERE account_id <> 1)
+                   ORDER BY id";
+    let before = ground.psql(others);
+    let lose = |table: &str| {
+        format!(
+            "DELETE FROM {table} WHERE id IN (SELECT t.id FROM {table} t LEFT JOIN items i
+                 ON i.id = t.item_id JOIN orders o ON o.id = i.order_id WHERE account_id = 1)"
+        )
+    };
+    ground.psql(&lose("parts"));
+    restore(&store, "1", &image, 1).unwrap();
+    assert_eq!(ground.image("1"), image);
+    ground.psql(&lose("parts"));
+    lose_tenant_one(&ground);
+    restore(&store, "1", &image, 2).unwrap();
+    assert_eq!(ground.image("1"), image);
+    assert_eq!(ground.psql(others), before);
+}
+
 #[test]
 fn a_guard_that_is_not_that_of_the_map_does_not_count() {
     let ground = shop();
@@ -202,6 +277,63 @@ fn a_confined_role_restores_its_tenant_and_can_do_nothing_else() {
         items
     );
     assert_eq!(ground.psql("SELECT amount FROM prices"), "10");
+}
+
+/// A policy that names the tenant and lets others pass besides, in whatever way, confines nobody.
+#[test]
+fn policies_that_let_more_pass_than_the_tenant_are_no_guard() {
+    let ground = shop();
+    let role = format!("loose_{}", ground.database.name());
+    ground.psql(&format!("CREATE ROLE {role} LOGIN"));
+    ground.psql(&ground.store.role_script(&role).unwrap());
+    let store = insisting(format!("{}&user={role}", ground.database.url()), rules);
+    let is_confined = |table: usize| store.guard_status().unwrap()[table].is_confined;
+    let image = ground.image("1");
+    lose_tenant_one(&ground);
+    let own = ground.psql(
+        "SELECT pg_get_expr(polqual, polrelid) FROM pg_policy
+          WHERE polname = 'reinstate_delete' AND polrelid = 'orders'::regclass",
+    );
+    let changes = [
+        (
+            "reinstate_insert",
+            format!("WITH CHECK (({own}) OR id > 100)"),
+        ),
+        (
+            "reinstate_update",
+            format!("USING (({own}) OR true) WITH CHECK ({own})"),
+        ),
+        (
+            "reinstate_update",
+            format!("USING ({own}) WITH CHECK (({own}) OR true)"),
+        ),
+        ("reinstate_delete", format!("USING (NOT ({own}))")),
+        (
+            "reinstate_insert",
+            "WITH CHECK (coalesce(current_setting('reinstate.tenant', true), '') <> '')".to_owned(),
+        ),
+    ];
+    for (job, (policy, change)) in (1_u8..).zip(changes) {
+        ground.psql(&format!("ALTER POLICY {policy} ON orders {change}"));
+        assert!(!is_confined(1), "{change}");
+        let error = restore(&store, "1", &image, job).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{change}");
+        assert!(
+            error
+                .to_string()
+                .contains("the policies of orders are not those"),
+            "{error}"
+        );
+        let condition = match policy {
+            "reinstate_insert" => format!("WITH CHECK ({own})"),
+            "reinstate_update" => format!("USING ({own}) WITH CHECK ({own})"),
+            _ => format!("USING ({own})"),
+        };
+        ground.psql(&format!("ALTER POLICY {policy} ON orders {condition}"));
+        assert!(is_confined(1), "{condition}");
+    }
+    restore(&store, "1", &image, 10).unwrap();
+    assert_eq!(ground.image("1"), image);
 }
 
 #[test]

@@ -329,9 +329,10 @@ impl LiveView for FaultyView<'_> {
         tenant: &TenantId,
         table: TableIndex,
         rows: &RowBatch,
+        younger: &[Reference],
     ) -> Result<Vec<StrayReference>, StoreError> {
         self.faults.call("follow references")?;
-        self.inner.stray_references(tenant, table, rows)
+        self.inner.stray_references(tenant, table, rows, younger)
     }
 
     fn held_in_place(

@@ -131,7 +131,7 @@ fn lead_to_others(
     astray: &RowBatch,
 ) -> Result<u64, Error> {
     let strays = view
-        .stray_references(tenant, child, astray)
+        .stray_references(tenant, child, astray, &[])
         .map_err(Error::store("look where references lead"))?;
     let found = strays.iter().filter(|stray| {
         stray.lead == Lead::ToAnother

@@ -37,6 +37,7 @@ pub use ports::{
 };
 pub use record::{StoredCampaign, campaign_of, campaigns};
 pub use remap::{Remapping, SiteRemap};
+pub(crate) use run::in_parallel;
 pub use run::{CampaignEnd, CampaignRun, RunLimits, run_campaign};
 pub use state::{
     CampaignStage, CampaignState, GateOutcome, GateProgress, StoreMerge, StoreProgress,

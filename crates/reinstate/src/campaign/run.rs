@@ -365,7 +365,7 @@ fn work(
 
 /// Does something with each of these, so many at once, in their order. After an error nothing more is
 /// begun; what is under way comes to its end.
-pub(super) fn in_parallel<I: Send, O: Send>(
+pub(crate) fn in_parallel<I: Send, O: Send>(
     at_once: usize,
     items: Vec<I>,
     each: impl Fn(I) -> Result<O, Error> + Sync,

@@ -11,7 +11,7 @@ mod rows;
 use std::collections::{BTreeMap, BTreeSet};
 
 use reinstate_core::{
-    ColumnIndex, ErrorKind, Filling, Fit, LiveView, StoreSchema, TableIndex, TableSchema,
+    ColumnIndex, ErrorKind, Filling, Fit, LiveView, Reference, StoreSchema, TableIndex, TableSchema,
 };
 use reinstate_format::{NoteKind, PlanNote};
 
@@ -63,6 +63,8 @@ pub(crate) struct TableMapping {
     pub shape: Option<Shape>,
     /// What is checked of rows that are to be written.
     pub checks: Vec<ColumnCheck>,
+    /// References of the live table that the snapshot's did not have.
+    pub younger: Vec<Reference>,
 }
 
 impl SchemaMapping {
@@ -329,7 +331,19 @@ impl<'a> Finder<'a> {
             source: Some(source),
             shape: Shape::unless_the_same(places, width),
             checks,
+            younger: self.younger(table, source),
         })
+    }
+
+    /// References of the live table that the snapshot's did not have: its rows may not satisfy them.
+    fn younger(&self, table: &TableSchema, source: TableIndex) -> Vec<Reference> {
+        let then = self.then.table(source).references.iter();
+        let known = then.filter_map(|reference| self.pairs.reference(source, reference));
+        let known: BTreeSet<Reference> = known.collect();
+        let now = table.references.iter();
+        now.filter(|reference| !known.contains(reference))
+            .cloned()
+            .collect()
     }
 
     /// What a column that the snapshot does not have holds in rows that come back.

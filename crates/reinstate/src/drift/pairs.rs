@@ -112,7 +112,8 @@ impl Pairs {
         })
     }
 
-    fn reference(&self, source: TableIndex, reference: &Reference) -> Option<Reference> {
+    /// What a reference of a table of the snapshot is in terms of the live tables.
+    pub(super) fn reference(&self, source: TableIndex, reference: &Reference) -> Option<Reference> {
         let columns = |table: TableIndex, columns: &[ColumnIndex]| {
             let columns = columns.iter().map(|column| self.column(table, *column));
             columns.collect::<Option<Vec<_>>>()

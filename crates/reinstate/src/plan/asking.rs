@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 
 use reinstate_core::{
-    Lead, LiveView, QuestionCost, RowBatch, StrayReference, TableIndex, TableSchema, TenantId,
+    Lead, LiveView, QuestionCost, Reference, RowBatch, StrayReference, TableIndex, TableSchema,
+    TenantId,
 };
 
 use crate::{Context, Error};
@@ -33,17 +34,17 @@ pub(super) fn without(rows: &RowBatch, keys: &HashSet<Vec<u8>>) -> RowBatch {
 
 /// Where rows that will be written lead astray, which are `after` and, if they are there, `before`, or some
 /// of these. A reference to nothing that a row has already is not a restore's: the store does not ask about
-/// what stays.
+/// what stays. The references in `younger` came after the rows were.
 pub(super) fn strays(
     view: &dyn LiveView,
-    (tenant, table): (&TenantId, TableIndex),
+    (tenant, table, younger): (&TenantId, TableIndex, &[Reference]),
     rows: &RowBatch,
     (after, before): (&RowBatch, Option<&RowBatch>),
 ) -> Result<Vec<StrayReference>, Error> {
     let ask = |rows: &RowBatch| {
         let strays = match rows.is_empty() {
             true => Ok(Vec::new()),
-            false => view.stray_references(tenant, table, rows),
+            false => view.stray_references(tenant, table, rows, younger),
         };
         strays.map_err(Error::store("follow the references of rows to be written"))
     };

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use reinstate_core::{
-    ChangeCounts, ContentDigest, ErrorKind, Lead, LiveView, Owner, RowBatch, RowBuilder, RowRef,
-    RowRole, StrayReference, TableIndex, TenantId,
+    ChangeCounts, ContentDigest, ErrorKind, Lead, LiveView, Owner, Reference, RowBatch, RowBuilder,
+    RowRef, RowRole, StrayReference, TableIndex, TenantId,
 };
 use reinstate_format::{
     CONFLICTS_MAX, Conflict, LastChange, NoteKind, PlanNote, RunKey, TablePlan,
@@ -37,6 +37,8 @@ pub(super) struct TableChanges<'w, 'a> {
     pub(super) checks: Option<RowChecks<'w>>,
     /// Whether the table changed since the snapshot.
     pub(super) was_changed: bool,
+    /// The table's references that came since.
+    pub(super) younger: Vec<Reference>,
     tenant: TenantId,
     table: TableIndex,
     counts: ChangeCounts,
@@ -100,6 +102,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
             writer,
             checks: None,
             was_changed: false,
+            younger: Vec::new(),
             tenant: tenant.clone(),
             table,
             counts: ChangeCounts::NONE,
@@ -343,7 +346,7 @@ impl<'w, 'a> TableChanges<'w, 'a> {
                 places.insert(held.key);
             }
         }
-        let place = (&self.tenant, self.table);
+        let place = (&self.tenant, self.table, self.younger.as_slice());
         if places.is_empty() {
             self.follow(rows, strays(self.view, place, rows, (rows, before))?)?;
         } else {

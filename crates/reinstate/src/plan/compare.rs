@@ -11,7 +11,6 @@ use super::asking::question_bytes;
 use super::changes::TableChanges;
 use super::cursor::{RowCursor, Side, StreamCursor, Walk, live_rows, sorted_rows};
 use super::decide::{Deciding, Decision};
-use super::describe_tenant;
 use super::holds::{self, Holds};
 use super::leaving::Leaving;
 use super::left_behind::LeftBehind;
@@ -21,6 +20,7 @@ use super::parents::Parents;
 use super::since::{By, Lookup, TenantSince};
 use super::tally::Tally;
 use super::turns::Wait;
+use super::{describe_tenant, fingerprint};
 use crate::drift::{DriftRules, MappedRows, RowChecks, SchemaMapping, TableMapping};
 use crate::image::TenantImage;
 use crate::into::Rekeying;
@@ -59,7 +59,7 @@ pub(super) fn plan_tenant(
     } = rules;
     let since = lookup.map(|lookup| lookup.since);
     let tenant = &image.tenant().id;
-    let mut description = describe_tenant(view, tenant)?;
+    let mut description = describe_tenant(tenant);
     description.image_digest = image.digest();
     let mut left_behind = LeftBehind::default();
     let mut parents = Parents::new(context, view, image, drift, policy.create == Switch::On);
@@ -86,6 +86,7 @@ pub(super) fn plan_tenant(
         changes.leaving = Some(&mut leaving);
         changes.checks = Some(RowChecks::new(&mapping.checks, view.schema().table(table)));
         changes.hindrances.beside = Arc::clone(tenants);
+        changes.younger.clone_from(&mapping.younger);
         changes.was_changed = mapping.shape.is_some() || !mapping.checks.is_empty();
         let mut count = |by: By| tally.add(by);
         if since.is_some() {
@@ -119,6 +120,7 @@ pub(super) fn plan_tenant(
         description.notes.extend(tally.into_notes(since, notation)?);
         owners.count_bytes(known.bytes_read());
     }
+    description.fingerprint = fingerprint(view, tenant)?;
     Ok(description)
 }
 

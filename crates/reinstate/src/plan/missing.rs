@@ -220,7 +220,7 @@ impl Parents<'_> {
         self.follow(table, rows)?;
         let strays = self
             .view
-            .stray_references(tenant, table, rows)
+            .stray_references(tenant, table, rows, &[])
             .map_err(Error::store("follow the references of rows of everybody"))?;
         for stray in strays {
             if let Some(stray) = self.missing(stray)? {

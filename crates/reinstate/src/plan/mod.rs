@@ -28,8 +28,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use reinstate_core::{
-    ConflictPolicy, Digest, ErrorKind, Event, JobId, LiveStore, LiveView, ObjectId, ObjectWriter,
-    Phase, Policy, RepositoryId, StoreSchema, TenantId, Timestamp,
+    ConflictPolicy, Digest, ErrorKind, Event, Fingerprint, JobId, LiveStore, LiveView, ObjectId,
+    ObjectWriter, Phase, Policy, RepositoryId, StoreSchema, TenantId, Timestamp,
 };
 use reinstate_format::{
     PlanDescription, PlanNote, PlanSegment, SegmentIdentity, TenantPlanDescription,
@@ -499,16 +499,20 @@ pub fn is_blocked(policy: Policy, tenant: &TenantPlanDescription) -> bool {
         && tenant.tables.iter().any(|table| table.conflicts > 0)
 }
 
-fn describe_tenant(view: &dyn LiveView, tenant: &TenantId) -> Result<TenantPlanDescription, Error> {
-    let fingerprint = view.fingerprint(tenant).map_err(Error::store(format!(
-        "fingerprint the live tenant {tenant}"
-    )))?;
-    Ok(TenantPlanDescription {
+/// A part of a plan that is still to be filled in.
+fn describe_tenant(tenant: &TenantId) -> TenantPlanDescription {
+    TenantPlanDescription {
         tenant: tenant.clone(),
-        fingerprint,
+        fingerprint: Fingerprint::new([]),
         image_digest: Digest::from_bytes([0; 32]),
         tables: Vec::new(),
         conflicts: Vec::new(),
         notes: Vec::new(),
-    })
+    }
+}
+
+/// The state of the live tenant. Asked for when its rows were read: a store may know it then.
+fn fingerprint(view: &dyn LiveView, tenant: &TenantId) -> Result<Fingerprint, Error> {
+    let operation = format!("fingerprint the live tenant {tenant}");
+    view.fingerprint(tenant).map_err(Error::store(operation))
 }

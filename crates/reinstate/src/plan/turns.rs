@@ -31,7 +31,7 @@ impl Wait {
         let detail = &self.what.detail;
         let (kind, then) = match is_settled {
             true => (
-                NoteKind::EffectAllowed,
+                NoteKind::ComesAfter,
                 "That one is restored before, and its rows with it",
             ),
             false => (

@@ -14,8 +14,8 @@ use super::holds::Holds;
 use super::leaving::Leaving;
 use super::left_behind::LeftBehind;
 use super::{
-    PlanRequest, RestorePlan, StoredPlan, WrittenPlan, check_schema, describe_tenant, finish,
-    notes, start,
+    PlanRequest, RestorePlan, StoredPlan, WrittenPlan, check_schema, describe_tenant, fingerprint,
+    finish, notes, start,
 };
 use crate::{Context, Error};
 
@@ -47,7 +47,7 @@ pub fn plan_undo(
     let mut parts = Vec::with_capacity(tenants.len());
     // What came last may refer to what came before.
     for tenant in tenants.iter().rev() {
-        let mut description = describe_tenant(view.as_ref(), tenant)?;
+        let mut description = describe_tenant(tenant);
         let mut left_behind = LeftBehind::default();
         let mut leaving = Leaving::new(context, view.schema());
         for table in view.schema().write_order() {
@@ -78,6 +78,7 @@ pub fn plan_undo(
                 count,
             });
         }
+        description.fingerprint = fingerprint(view.as_ref(), tenant)?;
         parts.push(description);
     }
     let notes = notes::of_store(view.as_ref(), &mut parts)?;

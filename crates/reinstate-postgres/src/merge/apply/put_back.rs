@@ -51,8 +51,8 @@ pub(crate) fn quiet_obstacles(
             let parent = key.reference.parent;
             if !may_lock(session, catalog.tables[parent.get()].oid)? {
                 let detail = format!(
-                    "the role may not lock the rows of {} that rows put back quietly refer to: GRANT \
-                     UPDATE on it, of one column at least",
+                    "the role may not lock the rows of {} that rows put back quietly refer to: run what \
+                     `reinstate guard role` prints, or GRANT UPDATE on it, of one column at least",
                     catalog.schema.table(parent).name
                 );
                 found.push(refused(object(), detail));
