@@ -228,7 +228,7 @@ fn code_that_relies_on_the_search_path_needs_one() {
         "",
         "DELETE FROM projects WHERE account_id = 1",
     );
-    let says = "read the state of 1: function fold(text) does not exist";
+    let says = "read the rows of 1 in table projects: function fold(text) does not exist";
     with_index.refuses(RESTORE, 1, says);
     with_index.add("search_path = [\"public\"]");
     with_index.restores();
