@@ -409,3 +409,36 @@ fn a_long_transaction_for_which_there_is_no_room_is_said_and_comes_again() {
         .run(&["export", &format!("account:1@lsn:{log_end}:orders")]);
     assert_eq!(export.stdout.lines().count(), 8000);
 }
+
+#[test]
+fn younger_snapshots_are_made_while_following_as_often_as_is_configured() {
+    let sections = format!("{SECTIONS}[capture]\nbase_every = \"1m\"\n");
+    let ground = Ground::prepared(SCHEMA, &sections);
+    let first = ground.sandbox.run(&["capture", "follow", "--once"]);
+    first.done(&["captured"]);
+    let mut child = ground
+        .sandbox
+        .command()
+        .args(["capture", "follow", "--every", "1", "--mark-every", "1"])
+        .spawn()
+        .unwrap();
+    let mut number = 0;
+    let snapshots = || ground.sandbox.json(&["snapshots"]).records().len();
+    while snapshots() < 2 && number < 600 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_secs(1));
+        number += 1;
+        ground.psql(&format!(
+            "UPDATE orders SET note = 'n{number}' WHERE id = 3"
+        ));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(snapshots(), 2);
+    let at = ground.now();
+    let expected = ground.psql(&of_account(1));
+    ground.psql("DELETE FROM orders WHERE account_id = 1");
+    ground.follow();
+    ground.restore_at(&at, &[]).done(&["restored"]);
+    assert_eq!(ground.psql(&of_account(1)), expected);
+    ground.sandbox.run(&["verify"]).done(&["intact"]);
+}

@@ -113,7 +113,11 @@ fn a_promoted_standby_ends_the_log_and_what_it_never_had_is_refused_by_name() {
 
 /// A server with a log of it, and how to follow it.
 fn followed() -> (PostgresCluster, Sandbox) {
-    let primary = PostgresCluster::start(&ClusterOptions::fast()).unwrap();
+    followed_with(&ClusterOptions::fast())
+}
+
+fn followed_with(options: &ClusterOptions) -> (PostgresCluster, Sandbox) {
+    let primary = PostgresCluster::start(options).unwrap();
     let tables = "CREATE TABLE notes (id serial PRIMARY KEY, account_id int, note text);
                   ALTER TABLE notes REPLICA IDENTITY FULL";
     primary.psql("postgres", tables).unwrap();
@@ -237,5 +241,31 @@ fn a_server_that_forgot_an_acknowledgement_in_a_crash_is_followed_on() {
     ];
     sandbox.run(&restore).done(&["restored"]);
     assert_eq!(notes(&primary), "a b0 b1 b2 c");
+    sandbox.run(&["status"]).done(&["published through"]);
+}
+
+/// A server that threw away log which was not read yet.
+#[test]
+fn a_slot_that_the_server_gave_up_is_said_and_ends_the_log() {
+    let options = ClusterOptions::fast()
+        .with("max_slot_wal_keep_size", "16MB")
+        .with("min_wal_size", "32MB")
+        .with("max_wal_size", "32MB")
+        .with("wal_keep_size", "0");
+    let (cluster, sandbox) = followed_with(&options);
+    note(&cluster, "b");
+    follow(&sandbox).done(&["sealed"]);
+    sandbox.run(&["status"]).done(&["published through"]);
+    let in_the_gap = note(&cluster, "c");
+    let lost = "SELECT count(*) FROM pg_replication_slots WHERE wal_status = 'lost'";
+    while cluster.psql("postgres", lost).unwrap() == "0" {
+        let fill = "CREATE TABLE fill AS SELECT repeat('x', 1000) FROM generate_series(1, 9000);
+                    DROP TABLE fill; SELECT pg_switch_wal(); CHECKPOINT";
+        cluster.psql("postgres", fill).unwrap();
+    }
+    let status = sandbox.run(&["status"]);
+    assert_eq!(status.code, 7, "{status:?}");
+    assert!(status.stderr.contains("LOST"), "{status:?}");
+    ends(&sandbox, &cluster, &["max_slot_wal_keep_size"], &in_the_gap);
     sandbox.run(&["status"]).done(&["published through"]);
 }
