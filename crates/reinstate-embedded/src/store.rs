@@ -320,7 +320,7 @@ impl EmbeddedStore {
         };
         let refused = match fact("layout")?[..] {
             [LAYOUT | FOLLOWED_LAYOUT] => None,
-            [..LAYOUT] => Some(
+            [layout] if layout < LAYOUT => Some(
                 "a version from before the first release wrote it; load its rows into a new one",
             ),
             _ => Some("a newer version wrote it; upgrade"),

@@ -31,8 +31,10 @@ pub(crate) const RECEIPT_RECORD: &str = "receipt";
 const ATTEMPTS_MAX: u32 = 5;
 /// The wait before the second attempt; each next one waits twice as long.
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
-/// How often the journal is asked when a commit gave no answer, half a second apart.
+/// How often the journal is asked when a commit gave no answer.
 const JOURNAL_READS_MAX: u32 = 20;
+/// The wait after each time that it could not be read.
+const JOURNAL_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a merge did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -423,10 +425,7 @@ fn ask_journal(
     entry: &JournalEntry,
     unknown: StoreError,
 ) -> Result<CommitReceipt, Error> {
-    for attempt in 0..JOURNAL_READS_MAX {
-        if attempt > 0 {
-            std::thread::sleep(Duration::from_millis(500));
-        }
+    for _ in 0..JOURNAL_READS_MAX {
         let found = live.journal_entry(entry.job, &entry.tenant);
         match found.and_then(|found| match found {
             Some(found) if found.plan == entry.plan => live.committed(entry.job, &entry.tenant),
@@ -441,7 +440,7 @@ fn ask_journal(
                 );
                 return Err(Error::new(ErrorKind::Unavailable, message));
             }
-            Err(error) if may_pass(error.kind()) => {}
+            Err(error) if may_pass(error.kind()) => std::thread::sleep(JOURNAL_PAUSE),
             // Waiting does not help: the store has to be opened again, or somebody has to look at it.
             Err(_) => break,
         }

@@ -278,3 +278,42 @@ END
         check("new_rows")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: u32 = 16_384;
+    const BODY: &str = "what the function does";
+
+    /// The state of a table with these triggers, when the map asks for `BODY`.
+    fn state(triggers: &[Option<(&str, i32)>]) -> GuardState {
+        let found = triggers.iter().map(|trigger| {
+            let (text, when) = (*trigger)?;
+            Some((text.to_owned(), when))
+        });
+        Triggers(HashMap::from([(TABLE, found.collect())])).state(TABLE, BODY)
+    }
+
+    #[test]
+    fn a_guard_counts_if_it_has_all_its_triggers_and_each_is_that_of_the_map() {
+        let ours = [16, 4, 8].map(|when| Some((BODY, when)));
+        assert_eq!(state(&ours), GuardState::Armed);
+        let none = Triggers(HashMap::new());
+        assert_eq!(none.state(TABLE, BODY), GuardState::Absent);
+
+        // One is missing, asleep, another's, or there twice.
+        assert_eq!(state(&ours[1..]), GuardState::Outdated);
+        for other in [None, Some(("something else", 4)), Some((BODY, 8))] {
+            let mut changed = ours;
+            changed[1] = other;
+            assert_eq!(state(&changed), GuardState::Outdated, "{other:?}");
+        }
+        // One more than there should be, whatever it does.
+        for more in [None, Some(("something else", 4)), Some((BODY, 4))] {
+            let more = [&ours[..], &[more]].concat();
+            assert_eq!(state(&more), GuardState::Outdated, "{more:?}");
+        }
+        assert_eq!(state(&[]), GuardState::Outdated);
+    }
+}

@@ -158,3 +158,88 @@ pub(super) fn read_written(session: &Session, catalog: &Catalog) -> Result<Writt
     }
     Ok(written)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTS: u32 = 16_384;
+    const PAGES: u32 = 16_390;
+
+    fn counts(created: u64, put_back: u64, deleted: u64) -> ChangeCounts {
+        ChangeCounts {
+            created,
+            put_back,
+            deleted,
+        }
+    }
+
+    fn written() -> Written {
+        let by_name = [
+            ("documents", DOCUMENTS, counts(5, 7, 6)),
+            ("pages", PAGES, counts(1, 0, 0)),
+        ];
+        Written {
+            by_name: by_name
+                .map(|(name, oid, counts)| (TableName::new(name), (oid, counts)))
+                .into(),
+            nobodys: BTreeMap::new(),
+        }
+    }
+
+    /// What is left of the counts of the documents; those of the pages stay as they are.
+    fn documents(written: &Written) -> ChangeCounts {
+        let counted = written.counts();
+        let [(documents, first), (pages, second)] = counted.as_slice() else {
+            panic!("{counted:?}")
+        };
+        assert_eq!((documents.as_str(), pages.as_str()), ("documents", "pages"));
+        assert_eq!(*second, counts(1, 0, 0));
+        *first
+    }
+
+    #[test]
+    fn what_the_merge_did_beyond_the_plan_is_taken_out_of_the_counts_and_no_more() {
+        let table = TableName::new("documents");
+        let mut written = written();
+        assert_eq!(documents(&written), counts(5, 7, 6));
+        written.without_updates(&table, 2).unwrap();
+        assert_eq!(documents(&written), counts(5, 5, 6));
+        written.as_put_back(&table, 3).unwrap();
+        assert_eq!(documents(&written), counts(2, 8, 3));
+        written.as_made_anew(&table, 4).unwrap();
+        assert_eq!(documents(&written), counts(6, 4, 7));
+        // All of them, and then there are none.
+        written.without_updates(&table, 4).unwrap();
+        written.as_put_back(&table, 6).unwrap();
+        assert_eq!(documents(&written), counts(0, 6, 1));
+    }
+
+    #[test]
+    fn fewer_than_the_merge_made_are_refused_and_stay_as_they_are() {
+        type Take = fn(&mut Written, &TableName, u64) -> Result<(), StoreError>;
+        let takes: [(Take, u64); 3] = [
+            (Written::without_updates, 8),
+            // There are six deleted rows, and five created ones.
+            (Written::as_put_back, 6),
+            (Written::as_made_anew, 8),
+        ];
+        for (take, rows) in takes {
+            let mut written = written();
+            for (table, rows) in [("documents", rows), ("labels", 1)] {
+                let error = take(&mut written, &TableName::new(table), rows).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+                assert!(error.to_string().contains(table), "{error}");
+            }
+            assert_eq!(documents(&written), counts(5, 7, 6));
+        }
+    }
+
+    #[test]
+    fn rows_that_are_left_are_those_created_and_put_back() {
+        let mut written = written();
+        assert_eq!(written.rows_left(), [(DOCUMENTS, 12, 0), (PAGES, 1, 0)]);
+        written.left_to_nobody(PAGES, 1);
+        assert_eq!(written.rows_left(), [(DOCUMENTS, 12, 0), (PAGES, 1, 1)]);
+    }
+}

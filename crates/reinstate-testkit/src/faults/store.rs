@@ -26,6 +26,13 @@ pub enum StoreFault {
     },
     /// The first commit happens, and no answer comes.
     UnknownAfterCommit,
+    /// The same, and then the journal cannot be read for a while.
+    UnknownAndAway {
+        /// How often it cannot.
+        reads: u64,
+        /// With what error.
+        kind: ErrorKind,
+    },
     /// The first commit does not happen, and no answer comes.
     UnknownBeforeCommit,
     /// It counts so many rows of others with the mark of a merge, whatever there are.
@@ -53,6 +60,8 @@ struct Faults<'a> {
     fault: StoreFault,
     calls: AtomicU64,
     commits: AtomicU64,
+    /// How often the journal was read since the first commit.
+    journal_reads: AtomicU64,
     interloper: Box<dyn Fn() + Send + Sync + 'a>,
 }
 
@@ -83,6 +92,7 @@ impl<'a> FaultyStore<'a> {
                 fault,
                 calls: AtomicU64::new(0),
                 commits: AtomicU64::new(0),
+                journal_reads: AtomicU64::new(0),
                 interloper: Box::new(interloper),
             },
         }
@@ -109,6 +119,17 @@ impl Faults<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Fails while the journal cannot be read.
+    fn read_journal(&self) -> Result<(), StoreError> {
+        if let StoreFault::UnknownAndAway { reads, kind } = self.fault
+            && self.commits.load(Ordering::Relaxed) > 0
+            && self.journal_reads.fetch_add(1, Ordering::Relaxed) < reads
+        {
+            return Err(StoreError::new(kind, "read journal: injected fault"));
+        }
+        Ok(())
     }
 }
 
@@ -172,6 +193,7 @@ impl LiveStore for FaultyStore<'_> {
         tenant: &TenantId,
     ) -> Result<Option<JournalEntry>, StoreError> {
         self.faults.call("read journal")?;
+        self.faults.read_journal()?;
         self.inner.journal_entry(job, tenant)
     }
 
@@ -470,7 +492,7 @@ impl TenantWriter for FaultyWriter<'_> {
                 drop(self.inner);
                 Err(no_answer())
             }
-            StoreFault::UnknownAfterCommit if is_first => {
+            StoreFault::UnknownAfterCommit | StoreFault::UnknownAndAway { .. } if is_first => {
                 self.inner.commit(entry)?;
                 Err(no_answer())
             }

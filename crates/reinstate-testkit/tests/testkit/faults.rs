@@ -218,6 +218,51 @@ fn a_commit_without_an_answer_is_looked_up_in_the_journal() {
 }
 
 #[test]
+fn a_transaction_that_others_came_in_the_way_of_is_tried_again() {
+    let mut tried_again = 0;
+    for call in 0..OPERATIONS_MAX {
+        let scene = Scene::set();
+        let kind = ErrorKind::Contended;
+        let fault = StoreFault::Fail { call, kind };
+        let store = FaultyStore::new(scene.fixture.store(), fault);
+        let result = scene.restore(&store, scene.repository.as_ref(), 1);
+        scene.expect_all_or_nothing(1, &format!("contended at call {call}"));
+        if store.call_count() <= call {
+            // Opening the transaction, its rows, reading them back, and the commit.
+            assert!(tried_again > 3, "only {tried_again} calls were tried again");
+            return;
+        }
+        tried_again += u64::from(result.is_ok_and(|restored| restored.verdict.is_restored()));
+    }
+    panic!("a restore takes more than {OPERATIONS_MAX} calls");
+}
+
+#[test]
+fn a_journal_that_is_away_for_a_while_is_asked_again_and_a_damaged_one_is_not() {
+    let restore = |kind| {
+        let scene = Scene::set();
+        let fault = StoreFault::UnknownAndAway { reads: 1, kind };
+        let store = FaultyStore::new(scene.fixture.store(), fault);
+        let result = scene.restore(&store, scene.repository.as_ref(), 1);
+        assert!(scene.expect_all_or_nothing(1, &format!("{kind:?}")));
+        result
+    };
+    for kind in [
+        ErrorKind::Unavailable,
+        ErrorKind::Contended,
+        ErrorKind::Locked,
+    ] {
+        let restored = restore(kind).expect("the journal knows it");
+        assert!(restored.verdict.is_restored(), "{:?}", restored.verdict);
+    }
+    for kind in [ErrorKind::Corrupt, ErrorKind::Refused] {
+        let error = restore(kind).expect_err("nobody knows it");
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+        assert!(error.to_string().contains("no answer"), "{error}");
+    }
+}
+
+#[test]
 fn a_write_that_comes_in_between_is_never_lost() {
     let (mut refused, mut restored) = (0, 0);
     for call in 0..OPERATIONS_MAX {
