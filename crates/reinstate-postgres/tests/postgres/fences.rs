@@ -133,27 +133,39 @@ fn a_lock_that_somebody_holds_is_waited_for_only_so_long() {
     let ground = documents("");
     let image = ground.image("acme");
     ground.psql("UPDATE documents SET title = 'x' WHERE id = 2");
-    let mut settings = ConnectionSettings::new(SecretUrl::new(ground.database.url()), "impatient");
-    settings.unguarded = true;
-    settings.lock_timeout = Duration::from_millis(100);
-    let mut map = TenancyMap::new(ground.store.tenant_kind().clone());
-    map.column = Some("account_id".to_owned());
-    via(&mut map, "pages", "document_id -> documents.id");
-    let store = PostgresStore::connect(settings, map).unwrap();
+    let short = Duration::from_millis(100);
+    let impatient = |adapt: fn(&mut ConnectionSettings, Duration)| {
+        let url = SecretUrl::new(ground.database.url());
+        let mut settings = ConnectionSettings::new(url, "impatient");
+        settings.unguarded = true;
+        settings.lock_timeout = Duration::from_secs(60);
+        adapt(&mut settings, short);
+        let mut map = TenancyMap::new(ground.store.tenant_kind().clone());
+        map.column = Some("account_id".to_owned());
+        via(&mut map, "pages", "document_id -> documents.id");
+        PostgresStore::connect(settings, map).unwrap()
+    };
     let is_locked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                         AND query LIKE '%pg_sleep(2)%' AND wait_event = 'PgSleep'";
-    std::thread::scope(|scope| {
-        let holder = scope.spawn(|| {
-            ground.psql(
-                "BEGIN; SELECT FROM documents WHERE id = 2 FOR UPDATE; SELECT pg_sleep(2); COMMIT",
-            )
+    let stores = [
+        impatient(|settings, short| settings.statement_timeout = short),
+        impatient(|settings, short| settings.lock_timeout = short),
+    ];
+    for store in &stores {
+        std::thread::scope(|scope| {
+            let holder = scope.spawn(|| {
+                ground.psql(
+                    "BEGIN; SELECT FROM documents WHERE id = 2 FOR UPDATE; SELECT pg_sleep(2); \
+                     COMMIT",
+                )
+            });
+            while ground.psql(is_locked) != "1" {}
+            let error = restore(store, "acme", &image, 1).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Contended, "{error}");
+            holder.join().unwrap();
         });
-        while ground.psql(is_locked) != "1" {}
-        let error = restore(&store, "acme", &image, 1).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Contended, "{error}");
-        holder.join().unwrap();
-    });
-    restore(&store, "acme", &image, 1).unwrap();
+    }
+    restore(&stores[1], "acme", &image, 1).unwrap();
 }
 
 #[test]

@@ -79,6 +79,8 @@ fn a_proof_says_how_much_was_read_and_a_finding_where_it_differs() {
     // A project, an issue, a comment, and an activity twice.
     assert_eq!(proof.row_count(), 5);
     assert!(proof.table_count() > 1, "{proof:?}");
+    // The comment and one activity came back, the project as it was, and the setting went.
+    assert_eq!(restored.receipt.changed_rows(), 4);
     assert!(restored.verdict.is_restored() && restored.verdict.findings().is_empty());
 
     // The tenant's own users write before it is verified.
