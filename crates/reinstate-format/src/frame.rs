@@ -165,6 +165,18 @@ mod tests {
     fn every_flipped_bit_and_every_cut_is_an_error() {
         let (bytes, _) = KIND.encode(&vec![1u8, 2, 3]);
         crate::damage::check(&bytes, |damaged| KIND.decode::<Vec<u8>>(damaged).is_err());
+        // The shortest frame has an empty payload.
+        let shortest = (FRAME_HEADER_BYTES + FRAME_DIGEST_BYTES) as u64;
+        for (length, whole) in [(0, shortest), (15, shortest), (16, bytes.len() as u64)] {
+            let error = KIND.decode::<Vec<u8>>(&bytes[..length]).unwrap_err();
+            let FormatError::Length {
+                expected, found, ..
+            } = error
+            else {
+                panic!("{error}")
+            };
+            assert_eq!((expected, found), (whole, length as u64));
+        }
     }
 
     #[test]
