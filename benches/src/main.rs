@@ -54,7 +54,9 @@ fn main() -> Result<()> {
     } else if schema_only {
         chapters::schema::measure()?
     } else if log_only {
-        chapters::log::measure()?
+        let mut rows = chapters::log::measure()?;
+        rows.extend(chapters::follow::measure()?);
+        rows
     } else if batch_only {
         chapters::batch::measure()?
     } else {

@@ -15,7 +15,7 @@ const START: &str = "<!-- figures: cargo run -p reinstate-tests --bin guarantees
 const END: &str = "<!-- end of figures -->";
 
 /// Every run of the tests leaves these. What a test adds here it has to record.
-const ROWS: [(&str, &str); 22] = [
+const ROWS: [(&str, &str); 28] = [
     (
         "crash-images-in-place",
         "Power fails at every step of a life; merges in place",
@@ -67,6 +67,30 @@ const ROWS: [(&str, &str); 22] = [
     (
         "killed-in-a-follower",
         "The same, in a follower that seals a commit",
+    ),
+    (
+        "killed-in-a-follow",
+        "A follower of PostgreSQL killed before each of its steps, and every tenant at every commit afterwards",
+    ),
+    (
+        "histories-in-memory",
+        "Random histories: every tenant at every commit, just before and just after it, is what a naive replay says; in memory",
+    ),
+    (
+        "histories-altered-in-memory",
+        "The same, where the tables change; in memory",
+    ),
+    (
+        "histories-exhaustive",
+        "The same, all histories of five steps over two tenants and two keys; in memory",
+    ),
+    (
+        "histories-embedded",
+        "The same, through an embedded store that several write to at once",
+    ),
+    (
+        "histories-postgres",
+        "The same, through a PostgreSQL server that several write to at once; another decoder replays",
     ),
     (
         "resumed-runs",

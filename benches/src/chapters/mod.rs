@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod extract;
+pub mod follow;
 pub mod log;
 pub mod memory;
 pub mod merge;
@@ -35,6 +36,7 @@ pub fn all(full: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     rows.extend(extract::measure()?);
     rows.extend(log::measure()?);
+    rows.extend(follow::measure()?);
     rows.extend(merge::measure()?);
     rows.extend(restore::measure()?);
     rows.extend(batch::measure()?);

@@ -139,6 +139,12 @@ impl PostgresSite {
         DATABASE
     }
 
+    /// The database as the engine sees it.
+    #[must_use]
+    pub fn store(&self) -> &PostgresStore {
+        &self.store
+    }
+
     /// A place for files that go with the site.
     #[must_use]
     pub fn directory(&self) -> &Path {

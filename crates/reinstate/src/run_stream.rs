@@ -13,6 +13,9 @@ use crate::{Error, Resources};
 /// Blocks decoded ahead, for each thread.
 const AHEAD_BLOCKS_PER_THREAD: usize = 4;
 
+/// Blocks up to this long are decoded by the caller itself: handing one over costs as much.
+const DECODED_AT_ONCE_BYTES_MAX: usize = 8 << 10;
+
 /// The longest buffer that is kept for another block: that of a block of one long row is not.
 const SPARE_BYTES_MAX: usize = 4 << 20;
 
@@ -26,7 +29,7 @@ pub(crate) struct RunPart {
 /// Rows of one table in order, read from one or more segments.
 ///
 /// The pool decodes a few blocks ahead while the caller handles rows, so that reading and writing
-/// overlap. *Bounds*: twice the threads in blocks, or an eighth of the memory budget if that is
+/// overlap; small ones the caller decodes itself. *Bounds*: twice the threads in blocks, or an eighth of the memory budget if that is
 /// less; one block at the least.
 pub struct RunStream {
     spawn: Spawner,
@@ -137,15 +140,22 @@ impl RunStream {
         self.sequence_sent += 1;
         self.bytes_ahead += size;
         self.sizes.insert(sequence, size);
-        let (sender, spare) = (self.sender.clone(), Arc::clone(&self.spare));
-        let openers = Arc::clone(&self.openers);
-        self.spawn.spawn(move || {
+        let (spare, openers) = (Arc::clone(&self.spare), Arc::clone(&self.openers));
+        let decode = move || {
             let mut batch = lock(&spare).pop().unwrap_or_default();
             let mut opener = openers.take();
             let result = read_block(&part, &part.run.blocks[block], &mut opener, &mut batch);
             openers.put_back(opener);
+            result.map(|()| batch)
+        };
+        if size <= DECODED_AT_ONCE_BYTES_MAX {
+            self.finished.insert(sequence, decode());
+            return;
+        }
+        let sender = self.sender.clone();
+        self.spawn.spawn(move || {
             // Nobody listens any more when the stream was dropped: that is fine.
-            let _ = sender.send((sequence, result.map(|()| batch)));
+            let _ = sender.send((sequence, decode()));
         });
     }
 }

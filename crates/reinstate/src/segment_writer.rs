@@ -14,6 +14,8 @@ use crate::{Context, Error};
 
 /// Blocks that wait to be sealed, for each worker: enough that none is idle.
 const PENDING_BLOCKS_PER_THREAD: usize = 4;
+/// The longest block that waits for another one before a worker gets it.
+const HELD_BYTES_MAX: usize = 16 << 10;
 
 /// Rows of one run that are not yet a block.
 pub(crate) struct OpenRun {
@@ -47,7 +49,7 @@ struct Sealing {
     identity: SegmentIdentity,
     level: i32,
     dictionaries: Vec<Dictionary>,
-    /// Sealers that nobody uses; there are at most as many as workers.
+    /// Sealers that nobody uses; there are at most as many as workers, and the caller's.
     idle: Mutex<Vec<BlockSealer>>,
 }
 
@@ -101,6 +103,8 @@ pub(crate) struct SegmentWriter<'a> {
     receiver: Receiver<Sealed>,
     /// Sealed blocks whose turn to be written has not come.
     sealed: BTreeMap<u32, Sealed>,
+    /// The last block, if it is small: the caller seals it itself where no other comes to be sealed beside it.
+    held: Option<PendingBlock>,
     pending_bytes: usize,
     spare: Vec<RowBatch>,
     /// How many blocks were cut, and how many of them are written.
@@ -136,6 +140,7 @@ impl<'a> SegmentWriter<'a> {
             sender,
             receiver,
             sealed: BTreeMap::new(),
+            held: None,
             pending_bytes: 0,
             spare: Vec::new(),
             block_count: 0,
@@ -196,12 +201,14 @@ impl<'a> SegmentWriter<'a> {
         self.block_count = self.block_count.checked_add(1).ok_or_else(|| {
             Error::new(ErrorKind::Refused, "write a segment: more than 2^32 blocks")
         })?;
-        let (sealing, sender) = (Arc::clone(&self.sealing), self.sender.clone());
-        self.context.resources.pool_handle().spawn(move || {
-            let sealed = sealing.seal(&block);
-            // Nobody listens any more when the writer was dropped: that is fine.
-            let _ = sender.send((block, sealed));
-        });
+        if let Some(before) = self.held.take() {
+            self.hand_over(before);
+        }
+        if block.rows.as_bytes().len() <= HELD_BYTES_MAX {
+            self.held = Some(block);
+        } else {
+            self.hand_over(block);
+        }
         let slots = self.context.resources.threads() * PENDING_BLOCKS_PER_THREAD;
         let bytes_max = (self.context.resources.memory_bytes_max() / 8)
             .min(slots * 2 * BLOCK_PLAIN_BYTES_TARGET);
@@ -213,9 +220,23 @@ impl<'a> SegmentWriter<'a> {
         Ok(())
     }
 
+    /// Has a worker seal a block.
+    fn hand_over(&self, block: PendingBlock) {
+        let (sealing, sender) = (Arc::clone(&self.sealing), self.sender.clone());
+        self.context.resources.pool_handle().spawn(move || {
+            let sealed = sealing.seal(&block);
+            // Nobody listens any more when the writer was dropped: that is fine.
+            let _ = sender.send((block, sealed));
+        });
+    }
+
     /// Waits for the next block in order, and writes it.
     fn place_next(&mut self) -> Result<(), Error> {
         let next = self.placed_count;
+        if let Some(block) = self.held.take_if(|held| held.number == next) {
+            let sealed = self.sealing.seal(&block);
+            self.sealed.insert(next, (block, sealed));
+        }
         while !self.sealed.contains_key(&next) {
             // This writer holds a sender itself, so the channel never closes.
             let sealed = self.receiver.recv().expect("BUG: the channel closed");

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use reinstate::{
-    CaptureOptions, Context, FollowOptions, Follower, Log, ResourceOptions, Resources,
-    RestorePoint, capture, compact, extract_at, log_of, tenants_at,
+    CaptureOptions, Context, Error, FollowOptions, Follower, Log, ResourceOptions, Resources,
+    RestorePoint, TenantImage, capture, compact, extract_all_at, extract_at, log_of, tenants_at,
 };
 use reinstate_core::{
     Cancellation, Commit, Digest, ErrorKind, Owner, Position, Repository, RepositoryId, RowBatch,
-    RowStream, SchemaChange, Silent, SnapshotId, StoreSchema, TableIndex, Tenant, Timestamp,
+    RowStream, SchemaChange, Silent, SnapshotId, StoreSchema, Tenant, Timestamp,
 };
 use reinstate_testkit::{
     ApplicationChange, ApplicationRow, MemoryOptions, MemoryRepository, MemoryStore,
@@ -23,7 +23,6 @@ pub const SNAPSHOT: SnapshotId = SnapshotId::from_bytes([7; 16]);
 
 pub struct Ground {
     pub repository: MemoryRepository,
-    resources: Resources,
     cancellation: Cancellation,
     /// What the store was at the snapshot and after each transaction.
     pub models: Vec<Model>,
@@ -35,6 +34,18 @@ pub struct Ground {
     pub pack_records: usize,
 }
 
+/// One thread for all of them: starting it takes longer than most histories.
+fn resources() -> &'static Resources {
+    static RESOURCES: OnceLock<Resources> = OnceLock::new();
+    RESOURCES.get_or_init(|| {
+        let options = ResourceOptions {
+            threads: NonZeroUsize::MIN,
+            ..ResourceOptions::default()
+        };
+        Resources::try_new(options).unwrap()
+    })
+}
+
 fn at(commit: u64) -> Position {
     Position { commit, ordinal: 0 }
 }
@@ -42,13 +53,8 @@ fn at(commit: u64) -> Position {
 impl Ground {
     /// A snapshot of `base`, and then these transactions, ten positions from one to the next.
     pub fn new(schema: &StoreSchema, base: Model, transactions: Vec<Vec<Step>>) -> Self {
-        let options = ResourceOptions {
-            threads: NonZeroUsize::MIN,
-            ..ResourceOptions::default()
-        };
         let mut ground = Self {
             repository: MemoryRepository::new(RepositoryId::from_bytes([1; 16])),
-            resources: Resources::try_new(options).unwrap(),
             cancellation: Cancellation::new(),
             models: vec![base],
             altered: BTreeMap::new(),
@@ -63,12 +69,35 @@ impl Ground {
             pack_records: FollowOptions::default().pack_records,
         };
         ground.capture();
-        for steps in transactions {
-            let mut model = ground.models.last().unwrap().clone();
-            steps.iter().for_each(|step| model.apply(step));
-            ground.push(model, steps);
-        }
+        ground.extend(transactions);
         ground
+    }
+
+    /// The same snapshot with other transactions, where this one has none.
+    pub fn and_then(&self, transactions: Vec<Vec<Step>>) -> Self {
+        assert!(self.script.transactions.is_empty());
+        let mut ground = Self {
+            repository: self.repository.clone(),
+            cancellation: Cancellation::new(),
+            models: self.models.clone(),
+            altered: BTreeMap::new(),
+            script: Script {
+                acknowledged: Arc::default(),
+                ..self.script.clone()
+            },
+            base: self.base,
+            pack_records: self.pack_records,
+        };
+        ground.extend(transactions);
+        ground
+    }
+
+    fn extend(&mut self, transactions: Vec<Vec<Step>>) {
+        for steps in transactions {
+            let mut model = self.models.last().unwrap().clone();
+            steps.iter().for_each(|step| model.apply(step));
+            self.push(model, steps);
+        }
     }
 
     /// The same, where the store had these tables from some transactions on: by the number of the first
@@ -126,7 +155,7 @@ impl Ground {
     }
 
     pub fn context(&self) -> Context<'_> {
-        Context::new(&self.resources, &Silent, &self.cancellation)
+        Context::new(resources(), &Silent, &self.cancellation)
     }
 
     pub fn log(&self) -> Log {
@@ -169,47 +198,60 @@ impl Ground {
 
     /// The image of a tenant at a position, by table; none if it has no row then.
     pub fn image(&self, log: &Log, position: u64, tenant: &str) -> Option<Vec<Vec<u8>>> {
-        self.image_in(&self.repository, log, position, tenant)
+        let images = self.images(&self.repository, log, (position, false), &[tenant]);
+        images.into_iter().next().unwrap()
     }
 
-    fn image_in(
+    /// The images of tenants at a position, all of them asked for at once or one by one.
+    fn images(
         &self,
         repository: &MemoryRepository,
         log: &Log,
-        position: u64,
-        tenant: &str,
-    ) -> Option<Vec<Vec<u8>>> {
-        let tenant: Tenant = format!("account:{tenant}").parse().unwrap();
+        (position, at_once): (u64, bool),
+        tenants: &[&str],
+    ) -> Vec<Option<Vec<Vec<u8>>>> {
+        let tenant = |tenant: &&str| format!("account:{tenant}").parse::<Tenant>().unwrap();
+        let tenants: Vec<Tenant> = tenants.iter().map(tenant).collect();
         let point = RestorePoint {
             position: at(position),
             time: Timestamp::from_micros(0),
         };
-        let image = match extract_at(self.context(), repository, log, point, &tenant) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return None,
-            image => image.unwrap(),
+        let images = if at_once {
+            extract_all_at(self.context(), repository, log, point, &tenants).unwrap()
+        } else {
+            let one = |tenant| extract_at(self.context(), repository, log, point, tenant);
+            tenants.iter().map(one).collect()
         };
-        let rows = |table: u32| {
-            let mut all = Vec::new();
-            let mut rows = image.rows(self.context(), TableIndex(table));
+        let rows = |image: Result<TenantImage, Error>| match image {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            image => Some(self.rows(&image.unwrap())),
+        };
+        images.into_iter().map(rows).collect()
+    }
+
+    fn rows(&self, image: &TenantImage) -> Vec<Vec<u8>> {
+        let count = image.snapshot().schema.tables().len();
+        let mut tables = vec![Vec::new(); count];
+        for table in image.tables() {
+            let all = &mut tables[table.get()];
+            let mut rows = image.rows(self.context(), table);
             let mut batch = RowBatch::new();
             let mut count = 0;
             while rows.next_batch(&mut batch).unwrap() {
                 all.extend_from_slice(batch.as_bytes());
                 count += batch.len() as u64;
             }
-            assert_eq!(count, image.row_count(TableIndex(table)));
-            all
-        };
-        let tables = u32::try_from(image.snapshot().schema.tables().len()).unwrap();
-        Some((0..tables).map(rows).collect())
+            assert_eq!(count, image.row_count(table));
+        }
+        tables
     }
 
     /// Compares what a snapshot made of the log so far, and the log behind it, say of every commit
     /// from there on.
-    pub fn check_compacted(&self, after_runs: usize, tenants: &[&str]) {
+    pub fn check_compacted(&self, after_runs: usize, tenants: &[&str]) -> usize {
         let log = self.log();
         let Some(run) = log.runs().get(after_runs) else {
-            return;
+            return 0;
         };
         let until = run.description.through;
         // As if it had been made then: by a copy of the repository that ends there.
@@ -247,15 +289,10 @@ impl Ground {
             (&shorter, &compacted, until),
             (&self.repository, &last, log.through()),
         ];
-        for (repository, compacted, from) in ends {
-            for position in from.commit..=log.through().commit {
-                for tenant in tenants {
-                    let expected = self.image(&log, position, tenant);
-                    let found = self.image_in(repository, compacted, position, tenant);
-                    assert_eq!(found, expected, "{tenant} at {position}");
-                }
-            }
-        }
+        let compared = ends.iter().map(|(repository, compacted, from)| {
+            self.check_from(repository, compacted, from.commit, tenants)
+        });
+        compared.sum()
     }
 
     /// Compares which tenants there are at every commit, and how many rows they have, with the naive
@@ -297,32 +334,48 @@ impl Ground {
     /// Compares a tenant at every commit, just before and just after it, with the naive replay.
     /// Returns how many images were compared.
     pub fn check(&self, tenants: &[&str]) -> usize {
-        let log = self.log();
-        let end = log.through().commit;
+        self.check_from(&self.repository, &self.log(), self.base.commit, tenants)
+    }
+
+    /// The same, by a log and from a commit on.
+    fn check_from(
+        &self,
+        repository: &MemoryRepository,
+        log: &Log,
+        from: u64,
+        tenants: &[&str],
+    ) -> usize {
+        let covered = from..=log.through().commit;
         let mut compared = 0;
         for (number, model) in (0_u64..).zip(&self.models) {
             let commit = self.base.commit + 10 * number;
-            for tenant in tenants {
-                let owner = Owner::from_bytes(tenant.as_bytes()).unwrap();
-                // The tables change right behind the commit before.
-                let next = usize::try_from(number).unwrap();
-                let altered = self.altered.get(&next).unwrap_or(model);
-                for (position, model) in [
-                    (commit, model),
-                    (commit + 1, altered),
-                    (commit + 9, altered),
-                ] {
-                    if position > end {
-                        continue;
-                    }
-                    let tables = 0..u32::try_from(model.tables.len()).unwrap();
-                    let expected: Vec<_> =
-                        tables.map(|table| model.rows_of(table, &owner)).collect();
+            // The tables change right behind the commit before.
+            let next = usize::try_from(number).unwrap();
+            let mut expected = Vec::new();
+            for model in std::iter::once(model).chain(self.altered.get(&next)) {
+                let rows = tenants.iter().map(|tenant| rows_of(model, tenant));
+                expected.push(rows.collect::<Vec<_>>());
+            }
+            for (position, at_once, altered) in [
+                (commit, false, false),
+                (commit + 1, true, true),
+                (commit + 9, true, true),
+            ] {
+                if !covered.contains(&position) {
+                    continue;
+                }
+                let images = self.images(repository, log, (position, at_once), tenants);
+                let expected = if altered {
+                    expected.last()
+                } else {
+                    expected.first()
+                };
+                for ((tenant, image), expected) in tenants.iter().zip(images).zip(expected.unwrap())
+                {
                     let is_nothing = expected.iter().all(Vec::is_empty);
-                    let image = self.image(&log, position, tenant);
+                    assert_eq!(image.is_none(), is_nothing, "{tenant} at {position}");
                     let found = image.unwrap_or_else(|| vec![Vec::new(); expected.len()]);
-                    assert_eq!(found, expected, "{tenant} after transaction {number}");
-                    assert!(!is_nothing || found.iter().all(Vec::is_empty));
+                    assert_eq!(found, *expected, "{tenant} after transaction {number}");
                     compared += 1;
                 }
             }
@@ -331,10 +384,15 @@ impl Ground {
     }
 }
 
-fn row_count(model: &Model, tenant: &str) -> u64 {
+/// What a tenant has, by table.
+fn rows_of(model: &Model, tenant: &str) -> Vec<Vec<u8>> {
     let owner = Owner::from_bytes(tenant.as_bytes()).unwrap();
     let tables = 0..u32::try_from(model.tables.len()).unwrap();
-    let rows = tables.map(|table| model.rows_of(table, &owner));
+    tables.map(|table| model.rows_of(table, &owner)).collect()
+}
+
+fn row_count(model: &Model, tenant: &str) -> u64 {
+    let rows = rows_of(model, tenant).into_iter();
     let counts = rows.map(|rows| RowBatch::try_from_bytes(rows).unwrap().len() as u64);
     counts.sum()
 }

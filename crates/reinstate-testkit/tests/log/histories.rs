@@ -2,7 +2,10 @@
 //! belong to; cascades; moves from tenant to tenant; new keys; duplicates; truncations; followers
 //! that come and go.
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use reinstate::Error;
 use reinstate_core::{ErrorKind, Timestamp};
 use reinstate_testkit::figures;
@@ -225,31 +228,83 @@ pub fn history(base: &[Vec<Draw>], after: &[Vec<Draw>]) -> (Model, Vec<Vec<Step>
 }
 
 /// How many histories: 150, or `REINSTATE_SCALE` times as many.
-pub fn cases() -> u32 {
+fn cases() -> u32 {
     u32::try_from(150 * figures::scale()).unwrap()
+}
+
+/// How a history is followed: how many transactions each follower reads and how large its runs are, whether
+/// old rows are told by their keys, how many records are packed into one, and behind which run a snapshot
+/// is made of the log.
+pub type Ways = (Vec<(usize, u64)>, bool, usize, usize);
+
+pub fn ways() -> impl Strategy<Value = Ways> {
+    let bytes = prop_oneof![Just(1_u64), Just(200), Just(1 << 20)];
+    let followers = proptest::collection::vec((1_usize..4, bytes), 0..6);
+    let pack_records = prop_oneof![Just(1_usize), Just(3), Just(512)];
+    (followers, any::<bool>(), pack_records, 0_usize..4)
+}
+
+/// Follows a history and compares every tenant at every commit. Returns how many images that were.
+pub fn check(mut ground: Ground, (followers, is_by_key, pack_records, compacted): &Ways) -> usize {
+    ground.script.is_by_key = *is_by_key;
+    ground.pack_records = *pack_records;
+    ground.follow(followers);
+    let images = ground.check(&TENANTS);
+    ground.check_tenants(&TENANTS);
+    images + ground.check_compacted(*compacted, &TENANTS)
+}
+
+/// Tries so many cases, and notes under this name how many there were.
+pub fn try_all<S: Strategy>(
+    name: &str,
+    part: u32,
+    strategy: &S,
+    try_one: impl Fn(S::Value) -> (usize, usize),
+) {
+    let config = ProptestConfig {
+        cases: cases() / part,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let [histories, transactions, images] = [const { Cell::new(0_u64) }; 3];
+    let outcome = TestRunner::new(config).run(strategy, |case| {
+        let (commits, compared) = try_one(case);
+        histories.set(histories.get() + 1);
+        transactions.set(transactions.get() + commits as u64);
+        images.set(images.get() + compared as u64);
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+    figures::record(
+        name,
+        &[
+            ("histories", histories.get()),
+            ("transactions", transactions.get()),
+            ("images compared", images.get()),
+        ],
+    );
+}
+
+#[test]
+fn an_image_at_any_commit_is_what_a_naive_replay_says() {
+    let strategy = (draws(), draws(), ways());
+    try_all(
+        "histories-in-memory",
+        1,
+        &strategy,
+        |(base, after, ways)| {
+            let (base, transactions) = history(&base, &after);
+            let commits = transactions.len();
+            let ground = Ground::new(&schema(), base, transactions);
+            (commits, check(ground, &ways))
+        },
+    );
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn an_image_at_any_commit_is_what_a_naive_replay_says(
-        base in draws(),
-        after in draws(),
-        compacted in 0_usize..4,
-        followers in proptest::collection::vec((1_usize..4, prop_oneof![Just(1_u64), Just(200), Just(1 << 20)]), 0..6),
-        is_by_key: bool,
-        pack_records in prop_oneof![Just(1_usize), Just(3), Just(512)],
-    ) {
-        let (base, transactions) = history(&base, &after);
-        let mut ground = Ground::new(&schema(), base, transactions);
-        ground.script.is_by_key = is_by_key;
-        ground.pack_records = pack_records;
-        ground.follow(&followers);
-        ground.check(&TENANTS);
-        ground.check_tenants(&TENANTS);
-        ground.check_compacted(compacted, &TENANTS);
-    }
 
     #[test]
     fn a_transaction_that_breaks_off_is_in_no_run_and_comes_again(

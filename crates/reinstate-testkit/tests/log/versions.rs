@@ -11,7 +11,7 @@ use reinstate_core::{
 };
 
 use crate::ground::Ground;
-use crate::histories::{Draw, TENANTS, cases, draws, history};
+use crate::histories::{Draw, TENANTS, check, draws, history, try_all, ways};
 use crate::model::{
     ACTIVITY, COMMENTS, ISSUES, MARKS, Model, NOTES, PROJECTS, Step, Values, schema, values,
 };
@@ -366,27 +366,20 @@ fn ground(base: &[Vec<Draw>], after: &[Vec<Draw>], alterations: &[Option<Alterat
     Ground::with_changes(base, &changes, translated)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases() / 2, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn rows_are_as_they_were_in_the_tables_of_every_commit(
-        base in draws(),
-        after in draws(),
-        alterations in proptest::collection::vec(proptest::option::of((0_u8..10, any::<u8>(), any::<u8>())), 1..8),
-        compacted in 0_usize..4,
-        followers in proptest::collection::vec((1_usize..4, prop_oneof![Just(1_u64), Just(200), Just(1 << 20)]), 0..6),
-        is_by_key: bool,
-        pack_records in prop_oneof![Just(1_usize), Just(3), Just(512)],
-    ) {
-        let mut ground = ground(&base, &after, &alterations);
-        ground.script.is_by_key = is_by_key;
-        ground.pack_records = pack_records;
-        ground.follow(&followers);
-        ground.check(&TENANTS);
-        ground.check_tenants(&TENANTS);
-        ground.check_compacted(compacted, &TENANTS);
-    }
+#[test]
+fn rows_are_as_they_were_in_the_tables_of_every_commit() {
+    let alteration = proptest::option::of((0_u8..10, any::<u8>(), any::<u8>()));
+    let alterations = proptest::collection::vec(alteration, 1..8);
+    let strategy = (draws(), draws(), alterations, ways());
+    try_all(
+        "histories-altered-in-memory",
+        2,
+        &strategy,
+        |(base, after, alterations, ways)| {
+            let ground = ground(&base, &after, &alterations);
+            (ground.script.transactions.len(), check(ground, &ways))
+        },
+    );
 }
 
 /// A column that is added with a default, one that goes, and a table that is renamed.

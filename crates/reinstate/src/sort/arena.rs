@@ -12,6 +12,9 @@ use crate::Error;
 /// What a row takes besides its bytes: its entry.
 const ENTRY_BYTES: usize = size_of::<Entry>();
 
+/// So many rows are sorted by the caller itself: asking the pool takes longer.
+const SORTED_AT_ONCE_ROWS_MAX: usize = 512;
+
 /// Rows of any owners and tables.
 pub(super) struct Arena {
     bytes_max: usize,
@@ -88,14 +91,17 @@ impl Arena {
         }
         let rows = &self.rows;
         let entries = &mut self.entries;
-        pool.install(|| {
-            entries.par_sort_unstable_by(|left, right| {
-                ranks[left.group as usize]
-                    .cmp(&ranks[right.group as usize])
-                    .then_with(|| left.key_prefix.cmp(&right.key_prefix))
-                    .then_with(|| compare_rows(row(rows, *left), row(rows, *right)))
-            });
-        });
+        let compare = |left: &Entry, right: &Entry| {
+            ranks[left.group as usize]
+                .cmp(&ranks[right.group as usize])
+                .then_with(|| left.key_prefix.cmp(&right.key_prefix))
+                .then_with(|| compare_rows(row(rows, *left), row(rows, *right)))
+        };
+        if entries.len() <= SORTED_AT_ONCE_ROWS_MAX {
+            entries.sort_unstable_by(compare);
+        } else {
+            pool.install(|| entries.par_sort_unstable_by(compare));
+        }
     }
 
     /// Forgets the rows and keeps the memory for the next ones.

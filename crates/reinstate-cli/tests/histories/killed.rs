@@ -20,9 +20,10 @@ use reinstate_repository::{
     DirectoryEntry, FileStatus, FileSystem, LocalFileSystem, LocalRepository, OpenMode, StoredFile,
 };
 use reinstate_testkit::cluster::shared_cluster;
+use reinstate_testkit::figures;
 
 use super::postgres::open;
-use super::{Followed, NOW, Row, Rows, SNAPSHOT};
+use super::{Followed, NOW, Row, Rows, SNAPSHOT, State, Told};
 
 const SCHEMA: &str = "\
 CREATE TABLE projects (id int PRIMARY KEY, account_id int, name text);
@@ -32,7 +33,11 @@ CREATE TABLE visits (account_id int, page text);
 ALTER TABLE issues REPLICA IDENTITY FULL; ALTER TABLE visits REPLICA IDENTITY FULL;
 ";
 const TENANTS: [&str; 3] = ["0", "1", "2"];
-const THIS_TEST: &str = "any_commit::killed::\
+const COLUMNS: [(&str, &[&str]); 2] = [
+    ("projects", &["id", "account_id", "name"]),
+    ("visits", &["account_id", "page"]),
+];
+const THIS_TEST: &str = "killed::\
                          a_follower_killed_before_any_step_leaves_a_log_that_goes_on_without_loss";
 /// How the child is told what to do: the step, the URL, the repository.
 const ORDER: &str = "REINSTATE_TEST_KILLED_BEFORE";
@@ -207,19 +212,21 @@ fn follow_until_killed(order: &str) {
 /// One transaction of the store, and what each tenant has after it.
 fn transaction(number: u64, world: &mut BTreeMap<String, Rows>) -> String {
     let tenant = (number % 3).to_string();
-    let row = |values: &[&str]| -> Row { values.iter().map(|v| Some((*v).to_owned())).collect() };
+    let row = |table: usize, values: &[&str]| -> Row {
+        let named = COLUMNS[table].1.iter().zip(values);
+        named
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
     let id = number.to_string();
     let tables = world.entry(tenant.clone()).or_default();
     let projects = tables.entry("projects".to_owned()).or_default();
     let last = number.saturating_sub(3).to_string();
-    let last_one = projects
-        .iter_mut()
-        .filter(|row| row[0].as_ref() == Some(&last));
-    last_one.for_each(|project| project[2] = Some(id.clone()));
-    projects.push(row(&[&id, &tenant, "new"]));
-    projects.sort();
+    let last_one = projects.iter_mut().filter(|row| row["id"] == last);
+    last_one.for_each(|project| drop(project.insert("name".to_owned(), id.clone())));
+    projects.push(row(0, &[&id, &tenant, "new"]));
     let visits = tables.entry("visits".to_owned()).or_default();
-    visits.push(row(&[&tenant, "same"]));
+    visits.push(row(1, &[&tenant, "same"]));
     format!(
         "BEGIN; UPDATE projects SET name = {id} WHERE id = {last};
          INSERT INTO projects VALUES ({id}, {tenant}, 'new');
@@ -252,7 +259,8 @@ fn a_follower_killed_before_any_step_leaves_a_log_that_goes_on_without_loss() {
             states.push(world.clone());
         }
         let before = followed.log();
-        let path = followed.directory.path().join("repository");
+        let directory = followed.directory.as_ref().unwrap();
+        let path = directory.path().join("repository");
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", THIS_TEST, "--nocapture"])
             .env(
@@ -294,6 +302,26 @@ fn a_follower_killed_before_any_step_leaves_a_log_that_goes_on_without_loss() {
         assert!(killed.iter().any(|step| step == what), "{what}: {killed:?}");
     }
     println!("killed {} times", killed.len());
-    followed.check(&TENANTS, &states);
+    let (log, commits) = (followed.log(), followed.commits(false));
+    assert_eq!(commits.len() + 1, states.len(), "transactions");
+    let positions = std::iter::once(log.snapshot().position).chain(commits);
+    let columns = COLUMNS.iter().map(|(table, columns)| {
+        let columns = columns.iter().map(|name| (*name).to_owned());
+        ((*table).to_owned(), columns.collect())
+    });
+    let columns: BTreeMap<String, Vec<String>> = columns.collect();
+    let state = |tenants| State {
+        columns: columns.clone(),
+        tenants,
+    };
+    let told = Told {
+        tenants: TENANTS.iter().map(|tenant| (*tenant).to_owned()).collect(),
+        states: positions.zip(states.into_iter().map(state)).collect(),
+    };
+    let images = followed.check(&log, &told);
+    figures::record(
+        "killed-in-a-follow",
+        &[("kills", killed.len() as u64), ("images compared", images)],
+    );
     store.end_feed(SNAPSHOT).unwrap();
 }
