@@ -406,12 +406,27 @@ impl<'r> Receiver<'r> {
         }
         // What a row goes by is known first, wherever in the transaction it was written; how it goes on
         // from there is followed when it is asked for.
-        for (table, row) in waited.written() {
+        for (table, row) in waited.gone() {
+            self.owners.expect_to_go(table, row);
+        }
+        for (_, table, row) in waited.written() {
             self.owners.expect(table, row)?;
         }
-        for change in waited.changes() {
+        for (number, change) in waited.changes().enumerate() {
+            match change {
+                Change::Insert { table, row } => self.owners.come(table, row.row),
+                Change::Update { table, after, .. } => self.owners.come(table, after.row),
+                Change::Delete { .. } | Change::Truncate { .. } => {}
+            }
             self.released(change)?;
+            if let Change::Truncate { table } = change {
+                let later = waited.written();
+                for (_, _, row) in later.filter(|&(at, of, _)| number < at && of == table) {
+                    self.owners.expect_after_truncation(table, row)?;
+                }
+            }
         }
+        self.owners.expect_nothing();
         Ok(())
     }
 

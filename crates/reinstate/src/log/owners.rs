@@ -10,7 +10,7 @@
 //! *Cost*: rows of tables that no way leads over are not in it: none where every table has the
 //! tenant's column.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redb::TableDefinition;
 use reinstate_core::{ColumnIndex, ErrorKind, FeedRow, RowRef, StoreSchema, TableIndex};
@@ -40,6 +40,9 @@ pub(crate) struct Owners {
     /// How many rows this transaction took away. They stay in the index until it ends: those that
     /// belonged to them may still have to go, and need them for their owner.
     removed_count: u64,
+    /// Names whose rows go, and come again in what waited: how often they are still to come. Until then
+    /// what goes by them belongs to whom it would have belonged before.
+    coming: HashMap<Vec<u8>, u32>,
 }
 
 /// By which columns rows of tables are named by those that go by them.
@@ -79,6 +82,7 @@ impl Owners {
             names,
             index,
             removed_count: 0,
+            coming: HashMap::new(),
         })
     }
 
@@ -123,17 +127,79 @@ impl Owners {
         Ok(was)
     }
 
-    /// Notes a row that is there at the end of the transaction, unless one of its name is known.
-    pub(crate) fn expect(&mut self, table: TableIndex, row: RowRef<'_>) -> Result<bool, Error> {
-        let mut is_new = false;
+    /// Notes a row that goes in what waited, before the first of that is handled.
+    pub(crate) fn expect_to_go(&mut self, table: TableIndex, row: RowRef<'_>) {
+        let names = self.names_of(table, row).into_iter();
+        self.coming.extend(names.map(|name| (name, 0)));
+    }
+
+    /// Notes a row that is written in what waited, unless one of its name is known: before the first of that
+    /// is handled, and after those that go were noted.
+    pub(crate) fn expect(&mut self, table: TableIndex, row: RowRef<'_>) -> Result<(), Error> {
         for name in self.names_of(table, row) {
-            if self.follow(name.clone(), false)? == Found::Nowhere {
+            let is_gone = self.is_removed(&name)?;
+            if is_gone {
+                // Rows that it left behind still belong to whom they did.
                 self.keep(&name)?;
-                self.set(table, row, &name)?;
-                is_new = true;
+                self.coming.entry(name.clone()).or_default();
+            }
+            if let Some(count) = self.coming.get_mut(&name) {
+                *count += 1;
+            }
+            self.expect_again(table, row, &name)?;
+        }
+        Ok(())
+    }
+
+    /// Notes a row that is still to come, where nothing is known of its name any more.
+    pub(crate) fn expect_after_truncation(
+        &mut self,
+        table: TableIndex,
+        row: RowRef<'_>,
+    ) -> Result<(), Error> {
+        let mut names = self.names_of(table, row).into_iter();
+        names.try_for_each(|name| self.expect_again(table, row, &name))
+    }
+
+    fn expect_again(
+        &mut self,
+        table: TableIndex,
+        row: RowRef<'_>,
+        name: &[u8],
+    ) -> Result<(), Error> {
+        if self.follow(name.to_vec(), false)? == Found::Nowhere {
+            self.keep(name)?;
+            self.set(table, row, name)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a row that was expected is handled now.
+    pub(crate) fn come(&mut self, table: TableIndex, row: RowRef<'_>) {
+        if self.coming.is_empty() {
+            return;
+        }
+        for name in self.names_of(table, row) {
+            if let Some(count) = self.coming.get_mut(&name) {
+                *count = count.saturating_sub(1);
             }
         }
-        Ok(is_new)
+    }
+
+    /// Notes that everything that waited is handled.
+    pub(crate) fn expect_nothing(&mut self) {
+        self.coming = HashMap::new();
+    }
+
+    fn is_coming(&self, name: &[u8]) -> bool {
+        self.coming.get(name).is_some_and(|count| *count > 0)
+    }
+
+    fn is_removed(&mut self, name: &[u8]) -> Result<bool, Error> {
+        match self.index.as_mut() {
+            Some(index) if self.removed_count > 0 => Ok(index.get(REMOVED, name)?.is_some()),
+            _ => Ok(false),
+        }
     }
 
     /// Notes that a row became another.
@@ -231,6 +297,9 @@ impl Owners {
     }
 
     fn take_away(&mut self, name: &[u8]) -> Result<(), Error> {
+        if self.is_coming(name) {
+            return Ok(());
+        }
         let index = self.index.as_mut().expect("BUG: names without an index");
         self.removed_count += 1;
         index.set(REMOVED, name, &[])
@@ -264,12 +333,13 @@ impl Owners {
     }
 
     /// Goes from row to row until one says whose it is.
-    fn follow(&mut self, mut name: Vec<u8>, before: bool) -> Result<Found, Error> {
-        let index = self.index.as_mut().expect("BUG: a way without an index");
+    fn follow(&mut self, mut name: Vec<u8>, mut before: bool) -> Result<Found, Error> {
         loop {
-            if !before && self.removed_count > 0 && index.get(REMOVED, &name)?.is_some() {
+            before |= self.is_coming(&name);
+            if !before && self.is_removed(&name)? {
                 return Ok(Found::Nowhere);
             }
+            let index = self.index.as_mut().expect("BUG: a way without an index");
             let Some(mut entry) = index.get(OWNERS, &name)? else {
                 return Ok(Found::Nowhere);
             };

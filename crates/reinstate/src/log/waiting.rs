@@ -105,12 +105,23 @@ impl Waited {
         })
     }
 
-    /// The rows that were written, in order.
-    pub(super) fn written(&self) -> impl Iterator<Item = (TableIndex, RowRef<'_>)> {
-        self.changes().filter_map(|change| match change {
-            Change::Insert { table, row } => Some((table, row.row)),
-            Change::Update { table, after, .. } => Some((table, after.row)),
+    /// The rows that were written, in order, with the numbers of their changes.
+    pub(super) fn written(&self) -> impl Iterator<Item = (usize, TableIndex, RowRef<'_>)> {
+        let changes = self.changes().enumerate();
+        changes.filter_map(|(number, change)| match change {
+            Change::Insert { table, row } => Some((number, table, row.row)),
+            Change::Update { table, after, .. } => Some((number, table, after.row)),
             Change::Delete { .. } | Change::Truncate { .. } => None,
+        })
+    }
+
+    /// The rows that were deleted, or became others.
+    pub(super) fn gone(&self) -> impl Iterator<Item = (TableIndex, RowRef<'_>)> {
+        self.changes().filter_map(|change| match change {
+            Change::Delete { table, before } | Change::Update { table, before, .. } => {
+                Some((table, before.row))
+            }
+            Change::Insert { .. } | Change::Truncate { .. } => None,
         })
     }
 }
