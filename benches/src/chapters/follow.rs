@@ -121,7 +121,7 @@ fn follow(site: &PostgresSite, number: u8, identity: &str) -> Result<Row> {
         what: format!("follow, {rows} changes in {TRANSACTIONS} transactions, {identity}"),
         figure: format!("{} of the limit, {rate:.0} changes/s", summary.ratio),
         beside: format!(
-            "`pg_recvlogical -o proto_version=1`, {:.0} ms",
+            "`pg_recvlogical -o proto_version=2 -o streaming=on`, {:.0} ms",
             summary.limit_ms.median
         ),
         target: "0.8 or more",
@@ -149,7 +149,8 @@ fn receive(site: &PostgresSite, end: &str) -> Result<()> {
         "--no-loop",
         &end,
         "--file=/dev/null",
-        "--option=proto_version=1",
+        "--option=proto_version=2",
+        "--option=streaming=on",
         "--option=publication_names=reinstate",
         "--option=messages=true",
     ];

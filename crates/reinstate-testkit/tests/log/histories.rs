@@ -415,10 +415,10 @@ fn a_row_that_comes_again_behind_rows_that_wait_for_it_takes_them_and_those_left
     for tenant in ["a", "b"] {
         let again = family("4", tenant);
         let ways = [
-            [&family("1", "a")[..], &[delete.clone()], &again].concat(),
-            [&[delete.clone()], &again[..]].concat(),
+            [&family("1", "a")[..], std::slice::from_ref(&delete), &again].concat(),
+            [std::slice::from_ref(&delete), &again[..]].concat(),
             [&family("1", "ab")[..], &truncate, &again].concat(),
-            [&again[..1], &[delete.clone()], &again[1..]].concat(),
+            [&again[..1], std::slice::from_ref(&delete), &again[1..]].concat(),
             [
                 &family("1", "a")[..],
                 &[delete.clone(), left.clone()],
