@@ -2,9 +2,10 @@
 //!
 //! Every version of a row has a place (table, page, line) and the number of the transaction that
 //! wrote it. An insert, an update or a delete changes the set of them; locking a row or vacuuming
-//! its table does not. Rewriting a table (VACUUM FULL, CLUSTER) moves rows and changes the
-//! fingerprint although nothing changed: a plan made before is then refused, which is the safe
-//! side.
+//! its table does not. What a version holds in a column that was dropped and made anew is another
+//! thing: the numbers of the columns, none of which comes again, belong to the state. Rewriting a
+//! table (VACUUM FULL, CLUSTER) moves rows and changes the fingerprint although nothing changed: a
+//! plan made before is then refused, which is the safe side.
 //!
 //! A query of its own finds them, or whoever reads all rows of a tenant has their versions come along.
 
@@ -56,18 +57,26 @@ pub(crate) fn read_fingerprint(
             tables.push((table, count, sum));
         }
     }
-    Ok(fingerprint(tables))
+    Ok(fingerprint(catalog, tables))
 }
 
 /// The fingerprint of a tenant with so many rows in each table, whose versions have this sum.
-fn fingerprint(mut tables: Vec<(i64, i64, String)>) -> Fingerprint {
+fn fingerprint(catalog: &Catalog, mut tables: Vec<(i64, i64, String)>) -> Fingerprint {
     tables.sort_unstable();
-    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres fingerprint v1");
+    let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres fingerprint v2");
     for (table, count, sum) in tables {
         hasher
             .update(&table.to_le_bytes())
             .update(&count.to_le_bytes());
         hasher.update(sum.as_bytes()).update(b";");
+        let index = u32::try_from(table)
+            .ok()
+            .and_then(|oid| catalog.by_oid(oid));
+        let columns = index.map_or(&[][..], |index| &catalog.tables[index.get()].columns);
+        for column in columns {
+            hasher.update(&column.number.to_le_bytes());
+        }
+        hasher.update(b";");
     }
     Fingerprint::new(hasher.finalize().as_bytes().as_slice())
 }
@@ -168,7 +177,8 @@ impl Versions {
             let Sum { count, sum, .. } = seen.tables.get(&index)?;
             Some((i64::from(table.oid), *count, sum.to_string()))
         });
-        tables.collect::<Option<Vec<_>>>().map(fingerprint)
+        let tables = tables.collect::<Option<Vec<_>>>()?;
+        Some(fingerprint(catalog, tables))
     }
 
     /// How many of the rows in a table a transaction of the reader's own wrote.

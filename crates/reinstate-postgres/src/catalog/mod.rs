@@ -77,6 +77,8 @@ pub(crate) struct CatalogTable {
 #[derive(Clone, Debug)]
 pub(crate) struct CatalogColumn {
     pub name: String,
+    /// The server's number for it; another column of the table never has the same.
+    pub number: i16,
     pub type_sql: String,
     pub is_identity_always: bool,
     /// Whether it counts something for a tenant, and is never lowered.

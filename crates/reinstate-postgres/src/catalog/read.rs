@@ -186,7 +186,8 @@ fn read_columns(
             Some(name) => Some(TenantType::Enumeration(name, get(&row, 10)?)),
             None => TenantType::of_builtin(base_oid),
         };
-        draft.numbers.push(get(&row, 1)?);
+        let number = get(&row, 1)?;
+        draft.numbers.push(number);
         draft.schema.columns.push(ColumnSchema {
             name: name.clone(),
             type_name: type_sql.clone(),
@@ -198,6 +199,7 @@ fn read_columns(
         });
         draft.catalog.columns.push(CatalogColumn {
             name,
+            number,
             type_sql,
             is_identity_always: get(&row, 5)?,
             is_counter: false,

@@ -83,6 +83,22 @@ fn what_was_read_back_is_found_again_until_somebody_writes() {
     }
 }
 
+/// What rows hold in a column that was dropped and made anew is not what they held, and no row is another
+/// version for that.
+#[test]
+fn another_column_of_the_same_name_is_another_state() {
+    let ground = shop();
+    let (before, schema) = bind(&ground.store, &tenant("1"));
+    let held = ground.image("1");
+    ground.psql(
+        "ALTER TABLE orders DROP COLUMN note; ALTER TABLE orders ADD COLUMN note text DEFAULT 'x'",
+    );
+    let (after, same) = bind(&ground.store, &tenant("1"));
+    assert_eq!(schema, same);
+    assert_ne!(ground.image("1"), held);
+    assert_ne!(after, before);
+}
+
 #[test]
 fn where_the_transaction_left_a_row_of_somebody_else_nothing_is_said() {
     let ground = shop();
