@@ -248,11 +248,19 @@ fn raise(
             let sql = format!("SELECT max(nextval({regclass})) FROM generate_series(1, {steps})");
             session.row(&operation, &sql, &[])?;
         }
-        // Others would have to take a thousand values between the condition and the call.
+        // Others would have to take a thousand values between the condition and the call. A merge of another
+        // tenant can raise it by more at once, and waits here.
         _ => {
+            let lock = format!(
+                "hashtextextended('reinstate sequence ' || {regclass}::regclass::oid, 5213974402857)"
+            );
+            session.row(&operation, &format!("SELECT pg_advisory_lock({lock})"), &[])?;
             let sql =
                 format!("SELECT setval({regclass}, $1) FROM {name} q WHERE q.last_value < $1");
             session.rows(&operation, &sql, &[(&restored, Type::INT8)])?;
+            // An error ends the session, and the lock with it.
+            let unlock = format!("SELECT pg_advisory_unlock({lock})");
+            session.row(&operation, &unlock, &[])?;
         }
     }
     Ok(Some(SequenceRaise {

@@ -15,6 +15,7 @@ mod quiet;
 mod reading;
 mod scans;
 mod tenancy;
+mod together;
 mod types;
 mod versions;
 mod ways;
