@@ -99,8 +99,9 @@ pub fn restore(
 /// verified.
 ///
 /// Rows of a tenant may refer to rows of another, as they did in the snapshot, which breaks a rule of the
-/// store until those are there. Whoever is in conflict, so that nothing of it was written, is tried once
-/// more when others were restored, in the order of the plan.
+/// store until those are there. Whoever is in conflict, so that nothing of it was written, is tried again,
+/// in the order of the plan, as long as others were restored meanwhile. So is, once, whoever waited in vain
+/// for something while another tenant of the run was merged beside it.
 ///
 /// # Errors
 /// If the run cannot be noted in the repository. Nothing was written to the store then.
@@ -119,7 +120,8 @@ pub fn apply(
         .min(context.resources.threads())
         .min(parts.len());
     let one = |tenant: &TenantId| apply_one(context, plan, tenant, live, repository, merged_at);
-    let mut results = if at_once > 1 && !has_order(description) {
+    let are_together = at_once > 1 && !has_order(description);
+    let mut results = if are_together {
         let numbered: Vec<_> = parts.iter().enumerate().collect();
         in_parallel(at_once, numbered, |(number, part)| {
             Ok((number, one(&part.tenant)))
@@ -133,16 +135,23 @@ pub fn apply(
         one_after_the_other(parts, merge, prove)
     };
     results.sort_by_key(|(number, _)| *number);
-    let is_restored = results.iter().any(|(_, result)| result.is_ok());
-    let outcomes = parts.iter().zip(results).map(|(part, (_, result))| {
-        let result = match result {
-            Err(error) if is_restored && error.kind() == ErrorKind::Conflict => one(&part.tenant),
-            result => result,
-        };
-        TenantOutcome {
-            tenant: part.tenant.clone(),
-            result,
+    let mut is_again = are_together;
+    let mut is_restored = results.iter().any(|(_, result)| result.is_ok());
+    while std::mem::take(&mut is_restored) {
+        for (part, (_, result)) in parts.iter().zip(&mut results) {
+            let Err(error) = result else { continue };
+            let is_again = is_again && error.kind() == ErrorKind::Contended;
+            if is_again || error.kind() == ErrorKind::Conflict {
+                *result = one(&part.tenant);
+                is_restored |= result.is_ok();
+            }
         }
+        is_again = false;
+    }
+    let outcomes = parts.iter().zip(results);
+    let outcomes = outcomes.map(|(part, (_, result))| TenantOutcome {
+        tenant: part.tenant.clone(),
+        result,
     });
     Ok(outcomes.collect())
 }

@@ -1,8 +1,8 @@
 //! Others who come in the way of a merge on a real server: the whole transaction is tried again, so
 //! often and no more, or the plan is stale.
 //!
-//! A transaction of a merge has rows of one tenant and the lock of that tenant, no other: two merges have
-//! nothing to lock in common, in whatever order.
+//! A transaction of a merge has rows of one tenant and the lock of that tenant. What two merges can both want
+//! are rows of everybody that are gone and that both of their tenants refer to.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use reinstate::{
     CaptureOptions, Context, DriftRules, Error, ResourceOptions, Resources, RestoreRequest,
+    TenantOutcome,
 };
 use reinstate_core::{
     Cancellation, ErrorKind, JobId, LiveStore, Policy, Repository, RepositoryId, Silent,
@@ -25,6 +26,11 @@ use crate::lease::Prompt;
 
 const NOW: Timestamp = Timestamp::from_micros(0);
 
+const NOTES: &str = "\
+CREATE TABLE notes (id int PRIMARY KEY, account_id int NOT NULL, body text);
+INSERT INTO notes SELECT n, n % 3, 'n' || n FROM generate_series(1, 30) n;
+";
+
 struct Ground {
     database: TestDatabase<'static>,
     store: PostgresStore,
@@ -37,22 +43,27 @@ struct Ground {
 impl Ground {
     /// A tenant of many rows, all of which changed since its snapshot.
     fn new(adapt: impl FnOnce(&mut ConnectionSettings)) -> Self {
+        let incident = "UPDATE notes SET body = 'x' WHERE account_id = 1";
+        Self::after(NOTES, incident, |settings, _| adapt(settings))
+    }
+
+    /// Tables with a snapshot, and what became of them.
+    fn after(
+        schema: &str,
+        incident: &str,
+        adapt: impl FnOnce(&mut ConnectionSettings, &mut TenancyMap),
+    ) -> Self {
         let database = shared_cluster().unwrap().fresh_database().unwrap();
-        database
-            .psql(
-                "CREATE TABLE notes (id int PRIMARY KEY, account_id int NOT NULL, body text);
-                 INSERT INTO notes SELECT n, n % 3, 'n' || n FROM generate_series(1, 30) n",
-            )
-            .unwrap();
+        database.psql(schema).unwrap();
         let mut settings = ConnectionSettings::new(SecretUrl::new(database.url()), "main");
         settings.unguarded = true;
-        adapt(&mut settings);
         let mut map = TenancyMap::new(TenantKind::parse("account").unwrap());
         map.column = Some("account_id".to_owned());
+        adapt(&mut settings, &mut map);
         let store = PostgresStore::connect(settings, map).unwrap();
         store.prepare().unwrap();
         let options = ResourceOptions {
-            threads: NonZeroUsize::MIN,
+            threads: NonZeroUsize::new(2).unwrap(),
             ..ResourceOptions::default()
         };
         let resources = Resources::try_new(options).unwrap();
@@ -61,9 +72,7 @@ impl Ground {
         let context = Context::new(&resources, &Silent, &cancellation);
         let options = CaptureOptions::new(SnapshotId::from_bytes([2; 16]), NOW);
         let snapshot = reinstate::capture(context, &store, &repository, &options).unwrap();
-        database
-            .psql("UPDATE notes SET body = 'x' WHERE account_id = 1")
-            .unwrap();
+        database.psql(incident).unwrap();
         Self {
             snapshot: Arc::new(snapshot),
             database,
@@ -79,18 +88,24 @@ impl Ground {
     }
 
     fn restore(&self, job: u8) -> Result<reinstate::Restored, Error> {
+        self.restore_all(job, &["account:1"])?.remove(0).result
+    }
+
+    fn restore_all(&self, job: u8, tenants: &[&str]) -> Result<Vec<TenantOutcome>, Error> {
         let request = RestoreRequest {
             job: JobId::from_bytes([job; 16]),
             snapshot: Arc::clone(&self.snapshot),
-            tenants: vec!["account:1".parse::<Tenant>().unwrap()],
+            tenants: tenants
+                .iter()
+                .map(|tenant| tenant.parse::<Tenant>().unwrap())
+                .collect(),
             policy: Policy::EXACT,
             drift: DriftRules::default(),
             requested_at: NOW,
         };
         let context = Context::new(&self.resources, &Silent, &self.cancellation);
         let repository: &dyn Repository = &self.repository;
-        let outcomes = reinstate::restore(context, &self.store, repository, &request)?;
-        outcomes.into_iter().next().unwrap().result
+        reinstate::restore(context, &self.store, repository, &request)
     }
 
     /// Restores beside somebody who has row 1 locked, and calls `meet` with the number of transactions
@@ -209,4 +224,47 @@ fn a_serialization_failure_ends_as_a_stale_plan_and_the_others_write_stays() {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stale, "{error}");
     ground.expect_untouched();
+}
+
+/// Rows of everybody that are gone and that two tenants refer to. Account 1 gets on only when somebody lets
+/// go of a lock that its trigger looks for.
+const SHARED: &str = "\
+CREATE TABLE kinds (id int PRIMARY KEY, name text);
+CREATE TABLE notes (id int PRIMARY KEY, account_id int NOT NULL, body text, kind int REFERENCES kinds);
+CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    WHILE NEW.account_id = 1 AND NOT pg_try_advisory_xact_lock(7) LOOP PERFORM pg_sleep(0.01); END LOOP;
+    RETURN NEW;
+END $$;
+INSERT INTO kinds VALUES (1, 'one'), (2, 'two');
+INSERT INTO notes SELECT n, n % 4, 'n' || n, CASE WHEN n % 4 = 3 THEN 2 ELSE 1 END FROM generate_series(1, 40) n;
+CREATE TRIGGER wait BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION wait();
+";
+
+/// One of them waits for the other all the time that it is ready to wait, and another one comes after them:
+/// whoever would have come back alone comes back with others.
+#[test]
+fn who_waited_in_vain_for_another_tenant_of_the_run_is_tried_again_after_it() {
+    let incident = "DELETE FROM notes WHERE account_id > 0; UPDATE notes SET kind = 2;
+                    DELETE FROM kinds WHERE id = 1";
+    let ground = Ground::after(SHARED, incident, |settings, map| {
+        settings.lock_timeout = Duration::from_millis(100);
+        map.shared.push("kinds".to_owned());
+        map.create_missing.push("kinds".to_owned());
+        map.allowed_triggers.push("notes.wait".to_owned());
+    });
+    let holder = Prompt::after(&ground.database, "SELECT pg_advisory_xact_lock(7)");
+    let outcomes = std::thread::scope(|scope| {
+        let run = scope.spawn(|| ground.restore_all(3, &["account:1", "account:2", "account:3"]));
+        // Only where account 2 was given up is it the turn of account 3.
+        let journal = "SELECT string_agg(convert_from(tenant, 'UTF8'), ',') FROM reinstate.journal";
+        while !run.is_finished() && ground.psql(journal) != "3" {}
+        drop(holder);
+        run.join().unwrap().unwrap()
+    });
+    for TenantOutcome { tenant, result } in outcomes {
+        let restored = result.unwrap_or_else(|error| panic!("{tenant}: {error}"));
+        assert!(restored.verdict.is_restored(), "{tenant}");
+    }
+    assert_eq!(ground.psql("SELECT count(*) FROM notes"), "40");
+    assert_eq!(ground.psql("SELECT count(*) FROM kinds"), "2");
 }

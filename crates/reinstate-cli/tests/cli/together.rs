@@ -17,10 +17,14 @@ INSERT INTO notes SELECT n, n % 3, 'body ' || n, n FROM generate_series(1, 30) n
 
 /// Plans accounts 1 and 2 together, and returns what applies the plan.
 fn plan_both(ground: &Ground) -> Vec<String> {
-    let what = ["plan", "account:1", "account:2", "--at", "latest"];
+    plan_all(ground, &["account:1", "account:2"])
+}
+
+fn plan_all(ground: &Ground, tenants: &[&str]) -> Vec<String> {
+    let when = ["--at", "latest", "--nearest-before", "--out", "p"];
     let plan = ground
         .sandbox
-        .json(&[&what[..], &["--nearest-before", "--out", "p"]].concat());
+        .json(&[&["plan"], tenants, &when[..]].concat());
     assert_eq!(plan.code, 0, "{plan:?}");
     let digest = plan.record("plan")["digest"].as_str().unwrap().to_owned();
     ["apply", "p", "--confirm-digest", &digest]
@@ -88,6 +92,30 @@ fn what_refers_to_another_tenant_of_the_run_comes_back_with_it() {
             .sandbox
             .run(&arguments)
             .done(&["2 of 2 tenants restored and proven"]);
+        assert_eq!(notes(&ground), before);
+    }
+}
+
+/// Each refers to the next one in the order in which they are named.
+#[test]
+fn tenants_that_refer_to_one_another_in_a_row_all_come_back() {
+    for jobs in ["1", "2"] {
+        let ground = Ground::captured(
+            &format!(
+                "{NOTES} UPDATE notes SET account_id = id % 4;
+                 UPDATE tags SET account_id = id % 4;
+                 UPDATE notes SET tag = CASE account_id WHEN 1 THEN 2 WHEN 2 THEN 3 ELSE 4 END"
+            ),
+            TENANCY,
+        );
+        let before = notes(&ground);
+        ground
+            .psql("DELETE FROM notes WHERE account_id > 0; DELETE FROM tags WHERE account_id > 0");
+        let apply = plan_all(&ground, &["account:1", "account:2", "account:3"]);
+        let mut arguments: Vec<&str> = apply.iter().map(String::as_str).collect();
+        arguments.extend(["--jobs", jobs]);
+        let run = ground.sandbox.run(&arguments);
+        run.done(&["3 of 3 tenants restored and proven"]);
         assert_eq!(notes(&ground), before);
     }
 }
