@@ -226,17 +226,19 @@ fn a_serialization_failure_ends_as_a_stale_plan_and_the_others_write_stays() {
     ground.expect_untouched();
 }
 
-/// Rows of everybody that are gone and that two tenants refer to. Account 1 gets on only when somebody lets
-/// go of a lock that its trigger looks for.
+/// Rows of everybody that are gone and that accounts 1 and 2 refer to. Accounts 1 and 3 get on only when
+/// somebody lets go of a lock that the trigger looks for.
 const SHARED: &str = "\
 CREATE TABLE kinds (id int PRIMARY KEY, name text);
 CREATE TABLE notes (id int PRIMARY KEY, account_id int NOT NULL, body text, kind int REFERENCES kinds);
 CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    WHILE NEW.account_id = 1 AND NOT pg_try_advisory_xact_lock(7) LOOP PERFORM pg_sleep(0.01); END LOOP;
+    WHILE NEW.account_id IN (1, 3) AND NOT pg_try_advisory_xact_lock(NEW.account_id) LOOP
+        PERFORM pg_sleep(0.01);
+    END LOOP;
     RETURN NEW;
 END $$;
 INSERT INTO kinds VALUES (1, 'one'), (2, 'two');
-INSERT INTO notes SELECT n, n % 4, 'n' || n, CASE WHEN n % 4 = 3 THEN 2 ELSE 1 END FROM generate_series(1, 40) n;
+INSERT INTO notes SELECT n, n % 5, 'n' || n, CASE WHEN n % 5 > 2 THEN 2 ELSE 1 END FROM generate_series(1, 40) n;
 CREATE TRIGGER wait BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION wait();
 ";
 
@@ -252,13 +254,23 @@ fn who_waited_in_vain_for_another_tenant_of_the_run_is_tried_again_after_it() {
         map.create_missing.push("kinds".to_owned());
         map.allowed_triggers.push("notes.wait".to_owned());
     });
-    let holder = Prompt::after(&ground.database, "SELECT pg_advisory_xact_lock(7)");
+    let hold = |lock: &str| format!("SELECT pg_advisory_xact_lock({lock})");
+    let first = Prompt::after(&ground.database, &hold("1"));
+    let beside = Prompt::after(&ground.database, &hold("3"));
+    let order = ["account:1", "account:3", "account:2", "account:4"];
     let outcomes = std::thread::scope(|scope| {
-        let run = scope.spawn(|| ground.restore_all(3, &["account:1", "account:2", "account:3"]));
-        // Only where account 2 was given up is it the turn of account 3.
-        let journal = "SELECT string_agg(convert_from(tenant, 'UTF8'), ',') FROM reinstate.journal";
-        while !run.is_finished() && ground.psql(journal) != "3" {}
-        drop(holder);
+        let run = scope.spawn(|| ground.restore_all(3, &order));
+        let creating =
+            "SELECT count(*) FROM pg_locks WHERE relation = 'kinds'::regclass AND granted
+                           AND mode = 'RowExclusiveLock'";
+        while !run.is_finished() && ground.psql(creating) == "0" {}
+        // It is the turn of account 2 when account 1 has created what both refer to.
+        drop(beside);
+        // And that of account 4 only when account 2 was given up.
+        let is_next = "SELECT count(*) FROM reinstate.journal WHERE tenant = '4'";
+        while !run.is_finished() && ground.psql(is_next) == "0" {}
+        assert_eq!(ground.psql("SELECT count(*) FROM reinstate.journal"), "2");
+        drop(first);
         run.join().unwrap().unwrap()
     });
     for TenantOutcome { tenant, result } in outcomes {
