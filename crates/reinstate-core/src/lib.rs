@@ -47,7 +47,7 @@ pub use observer::{Cancellation, Event, Observer, Phase, Silent};
 pub use owner::{Owner, ParseTenantError, TENANT_ID_BYTES_MAX, Tenant, TenantId, TenantKind};
 pub use port::{
     CaptureView, Fingerprint, HeldKey, LiveStore, LiveView, OwnHold, OwnedRowStream, RowStream,
-    SnapshotSource,
+    SnapshotSource, TenantFence,
 };
 pub use position::{Position, PositionNotation, Timestamp};
 pub use row::{

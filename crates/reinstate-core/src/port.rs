@@ -178,6 +178,18 @@ pub trait LiveStore: SnapshotSource {
         schema: &StoreSchema,
     ) -> Result<Box<dyn TenantWriter + '_>, StoreError>;
 
+    /// Keeps everybody from writing to the tenant, but a merge that is opened through what is returned,
+    /// until that is dropped. None if the store has no fence, or it was not put up there: what others write
+    /// is then found out by the merge, or after it by verifying.
+    ///
+    /// # Errors
+    /// `Locked` if another run holds the tenant; `Contended` if its users have a transaction open that
+    /// wrote to it and does not end in time.
+    fn fence(&self, tenant: &TenantId) -> Result<Option<Box<dyn TenantFence + '_>>, StoreError> {
+        let _ = tenant;
+        Ok(None)
+    }
+
     /// The journal's entry for this job and tenant, if that merge was committed.
     ///
     /// # Errors
@@ -228,6 +240,22 @@ pub trait LiveStore: SnapshotSource {
     fn writes_between_batches(&self) -> bool {
         false
     }
+}
+
+/// One tenant that nobody else can write to at present. Dropping it lets them again.
+///
+/// It may fall by itself where the store frees what somebody holds who says nothing for too long, or is
+/// gone. Then its merges fail, and what is written after its last merge is found by verifying.
+pub trait TenantFence: Send {
+    /// Opens the tenant for writing, behind the fence, as [`LiveStore::begin_merge`] does without one.
+    ///
+    /// # Errors
+    /// As [`LiveStore::begin_merge`].
+    fn begin_merge(
+        &mut self,
+        expected: &Fingerprint,
+        schema: &StoreSchema,
+    ) -> Result<Box<dyn TenantWriter + '_>, StoreError>;
 }
 
 /// A live store at one position, for reading.

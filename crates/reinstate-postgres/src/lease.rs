@@ -10,7 +10,9 @@
 //! by its own timers. [`PostgresStore::take_over`] ends it at once.
 //!
 //! The second lock is the *fence*: see [`crate::guard`]. Writers of the tenant hold it in shared mode
-//! until their transactions end, where the fence is installed.
+//! until their transactions end, where the fence is installed. There a run puts it up before its merge and
+//! keeps it until the result is verified; the lease is the merge's alone, so that the journal can be read
+//! again as soon as that is over.
 
 use std::fmt;
 use std::time::Duration;
@@ -92,12 +94,15 @@ impl PostgresStore {
         let operation = format!("end server process {}", holder.process);
         // Only as long as it holds the lease: the process may serve somebody else by now.
         let sql = format!(
-            "SELECT pg_terminate_backend(l.pid, $2) FROM pg_locks l WHERE l.pid = $3 AND {HOLDS}"
+            "SELECT pg_terminate_backend(h.pid, $3)
+               FROM (SELECT l.pid FROM pg_locks l WHERE l.pid = $4 AND {} LIMIT 1) h",
+            holds()
         );
-        let number = lock_number(tenant);
+        let (number, name) = (lock_number(tenant), name(tenant));
         let wait = i64::try_from(END_MAX.as_millis()).unwrap_or(i64::MAX);
-        let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
+        let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
             (&number, Type::INT8),
+            (&name, Type::TEXT),
             (&wait, Type::INT8),
             (&holder.process, Type::INT4),
         ];
@@ -111,23 +116,35 @@ impl PostgresStore {
     }
 }
 
-/// That a row of pg_locks is the lease whose number is `$1`.
-const HOLDS: &str = "l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND l.classid::int8 = ($1::int8 >> 32) & 4294967295 AND l.objid::int8 = $1::int8 & 4294967295";
+/// That a row of pg_locks is the lease whose number is `$1`, or the fence of the tenant `$2`, and that a
+/// run has it: the tenant's users have the fence in shared mode.
+fn holds() -> String {
+    format!(
+        "l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+         AND l.mode = 'ExclusiveLock' AND l.pid <> pg_backend_pid()
+         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+         AND (l.classid::int8 << 32) | l.objid::int8 IN ($1::int8, {})",
+        FENCE_NUMBER.replace("{tenant}", "$2")
+    )
+}
 
 fn holder(session: &Session, tenant: &TenantId) -> Result<Option<LeaseHolder>, StoreError> {
+    // Whoever has the fence may keep somebody waiting who has the lease.
     let sql = format!(
         "SELECT l.pid, a.usename::text, host(a.client_addr),
                 to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
                 CASE WHEN a.wait_event = 'ClientRead' THEN
                     greatest(0, extract(epoch FROM clock_timestamp() - a.state_change) * 1000)::int8
                 END
-           FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {HOLDS}"
+           FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {}
+          ORDER BY (l.classid::int8 << 32) | l.objid::int8 = $1",
+        holds()
     );
-    let number = lock_number(tenant);
+    let (number, name) = (lock_number(tenant), name(tenant));
     let operation = format!("see who writes to {tenant}");
-    let rows = session.rows(&operation, &sql, &[(&number, Type::INT8)])?;
+    let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        [(&number, Type::INT8), (&name, Type::TEXT)];
+    let rows = session.rows(&operation, &sql, &values)?;
     let Some(row) = rows.first() else {
         return Ok(None);
     };
@@ -150,33 +167,71 @@ pub(crate) fn lock_number(tenant: &TenantId) -> i64 {
     i64::from_le_bytes(number)
 }
 
-/// Takes the lease on a tenant: nobody else merges into it until the session ends or lets go of it, and
-/// its users' writes wait where the fence is installed. Those under way are waited for.
+/// A tenant's id as the text that the fence is told by.
+fn name(tenant: &TenantId) -> String {
+    String::from_utf8_lossy(tenant.as_bytes()).into_owned()
+}
+
+/// A new session for a merge, which the server ends when its client is silent for too long, or gone.
 ///
 /// # Errors
-/// `Locked` if another run holds the tenant; `Contended` if its users have a transaction open that
-/// wrote to it and does not end within the session's lock timeout.
+/// As [`Session::connect`].
+pub(crate) fn session(settings: &ConnectionSettings) -> Result<Session, StoreError> {
+    // New, so that it obeys whatever was set for the role or the database by now.
+    let session = Session::connect_for_tenant(settings)?;
+    limit(&session, settings)?;
+    Ok(session)
+}
+
+/// Takes the lease on a tenant: nobody else merges into it until the session ends or
+/// [lets go](let_go) of it.
+///
+/// # Errors
+/// `Locked` if another run holds the tenant.
 pub(crate) fn take(
     session: &Session,
     kind: &TenantKind,
     tenant: &TenantId,
-    settings: &ConnectionSettings,
 ) -> Result<(), StoreError> {
-    limit(session, settings)?;
     let number = lock_number(tenant);
     let sql = "SELECT pg_try_advisory_lock($1)";
     let row = session.row("lock the tenant", sql, &[(&number, Type::INT8)])?;
-    if !get::<bool>(&row, 0)? {
-        return Err(held(session, "lock it", kind, tenant)?);
+    match get::<bool>(&row, 0)? {
+        true => Ok(()),
+        false => Err(held(session, "lock it", kind, tenant)?),
     }
-    let name = String::from_utf8_lossy(tenant.as_bytes()).into_owned();
+}
+
+/// Lets go of the lease. What cannot be freed here is freed when the server notices that the connection
+/// is gone.
+pub(crate) fn let_go(session: &Session, tenant: &TenantId) {
+    let sql = format!("SELECT pg_advisory_unlock({})", lock_number(tenant));
+    session.free(&sql);
+}
+
+/// Puts the tenant's fence up until the session ends or unlocks: its users' writes wait where the fence is
+/// installed. Those under way are waited for.
+///
+/// # Errors
+/// `Locked` if another run holds the tenant; `Contended` if its users have a transaction open that
+/// wrote to it and does not end within the session's lock timeout.
+pub(crate) fn raise_fence(
+    session: &Session,
+    kind: &TenantKind,
+    tenant: &TenantId,
+) -> Result<(), StoreError> {
+    let name = name(tenant);
     let fence = FENCE_NUMBER.replace("{tenant}", "$1");
     let operation = format!("wait until the users of {tenant} ended what they were writing");
-    let sql = format!("SELECT pg_advisory_lock({fence})");
-    session
-        .row(&operation, &sql, &[(&name, Type::TEXT)])
-        .map(drop)
-        .inspect_err(|_| session.unlock())
+    let ask = |sql: String| session.row(&operation, &sql, &[(&name, Type::TEXT)]);
+    let row = ask(format!("SELECT pg_try_advisory_lock({fence})"))?;
+    if get::<bool>(&row, 0)? {
+        return Ok(());
+    }
+    if holder(session, tenant)?.is_some() {
+        return Err(held(session, "lock it", kind, tenant)?);
+    }
+    ask(format!("SELECT pg_advisory_lock({fence})")).map(drop)
 }
 
 /// The error of an operation that has to wait until nobody writes to the tenant, with who does.

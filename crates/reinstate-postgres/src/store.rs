@@ -6,15 +6,17 @@ use std::sync::Arc;
 use reinstate_core::{
     CaptureView, Committed, ErrorKind, Fingerprint, JobId, JournalEntry, LiveStore, LiveView,
     Position, PositionNotation, SnapshotSource, StoreError, StoreId, StoreIdentity, StoreSchema,
-    TenantId, TenantKind, TenantWriter,
+    TenantFence, TenantId, TenantKind, TenantWriter,
 };
 
 use crate::capture::PostgresCapture;
 use crate::catalog::get;
 use crate::connections::Connections;
 use crate::feed::{timeline, timeline_end};
+use crate::guard::is_fence_installed;
 use crate::journal;
-use crate::merge::PostgresWriter;
+use crate::lease;
+use crate::merge::{MergeSession, PostgresFence, PostgresWriter};
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
 use crate::tenancy::TenancyMap;
@@ -132,8 +134,20 @@ impl LiveStore for PostgresStore {
         expected: &Fingerprint,
         schema: &StoreSchema,
     ) -> Result<Box<dyn TenantWriter + '_>, StoreError> {
-        let writer = PostgresWriter::open(&self.connections, &self.map, tenant, expected, schema)?;
+        let session = MergeSession::Own(Box::new(lease::session(self.settings())?));
+        let (connections, map) = (&self.connections, &self.map);
+        let writer = PostgresWriter::open(session, connections, map, tenant, expected, schema)?;
         Ok(Box::new(writer))
+    }
+
+    /// Where [`install_fence`](PostgresStore::install_fence) put it up on any table. One connection for
+    /// each.
+    fn fence(&self, tenant: &TenantId) -> Result<Option<Box<dyn TenantFence + '_>>, StoreError> {
+        if !is_fence_installed(&*self.connections.reader()?)? {
+            return Ok(None);
+        }
+        let fence = PostgresFence::raise(&self.connections, &self.map, tenant)?;
+        Ok(Some(Box::new(fence)))
     }
 
     fn journal_entry(

@@ -68,7 +68,10 @@ pub use plan::{
     WrittenPlan, is_blocked, obstacles, plan, plan_copy, plan_elsewhere, plan_since, plan_undo,
     store_plan,
 };
-pub use restore::{RestoreRequest, Restored, TenantOutcome, apply, apply_once, apply_one, restore};
+pub use restore::{
+    Fences, RestoreRequest, Restored, TenantOutcome, apply, apply_behind, apply_once, apply_one,
+    restore,
+};
 pub use run_stream::RunStream;
 pub use verify::{
     Damage, Finding, Proof, SnapshotReport, Verdict, verify, verify_log, verify_snapshot,

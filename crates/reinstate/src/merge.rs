@@ -13,7 +13,7 @@ use std::time::Duration;
 use reinstate_core::{
     ChangeCounts, ChangeSource, Committed, ContentDigest, Digest, ErrorKind, Event, Fingerprint,
     JobId, JournalEntry, LiveStore, Phase, Position, Repository, SequenceRaise, SnapshotId,
-    StoreError, TableIndex, TableName, Tenant, TenantId, TenantWriter, Timestamp,
+    StoreError, TableIndex, TableName, Tenant, TenantFence, TenantId, TenantWriter, Timestamp,
 };
 use reinstate_format::{
     JournalPayload, NoteKind, PlanDescription, ReceiptDescription, TenantPlanDescription,
@@ -106,6 +106,21 @@ pub fn merge(
     tenant: &TenantId,
     live: &dyn LiveStore,
 ) -> Result<MergeReceipt, Error> {
+    merge_behind(context, plan, tenant, live, &mut None)
+}
+
+/// The same, behind a fence that is up already; or behind one that it puts up before its transaction
+/// begins, where the store has one, and leaves up if something was committed.
+///
+/// # Errors
+/// As [`merge`].
+pub(crate) fn merge_behind<'l>(
+    context: Context<'_>,
+    plan: &StoredPlan,
+    tenant: &TenantId,
+    live: &'l dyn LiveStore,
+    fence: &mut Option<Box<dyn TenantFence + 'l>>,
+) -> Result<MergeReceipt, Error> {
     let description = plan.plan().description();
     let part = check_request(plan, tenant, live)?;
     let planned: ChangeCounts = part
@@ -146,7 +161,7 @@ pub fn merge(
             counts: planned,
         }),
     };
-    let committed = attempt(context, plan, part, live, &entry)?;
+    let committed = attempt(context, plan, part, live, fence, &entry)?;
     context.observer.observe(Event::Finished {
         phase: Phase::Merge,
         tenant: Some(&whose),
@@ -231,39 +246,63 @@ pub(crate) fn planned_counts(
 }
 
 /// Tries the whole transaction again when other writers came in the way.
-fn attempt(
+fn attempt<'l>(
     context: Context<'_>,
     plan: &StoredPlan,
     part: &TenantPlanDescription,
-    live: &dyn LiveStore,
+    live: &'l dyn LiveStore,
+    fence: &mut Option<Box<dyn TenantFence + 'l>>,
     entry: &JournalEntry,
 ) -> Result<CommitReceipt, Error> {
+    again_if_contended(context, || {
+        let was_up = fence.is_some();
+        let committed = transact(context, plan, part, live, fence, entry);
+        if committed.is_err() && !was_up {
+            // Whoever came in the way is let through before the next attempt.
+            *fence = None;
+        }
+        committed
+    })
+}
+
+/// Tries again, after a while, when other writers came in the way.
+pub(crate) fn again_if_contended<T>(
+    context: Context<'_>,
+    mut attempt: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
     let mut backoff = BACKOFF_FIRST;
     for _ in 1..ATTEMPTS_MAX {
-        match transact(context, plan, part, live, entry) {
+        match attempt() {
             Err(error) if error.kind() == ErrorKind::Contended => std::thread::sleep(backoff),
             settled => return settled,
         }
         backoff *= 2;
         context.check()?;
     }
-    transact(context, plan, part, live, entry)
+    attempt()
 }
 
-fn transact(
+fn transact<'l>(
     context: Context<'_>,
     plan: &StoredPlan,
     part: &TenantPlanDescription,
-    live: &dyn LiveStore,
+    live: &'l dyn LiveStore,
+    fence: &mut Option<Box<dyn TenantFence + 'l>>,
     entry: &JournalEntry,
 ) -> Result<CommitReceipt, Error> {
     let tenant = &part.tenant;
     let description = plan.plan().description();
     check_left_behind(context, plan, part, live)?;
     wait_for_turn(context, tenant)?;
-    let mut writer = live
-        .begin_merge(tenant, &part.fingerprint, &description.schema)
-        .map_err(Error::store(format!("open {tenant} for writing")))?;
+    let opening = || Error::store(format!("open {tenant} for writing"));
+    if fence.is_none() {
+        *fence = live.fence(tenant).map_err(opening())?;
+    }
+    let begun = match fence {
+        Some(fence) => fence.begin_merge(&part.fingerprint, &description.schema),
+        None => live.begin_merge(tenant, &part.fingerprint, &description.schema),
+    };
+    let mut writer = begun.map_err(opening())?;
     // A transaction that writes does not wait in the middle: what it wrote is paid for afterwards.
     let in_between = context.pace.filter(|_| live.writes_between_batches());
     let rows_context = Context {

@@ -1,12 +1,14 @@
 //! Restore: the four steps in a row, for as many tenants as are asked for.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use reinstate_core::{
-    ErrorKind, JobId, LiveStore, Policy, Repository, SnapshotDescription, Tenant, TenantId,
-    Timestamp,
+    ErrorKind, JobId, LiveStore, Policy, Repository, SnapshotDescription, Tenant, TenantFence,
+    TenantId, Timestamp,
 };
 use reinstate_format::{NoteKind, PlanDescription, TenantPlanDescription};
 
@@ -14,7 +16,7 @@ use crate::batch::extract_all;
 use crate::campaign::in_parallel;
 use crate::drift::DriftRules;
 use crate::job::{merge_receipt_of, store_job};
-use crate::merge::{MergeReceipt, keep_receipt, merge};
+use crate::merge::{MergeReceipt, again_if_contended, keep_receipt, merge_behind};
 use crate::plan::{OwnerCheck, PlanRequest, StoredPlan, plan};
 use crate::verify::{Verdict, verify};
 use crate::{Context, Error};
@@ -94,6 +96,49 @@ pub fn restore(
     apply(context, &stored, live, repository, request.requested_at)
 }
 
+/// The fences of tenants, which fall when this is dropped. A tenant that is not here has none.
+#[derive(Default)]
+pub struct Fences<'l>(BTreeMap<TenantId, Box<dyn TenantFence + 'l>>);
+
+impl<'l> Fences<'l> {
+    /// Puts up the fence of each of these tenants, so that nobody writes to them until their restore is
+    /// verified. Before the plan is made, for a plan that nobody makes stale.
+    ///
+    /// Their users wait, or are refused, from now on: of many tenants, until the last one's turn came.
+    /// On PostgreSQL each fence has a connection of its own.
+    ///
+    /// # Errors
+    /// `Refused` if the store has no fence, or none was put up there; `Locked` if another run holds one of
+    /// the tenants; `Contended` if users have a transaction open that wrote to one and does not end, after
+    /// several attempts. No fence is left up then.
+    pub fn raise(
+        context: Context<'_>,
+        live: &'l dyn LiveStore,
+        tenants: &[TenantId],
+    ) -> Result<Self, Error> {
+        let mut fences = BTreeMap::new();
+        // In order, so that two runs do not wait for each other.
+        for tenant in tenants.iter().collect::<BTreeSet<_>>() {
+            let raised = again_if_contended(context, || {
+                live.fence(tenant)
+                    .map_err(Error::store(format!("fence {tenant}")))
+            })?;
+            let Some(fence) = raised else {
+                let message = format!("fence {tenant}: the store has no fence that was put up");
+                return Err(Error::new(ErrorKind::Refused, message));
+            };
+            fences.insert(tenant.clone(), fence);
+        }
+        Ok(Self(fences))
+    }
+}
+
+impl fmt::Debug for Fences<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// Merges and verifies every tenant of a stored plan: as many at once as the store takes and there are
 /// threads. Where that is one, or the tenants have an order, one is merged while the one before it is
 /// verified.
@@ -102,6 +147,9 @@ pub fn restore(
 /// store until those are there. Whoever is in conflict, so that nothing of it was written, is tried again,
 /// in the order of the plan, as long as others were restored meanwhile. So is, once, whoever waited in vain
 /// for something while another tenant of the run was merged beside it.
+///
+/// Where the store has a [fence](LiveStore::fence), each tenant is behind it from before its merge until it
+/// is verified.
 ///
 /// # Errors
 /// If the run cannot be noted in the repository. Nothing was written to the store then.
@@ -112,6 +160,22 @@ pub fn apply(
     repository: &dyn Repository,
     merged_at: Timestamp,
 ) -> Result<Vec<TenantOutcome>, Error> {
+    let fences = Fences::default();
+    apply_behind(context, plan, live, repository, merged_at, fences)
+}
+
+/// The same, with fences that are up already; each falls when its tenant is verified.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_behind<'l>(
+    context: Context<'_>,
+    plan: &StoredPlan,
+    live: &'l dyn LiveStore,
+    repository: &dyn Repository,
+    merged_at: Timestamp,
+    fences: Fences<'l>,
+) -> Result<Vec<TenantOutcome>, Error> {
     store_job(repository, plan, merged_at)?;
     let description = plan.plan().description();
     let parts = &description.tenants;
@@ -119,7 +183,30 @@ pub fn apply(
         .merges_at_once()
         .min(context.resources.threads())
         .min(parts.len());
-    let one = |tenant: &TenantId| apply_one(context, plan, tenant, live, repository, merged_at);
+    let is_tried_again = |kind| matches!(kind, ErrorKind::Conflict | ErrorKind::Contended);
+    let fences = Mutex::new(fences);
+    let fences = || fences.lock().unwrap_or_else(PoisonError::into_inner);
+    let prove = |receipt| prove(context, plan, receipt, live, repository, merged_at);
+    let merge = |tenant: &TenantId| {
+        context.check()?;
+        let mut fence = fences().0.remove(tenant);
+        let merged = merge_behind(context, plan, tenant, live, &mut fence);
+        match (merged, fence) {
+            (Ok(receipt), fence) => Ok((receipt, fence)),
+            // One that was up before stays up.
+            (Err(error), Some(fence)) if is_tried_again(error.kind()) => {
+                fences().0.insert(tenant.clone(), fence);
+                Err(error)
+            }
+            (Err(error), _) => Err(error),
+        }
+    };
+    let prove = |(receipt, fence): (MergeReceipt, Option<Box<dyn TenantFence + 'l>>)| {
+        let result = prove(receipt);
+        drop(fence);
+        result
+    };
+    let one = |tenant: &TenantId| merge(tenant).and_then(prove);
     let are_together = at_once > 1 && !has_order(description);
     let mut results = if are_together {
         let numbered: Vec<_> = parts.iter().enumerate().collect();
@@ -127,11 +214,6 @@ pub fn apply(
             Ok((number, one(&part.tenant)))
         })?
     } else {
-        let merge = |tenant: &TenantId| {
-            context.check()?;
-            merge(context, plan, tenant, live)
-        };
-        let prove = |receipt| prove(context, plan, receipt, live, repository, merged_at);
         one_after_the_other(parts, merge, prove)
     };
     results.sort_by_key(|(number, _)| *number);
@@ -164,10 +246,10 @@ fn has_order(description: &PlanDescription) -> bool {
 }
 
 /// Merges the tenants, and proves each while the next is merged. The results come with their places.
-fn one_after_the_other(
+fn one_after_the_other<M: Send>(
     parts: &[TenantPlanDescription],
-    merge: impl Fn(&TenantId) -> Result<MergeReceipt, Error>,
-    prove: impl Fn(MergeReceipt) -> Result<Restored, Error> + Send,
+    merge: impl Fn(&TenantId) -> Result<M, Error>,
+    prove: impl Fn(M) -> Result<Restored, Error> + Send,
 ) -> Vec<(usize, Result<Restored, Error>)> {
     // Nothing waits in between: a merge begins when all but the one before it are proven.
     let (hand_over, merged) = sync_channel(0);
@@ -175,14 +257,14 @@ fn one_after_the_other(
         let prover = scope.spawn(move || {
             let proven = merged
                 .iter()
-                .map(|(number, receipt)| (number, prove(receipt)));
+                .map(|(number, merged)| (number, prove(merged)));
             proven.collect::<Vec<(usize, Result<Restored, Error>)>>()
         });
         let mut results = Vec::with_capacity(parts.len());
         for (number, part) in parts.iter().enumerate() {
             match merge(&part.tenant) {
-                Ok(receipt) => {
-                    if hand_over.send((number, receipt)).is_err() {
+                Ok(merged) => {
+                    if hand_over.send((number, merged)).is_err() {
                         // The prover panicked, which goes on below.
                         break;
                     }
@@ -199,11 +281,12 @@ fn one_after_the_other(
     })
 }
 
-/// Merges and verifies one tenant of a stored plan.
+/// Merges and verifies one tenant of a stored plan, behind a fence where the store has one.
 ///
 /// # Errors
-/// See [`merge`] and [`verify`]; `Unverified` if the rows are committed and not proven, or their receipt is
-/// not kept: [`apply_once`] finds the commit. An error of the kind `Cancelled` means that nothing was written.
+/// See [`merge`](crate::merge()) and [`verify`]; `Unverified` if the rows are committed and not proven, or their
+/// receipt is not kept: [`apply_once`] finds the commit. An error of the kind `Cancelled` means that nothing was
+/// written.
 pub fn apply_one(
     context: Context<'_>,
     plan: &StoredPlan,
@@ -213,8 +296,11 @@ pub fn apply_one(
     merged_at: Timestamp,
 ) -> Result<Restored, Error> {
     context.check()?;
-    let receipt = merge(context, plan, tenant, live)?;
-    prove(context, plan, receipt, live, repository, merged_at)
+    let mut fence = None;
+    let receipt = merge_behind(context, plan, tenant, live, &mut fence)?;
+    let result = prove(context, plan, receipt, live, repository, merged_at);
+    drop(fence);
+    result
 }
 
 /// Merges and verifies one tenant of a stored plan; or, if the store's journal knows that merge, verifies

@@ -161,6 +161,10 @@ pub struct Restore {
     /// nobody else writes.
     #[arg(long)]
     pub prove_isolation: bool,
+    /// Keep the tenants' users from writing from before the plan is made until the result is verified,
+    /// so that the plan cannot become stale: needs `reinstate guard install --fence`.
+    #[arg(long)]
+    pub fence: bool,
 }
 
 /// Arguments of `undo`.

@@ -1,14 +1,16 @@
 //! `apply` and `restore`.
 
-use reinstate::{NoteKind, PlanDescription};
-use reinstate_core::Phase;
+use reinstate::{Fences, NoteKind, PlanDescription};
+use reinstate_core::{ErrorKind, LiveStore, Phase, Silent, Tenant, TenantId};
 
 use super::copying::Target;
 use super::plan::{Request, make};
 use super::run::Run;
+use super::tenants::parse_tenants;
 use crate::adapters;
 use crate::arguments::{Apply, Restore};
 use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::render::{plan_head, plan_tables, record_plan};
 use crate::session::Session;
 
@@ -54,13 +56,17 @@ pub fn restore(arguments: &Restore, session: &Session<'_>) -> anyhow::Result<Exi
     let directory = tempfile::tempdir_in(session.spill_directory())?;
     let file = directory.path().join("restore.plan");
     let request = Request {
-        whose: &arguments.whose,
+        tenants: parse_tenants(&arguments.whose)?,
         at: &arguments.at,
         policy: arguments.changes.policy(),
         check_owners: arguments.changes.check_owners,
         only_changed_by: &arguments.changes.only_changed_by,
         target: Target::parse(&arguments.copying, None)?,
         phases: &[Phase::Plan, Phase::Merge, Phase::Verify],
+    };
+    let fences = match arguments.fence {
+        true => raise_fences(session, store.as_ref(), &request.tenants)?,
+        false => Fences::default(),
     };
     let written = make(session, &repository, store.as_ref(), &request, &file)?;
     record_plan(session.console, &written.description, written.digest, None);
@@ -75,7 +81,40 @@ pub fn restore(arguments: &Restore, session: &Session<'_>) -> anyhow::Result<Exi
         approve_next: "make the plan a file, and approve its digest: reinstate plan ... --out FILE",
         resume: "run the same command again: what is restored stays",
     }
-    .run(&file, store.as_ref())
+    .run_behind(fences, &file, store.as_ref())
+}
+
+/// How many tenants can be fenced for a whole run: each takes a connection, and their users wait until the
+/// last one is restored.
+const FENCES_MAX: usize = 16;
+
+fn raise_fences<'l>(
+    session: &Session<'_>,
+    store: &'l dyn LiveStore,
+    tenants: &[Tenant],
+) -> anyhow::Result<Fences<'l>> {
+    if tenants.len() > FENCES_MAX {
+        let message = format!(
+            "--fence keeps every tenant's users waiting from the first plan to the last verdict: {} \
+             tenants are more than {FENCES_MAX}",
+            tenants.len()
+        );
+        let next = "restore them in smaller runs, or leave --fence out: where the fence is installed, \
+                    each tenant is behind it while it is merged and verified";
+        return Err(Failure::usage(message).next(next).into());
+    }
+    let ids: Vec<TenantId> = tenants.iter().map(|tenant| tenant.id.clone()).collect();
+    let raised = Fences::raise(session.context(&Silent), store, &ids);
+    raised.map_err(|error| match error.kind() {
+        ErrorKind::Refused => {
+            let next = "put it up on a PostgreSQL store: reinstate guard install --fence. An embedded \
+                        store needs none: nobody but this program has its file open";
+            let message = "--fence asks for a fence";
+            let failure = Failure::new(ErrorKind::Refused, message).because(error);
+            failure.next(next).into()
+        }
+        _ => error.into(),
+    })
 }
 
 /// What success is called.

@@ -8,14 +8,14 @@ use reinstate::{
 };
 use reinstate_core::{
     ErrorKind, LiveStore, Phase, Policy, Position, PositionNotation, Repository, RowRef, Silent,
-    TableSchema,
+    TableSchema, Tenant,
 };
 use serde::Serialize;
 
 use super::copying::{RemapFile, Target};
 use super::tenants::{extract_all, parse_tenants};
 use crate::adapters;
-use crate::arguments::{At, OnOff, Plan, Whose};
+use crate::arguments::{At, OnOff, Plan};
 use crate::console::Console;
 use crate::exit::{Exit, next_step};
 use crate::failure::Failure;
@@ -30,7 +30,7 @@ pub fn run(arguments: &Plan, session: &Session<'_>) -> anyhow::Result<Exit> {
     let repository = session.repository()?;
     let store = session.store()?;
     let request = Request {
-        whose: &arguments.whose,
+        tenants: parse_tenants(&arguments.whose)?,
         at: &arguments.at,
         policy: arguments.changes.policy(),
         check_owners: arguments.changes.check_owners,
@@ -69,7 +69,7 @@ pub fn run(arguments: &Plan, session: &Session<'_>) -> anyhow::Result<Exit> {
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// Whose rows.
-    pub whose: &'a Whose,
+    pub tenants: Vec<Tenant>,
     /// When.
     pub at: &'a At,
     /// Which changes.
@@ -95,14 +95,13 @@ pub fn make(
     request: &Request<'_>,
     out: &Path,
 ) -> anyhow::Result<WrittenPlan> {
-    let tenants = parse_tenants(request.whose)?;
     let point = PointInTime::parse(&request.at.at)?;
     let wanted = Match::of(request.at.nearest_before).exclusive(request.at.exclusive);
     let resolved = session.resolve(repository, Some(store), &point, wanted)?;
     let only = transactions(request, resolved.snapshot.notation)?;
     resolved.announce(session.console, &point);
     let context = session.context(&Silent);
-    let images = extract_all(context, repository, &resolved, &tenants)?;
+    let images = extract_all(context, repository, &resolved, &request.tenants)?;
     let check_owners = match request.check_owners {
         Some(OnOff::Off) => OwnerCheck::Off,
         None if !session.configuration.check_owners => OwnerCheck::Off,

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use reinstate::{
-    Context, IsolationReport, Pace, PlanDescription, StoreDigests, StoredPlan, TenantOutcome,
-    apply, apply_once, is_blocked, store_digests, store_plan,
+    Context, Fences, IsolationReport, Pace, PlanDescription, StoreDigests, StoredPlan,
+    TenantOutcome, apply_behind, apply_once, is_blocked, store_digests, store_plan,
 };
 use reinstate_core::{ErrorKind, LiveStore, Phase, TenantId};
 use reinstate_repository::LocalRepository;
@@ -53,6 +53,19 @@ impl Run<'_> {
     /// Whatever kept it from being started; nothing was written to the store then. Or how it came
     /// out, if any tenant is not proven to be what was asked for.
     pub fn run(&self, file: &Path, live: &dyn LiveStore) -> anyhow::Result<Exit> {
+        self.run_behind(Fences::default(), file, live)
+    }
+
+    /// The same, with fences that are up already.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_behind<'l>(
+        &self,
+        fences: Fences<'l>,
+        file: &Path,
+        live: &'l dyn LiveStore,
+    ) -> anyhow::Result<Exit> {
         let (reader, plan) = adapters::open_plan_file(file)?;
         let description = plan.description();
         check_obstacles(description)?;
@@ -77,7 +90,7 @@ impl Run<'_> {
         let limits = self.pacing.limits();
         let pace = limits.map(|limits| Pace::new(&clock, &probe, limits));
         let paced = pace.as_ref().map_or(context, |pace| context.paced(pace));
-        let outcomes = outcomes(paced, &stored, live, self.repository)?;
+        let outcomes = outcomes(paced, &stored, live, self.repository, fences)?;
         let isolation = before.map(|before| isolation(context, live, &before, description));
         progress.clear();
         if let Some(pace) = &pace {
@@ -158,11 +171,12 @@ fn isolation(
 
 /// Applies the plan. If it was applied to some of its tenants before, because a run was
 /// interrupted, those are verified and the others applied.
-fn outcomes(
+fn outcomes<'l>(
     context: Context<'_>,
     plan: &StoredPlan,
-    live: &dyn LiveStore,
+    live: &'l dyn LiveStore,
     repository: &LocalRepository,
+    fences: Fences<'l>,
 ) -> anyhow::Result<Vec<TenantOutcome>> {
     let description = plan.plan().description();
     let mut is_known = Vec::with_capacity(description.tenants.len());
@@ -171,8 +185,11 @@ fn outcomes(
         is_known.push(entry.is_some());
     }
     if !is_known.contains(&true) {
-        return Ok(apply(context, plan, live, repository, now())?);
+        let outcomes = apply_behind(context, plan, live, repository, now(), fences)?;
+        return Ok(outcomes);
     }
+    // Each of the others gets its own, when its turn comes.
+    drop(fences);
     // The job is noted in the repository: its first merge would not have been made otherwise.
     let was_complete = !is_known.contains(&false);
     let mut outcomes = Vec::with_capacity(is_known.len());

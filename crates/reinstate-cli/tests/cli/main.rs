@@ -17,6 +17,7 @@ mod demo;
 mod drift;
 mod drilling;
 mod equal_keys;
+mod fencing;
 mod follow;
 mod follow_embedded;
 mod ground;

@@ -11,14 +11,14 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use crate::sandbox::{Run, Sandbox};
 
 /// The tool at a terminal: what it says on standard error is read here, answers are typed.
-struct Terminal {
+pub struct Terminal {
     master: File,
     child: Child,
     said: String,
 }
 
 impl Terminal {
-    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+    pub fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -47,7 +47,7 @@ impl Terminal {
     }
 
     /// Reads until the tool has said this.
-    fn expect(&mut self, text: &str) {
+    pub fn expect(&mut self, text: &str) {
         let mut buffer = [0; 4096];
         while !self.said.contains(text) {
             let length = self.master.read(&mut buffer).unwrap_or(0);
@@ -61,6 +61,12 @@ impl Terminal {
         self.master
             .write_all(format!("{text}\n").as_bytes())
             .unwrap();
+    }
+
+    /// Kills the tool.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Reads to the end.

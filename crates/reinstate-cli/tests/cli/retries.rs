@@ -15,7 +15,7 @@ use reinstate::{
     TenantOutcome,
 };
 use reinstate_core::{
-    Cancellation, ErrorKind, JobId, LiveStore, Policy, Repository, RepositoryId, Silent,
+    Cancellation, ErrorKind, JobId, LiveStore, Observer, Policy, Repository, RepositoryId, Silent,
     SnapshotDescription, SnapshotId, Tenant, TenantKind, Timestamp,
 };
 use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl, TenancyMap};
@@ -24,25 +24,25 @@ use reinstate_testkit::cluster::{TestDatabase, shared_cluster};
 
 use crate::lease::Prompt;
 
-const NOW: Timestamp = Timestamp::from_micros(0);
+pub const NOW: Timestamp = Timestamp::from_micros(0);
 
 const NOTES: &str = "\
 CREATE TABLE notes (id int PRIMARY KEY, account_id int NOT NULL, body text);
 INSERT INTO notes SELECT n, n % 3, 'n' || n FROM generate_series(1, 30) n;
 ";
 
-struct Ground {
-    database: TestDatabase<'static>,
-    store: PostgresStore,
-    repository: MemoryRepository,
-    snapshot: Arc<SnapshotDescription>,
-    resources: Resources,
-    cancellation: Cancellation,
+pub struct Ground {
+    pub database: TestDatabase<'static>,
+    pub store: PostgresStore,
+    pub repository: MemoryRepository,
+    pub snapshot: Arc<SnapshotDescription>,
+    pub resources: Resources,
+    pub cancellation: Cancellation,
 }
 
 impl Ground {
     /// A tenant of many rows, all of which changed since its snapshot.
-    fn new(adapt: impl FnOnce(&mut ConnectionSettings)) -> Self {
+    pub fn new(adapt: impl FnOnce(&mut ConnectionSettings)) -> Self {
         let incident = "UPDATE notes SET body = 'x' WHERE account_id = 1";
         Self::after(NOTES, incident, |settings, _| adapt(settings))
     }
@@ -83,7 +83,7 @@ impl Ground {
         }
     }
 
-    fn psql(&self, sql: &str) -> String {
+    pub fn psql(&self, sql: &str) -> String {
         self.database.psql(sql).unwrap()
     }
 
@@ -92,6 +92,15 @@ impl Ground {
     }
 
     fn restore_all(&self, job: u8, tenants: &[&str]) -> Result<Vec<TenantOutcome>, Error> {
+        self.restore_watched(job, tenants, &Silent)
+    }
+
+    pub fn restore_watched(
+        &self,
+        job: u8,
+        tenants: &[&str],
+        observer: &dyn Observer,
+    ) -> Result<Vec<TenantOutcome>, Error> {
         let request = RestoreRequest {
             job: JobId::from_bytes([job; 16]),
             snapshot: Arc::clone(&self.snapshot),
@@ -103,7 +112,7 @@ impl Ground {
             drift: DriftRules::default(),
             requested_at: NOW,
         };
-        let context = Context::new(&self.resources, &Silent, &self.cancellation);
+        let context = Context::new(&self.resources, observer, &self.cancellation);
         let repository: &dyn Repository = &self.repository;
         reinstate::restore(context, &self.store, repository, &request)
     }

@@ -15,7 +15,7 @@
 use reinstate_core::{StoreError, TableIndex};
 
 use super::{GuardState, GuardedTable, Triggers, create_triggers, function_name};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, get};
 use crate::lease::FENCE_NUMBER;
 use crate::owner::{Ownership, TENANT_SETTING, ownership};
 use crate::session::Session;
@@ -64,6 +64,19 @@ impl PostgresStore {
         }
         self.guard_status()
     }
+}
+
+/// Whether any table of the database has the fence, awake.
+///
+/// # Errors
+/// As the server reports it.
+pub(crate) fn is_fence_installed(session: &Session) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_trigger t
+                     JOIN pg_proc p ON p.oid = t.tgfoid
+                     JOIN pg_namespace f ON f.oid = p.pronamespace
+                    WHERE f.nspname = 'reinstate' AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+                      AND starts_with(t.tgname::text, 'reinstate_fence_'))";
+    get(&session.row("look for the fence", sql, &[])?, 0)
 }
 
 /// The fences that the database has.

@@ -14,6 +14,8 @@ mod confined;
 mod fence;
 mod role;
 
+pub(crate) use fence::is_fence_installed;
+
 use std::collections::{BTreeSet, HashMap};
 
 use reinstate_core::{StoreError, TableIndex, TableName};

@@ -20,6 +20,7 @@
 mod apply;
 mod counts;
 mod cycles;
+mod fenced;
 mod guards;
 mod keepers;
 mod mark;
@@ -45,10 +46,9 @@ use crate::catalog::{Catalog, get};
 use crate::connections::{Connections, Reader};
 use crate::fingerprint::{Versions, read_fingerprint};
 use crate::journal;
-use crate::lease;
 use crate::own_keys::OwnKeys;
 use crate::rows::TenantRows;
-use crate::session::{CommitOutcome, Session};
+use crate::session::CommitOutcome;
 use crate::snapshot::{Access, begin, settle};
 use crate::tenancy::TenancyMap;
 
@@ -58,6 +58,7 @@ use sequences::RestoredValues;
 use shared::SharedRows;
 
 pub(crate) use apply::{quiet_obstacles, together_obstacles};
+pub(crate) use fenced::{MergeSession, PostgresFence};
 pub(crate) use mark::count_foreign_rows;
 pub(crate) use moving::{can_move, making_anew, obstacle};
 pub(crate) use sequences::{AT_END, find_own_sequence, is_at_end};
@@ -65,7 +66,7 @@ pub(crate) use shared::shared_creation;
 
 /// One open transaction on one tenant.
 pub(crate) struct PostgresWriter<'s> {
-    session: Session,
+    session: MergeSession<'s>,
     connections: &'s Arc<Connections>,
     map: &'s TenancyMap,
     catalog: Catalog,
@@ -94,25 +95,19 @@ impl<'s> PostgresWriter<'s> {
     /// `Locked` if another run holds the tenant; `Stale` if the tenant or the tables are not as
     /// expected; `Refused` if the server cannot count changes or the role may not write.
     pub(crate) fn open(
+        session: MergeSession<'s>,
         connections: &'s Arc<Connections>,
         map: &'s TenancyMap,
         tenant: &TenantId,
         expected: &Fingerprint,
         schema: &StoreSchema,
     ) -> Result<Self, StoreError> {
-        // New, so that it obeys whatever was set for the role or the database by now.
-        let session = Session::connect_for_tenant(connections.settings())?;
         guards::check_session(&session, connections.settings())?;
         // Before the transaction takes its snapshot: whoever held the lease until now, or wrote to the
         // tenant, may have committed after a snapshot taken earlier.
-        lease::take(&session, &map.kind, tenant, connections.settings())?;
-        let moment = begin(&session, map, Access::ReadWrite).inspect_err(|_| session.unlock())?;
-        let name = String::from_utf8_lossy(tenant.as_bytes()).into_owned();
-        session.row(
-            "say which tenant is written",
-            "SELECT set_config('reinstate.tenant', $1, true)",
-            &[(&name, Type::TEXT)],
-        )?;
+        session.take(map, tenant)?;
+        let moment =
+            begin(&session, map, Access::ReadWrite).inspect_err(|_| session.let_go(tenant))?;
         let writer = Self {
             session,
             connections,
@@ -129,6 +124,12 @@ impl<'s> PostgresWriter<'s> {
             other: None,
             is_open: true,
         };
+        let name = String::from_utf8_lossy(tenant.as_bytes()).into_owned();
+        writer.session.row(
+            "say which tenant is written",
+            "SELECT set_config('reinstate.tenant', $1, true)",
+            &[(&name, Type::TEXT)],
+        )?;
         if writer.catalog.schema != *schema {
             return Err(writer.stale("the tables changed after the plan was made"));
         }
@@ -288,6 +289,6 @@ impl Drop for PostgresWriter<'_> {
         }
         // The server would do it by itself when it notices that the connection is gone, which
         // may be later than somebody's next attempt.
-        self.session.unlock();
+        self.session.let_go(&self.tenant);
     }
 }
