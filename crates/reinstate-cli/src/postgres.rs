@@ -45,6 +45,7 @@ fn settings(
     let url = SecretUrl::new(configuration.url.resolve()?.reveal());
     let mut settings = ConnectionSettings::new(url, name);
     settings.unguarded = configuration.unguarded;
+    configuration.bounds.set(&mut settings);
     Ok(settings)
 }
 

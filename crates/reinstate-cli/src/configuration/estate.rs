@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use reinstate::{
     CampaignAction, CampaignCheck, CampaignGate, CampaignLink, CampaignStep, PaceLimits,
@@ -11,6 +10,7 @@ use reinstate::{
 use reinstate_core::TenantKind;
 use serde::Deserialize;
 
+use super::bounds::length;
 use super::file::repository_path;
 use super::{directory_of, parse_toml};
 use crate::failure::Failure;
@@ -428,10 +428,7 @@ impl Link {
 fn seconds(text: &str) -> Result<u32, String> {
     let wrong =
         || format!("timeout {text:?}: expected a length of time of a second at least, as in 30s");
-    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
-    let epoch = jiff::Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC);
-    let length = span.to_duration(&epoch).map_err(|_| wrong())?;
-    let length = Duration::try_from(length).map_err(|_| wrong())?;
+    let length = length(text).ok_or_else(wrong)?;
     match u32::try_from(length.as_secs()) {
         Ok(seconds) if seconds > 0 => Ok(seconds),
         _ => Err(wrong()),

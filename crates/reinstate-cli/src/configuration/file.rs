@@ -9,6 +9,7 @@ use reinstate_core::TenantKind;
 use reinstate_postgres::{RouteRule, TableRule, TenancyMap, Unowned};
 use serde::Deserialize;
 
+use super::bounds::{BoundTexts, length};
 use super::{Configuration, PostgresConfiguration, StoreConfiguration, UrlSource, directory_of};
 
 /// The version of the file that is understood.
@@ -57,10 +58,7 @@ impl Capture {
                  \"24h\" or \"7 days\""
             )
         };
-        let span: jiff::Span = text.parse().map_err(|_| wrong())?;
-        let epoch = jiff::Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC);
-        let length = span.to_duration(&epoch).map_err(|_| wrong())?;
-        let length = Duration::try_from(length).map_err(|_| wrong())?;
+        let length = length(text).ok_or_else(wrong)?;
         if length < Duration::from_secs(60) {
             return Err(wrong());
         }
@@ -82,6 +80,10 @@ struct Store {
     url: Option<UrlSource>,
     path: Option<PathBuf>,
     unguarded: Option<bool>,
+    connect_timeout: Option<String>,
+    lock_timeout: Option<String>,
+    statement_timeout: Option<String>,
+    lease: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -240,6 +242,12 @@ fn check_store(
     tenancy: Option<Tenancy>,
     directory: &Path,
 ) -> Result<StoreConfiguration, String> {
+    let bounds = BoundTexts {
+        connect_timeout: store.connect_timeout,
+        lock_timeout: store.lock_timeout,
+        statement_timeout: store.statement_timeout,
+        lease: store.lease,
+    };
     match store.kind.as_str() {
         "embedded" => {
             if store.url.is_some() {
@@ -247,6 +255,10 @@ fn check_store(
             }
             if store.unguarded.is_some() {
                 return Err("store.unguarded: an embedded store guards itself".to_owned());
+            }
+            if let Some(key) = bounds.first() {
+                let fact = "an embedded store has no server, and no locks to wait for";
+                return Err(format!("store.{key}: {fact}"));
             }
             let path = store
                 .path
@@ -271,6 +283,7 @@ fn check_store(
                     url,
                     tenancy,
                     unguarded,
+                    bounds: bounds.check()?,
                 },
             )))
         }

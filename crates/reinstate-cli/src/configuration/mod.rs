@@ -1,5 +1,6 @@
 //! The configuration file `reinstate.toml`: read strictly, with no key overlooked.
 
+mod bounds;
 mod estate;
 mod file;
 mod into;
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
 
+pub use bounds::Bounds;
 pub use estate::{ESTATE_PATH, EstateConfiguration, EstateStoreConfiguration, IdRule};
 pub use secret::UrlSource;
 
@@ -66,6 +68,8 @@ pub struct PostgresConfiguration {
     pub tenancy: TenancyMap,
     /// Whether merges need no guard in the database.
     pub unguarded: bool,
+    /// How long it may keep a run waiting, and a run it.
+    pub bounds: Bounds,
 }
 
 impl Configuration {
@@ -118,7 +122,7 @@ fn directory_of(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reinstate_postgres::{TableRule, Unowned};
+    use reinstate_postgres::{ConnectionSettings, SecretUrl, TableRule, Unowned};
 
     const POSTGRES: &str = r#"
         version = 1
@@ -179,8 +183,10 @@ mod tests {
             url,
             tenancy,
             unguarded,
+            bounds,
         } = *read;
         assert!(!unguarded);
+        assert_eq!(bounds, Bounds::default());
         assert_eq!(url, UrlSource::Environment("DATABASE_URL".to_owned()));
         assert_eq!(tenancy.column.as_deref(), Some("account_id"));
         assert_eq!(tenancy.shared, ["currencies"]);
@@ -238,6 +244,43 @@ mod tests {
         assert!(parse(&with("\"postgres://me@db:5432/app\"")).is_ok());
         assert!(parse(&with("\"host=/run/postgresql dbname=app\"")).is_ok());
         refused(&with("\"postgres://me:s3cret@db\" oops"), "line 8");
+    }
+
+    #[test]
+    fn bounds_are_lengths_of_time_within_reason() {
+        let with =
+            |line: &str| POSTGRES.replace("name = \"main\"", &format!("name = \"m\"\n{line}"));
+        let all = "connect_timeout = \"2s\"\nlock_timeout = \"250ms\"\n\
+                   statement_timeout = \"1h\"\nlease = \"30m\"";
+        let StoreConfiguration::Postgres(read) = parse(&with(all)).unwrap().store else {
+            panic!("not PostgreSQL");
+        };
+        let mut settings = ConnectionSettings::new(SecretUrl::new(""), "m");
+        read.bounds.set(&mut settings);
+        assert_eq!(settings.connect_timeout, Duration::from_secs(2));
+        assert_eq!(settings.lock_timeout, Duration::from_millis(250));
+        assert_eq!(settings.statement_timeout, Duration::from_secs(3600));
+        assert_eq!(settings.lease, Duration::from_secs(1800));
+        for (line, says) in [
+            ("lease = \"9s\"", "from 10s to 24h"),
+            ("lease = \"0s\"", "store.lease"),
+            ("lease = \"25h\"", "store.lease"),
+            ("lock_timeout = \"0s\"", "from 10ms to 10m"),
+            ("lock_timeout = \"5\"", "store.lock_timeout"),
+            ("lock_timeout = \"-5s\"", "store.lock_timeout"),
+            (
+                "statement_timeout = \"soon\"",
+                "store.statement_timeout = \"soon\"",
+            ),
+            ("connect_timeout = \"6m\"", "from 100ms to 5m"),
+            ("lock_timeout = 5", "line 7"),
+        ] {
+            refused(&with(line), says);
+        }
+        refused(
+            &EMBEDDED.replace("path =", "lease = \"1m\"\npath ="),
+            "store.lease: an embedded",
+        );
     }
 
     #[test]

@@ -162,6 +162,30 @@ fn a_run_that_was_killed_in_its_merge_leaves_the_tenant_to_the_next() {
     assert_eq!(database.psql(COMMITTED).unwrap(), "1");
 }
 
+/// What `[store]` says reaches the server.
+#[test]
+fn a_statement_of_a_merge_takes_no_longer_than_the_configuration_lets_it() {
+    let (sandbox, database) = captured();
+    sandbox.run(&["guard", "install"]).done(&[]);
+    database.psql(DAMAGE).unwrap();
+    let file = sandbox.path("reinstate.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let with = |bounds: &str| {
+        let text = text.replace("[tenancy]", &format!("{bounds}\n[tenancy]"));
+        std::fs::write(&file, text).unwrap();
+    };
+    with("lease = \"1s\"");
+    restore(&sandbox).refused(2, &["store.lease = \"1s\"", "from 10s to 24h"]);
+    let holder = Prompt::after(&database, "SELECT id FROM notes WHERE id = 1 FOR UPDATE");
+    with("statement_timeout = \"100ms\"\nlock_timeout = \"10m\"");
+    restore(&sandbox).refused(1, &["statement timeout"]);
+    with("statement_timeout = \"24h\"\nlock_timeout = \"10ms\"");
+    restore(&sandbox).refused(1, &["lock timeout"]);
+    assert_eq!(database.psql(COMMITTED).unwrap(), "0");
+    drop(holder);
+    restore(&sandbox).done(&["restored"]);
+}
+
 #[test]
 fn an_embedded_store_has_none() {
     let sandbox = Sandbox::captured();
