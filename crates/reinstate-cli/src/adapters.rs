@@ -12,6 +12,7 @@ use reinstate_repository::{LocalRepository, RepositoryLock, create_file, open_fi
 use crate::configuration::{Configuration, StoreConfiguration};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::holder;
 
 /// The lock of those who write: captures and merges.
 const WRITER_LOCK: &str = "writer";
@@ -38,12 +39,11 @@ pub fn open_repository(path: &Path) -> Result<LocalRepository, Failure> {
 /// # Errors
 /// `Locked` if one is at work.
 pub fn lock(repository: &LocalRepository) -> Result<RepositoryLock, Failure> {
-    repository.lock(WRITER_LOCK).map_err(|error| {
-        let message = format!(
+    holder::lock(repository, WRITER_LOCK, || {
+        format!(
             "open repository {} for writing",
             repository.path().display()
-        );
-        Failure::new(error.kind(), message).because(error)
+        )
     })
 }
 

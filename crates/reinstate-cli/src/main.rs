@@ -10,6 +10,7 @@ mod demo;
 mod drill;
 mod exit;
 mod failure;
+mod holder;
 mod pacing;
 mod point;
 mod postgres;

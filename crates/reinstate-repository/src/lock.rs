@@ -8,12 +8,12 @@ use crate::failure::failure;
 use crate::file_system::{FileSystem, OpenMode, StoredFile};
 
 /// The longest note on who holds a lock.
-const NOTE_BYTES_MAX: usize = 64;
+const NOTE_BYTES_MAX: usize = 256;
 
 /// Holds a lock until it is dropped or its process ends, however it ends.
 #[derive(Debug)]
 pub struct RepositoryLock {
-    _file: Box<dyn StoredFile>,
+    file: Box<dyn StoredFile>,
 }
 
 impl RepositoryLock {
@@ -21,31 +21,61 @@ impl RepositoryLock {
         files: &dyn FileSystem,
         path: &Path,
         name: &str,
+        note: &str,
     ) -> Result<Self, RepositoryError> {
         let operation = format!("lock {name}");
-        let file = files
-            .open(path, OpenMode::OpenOrCreate)
-            .map_err(|error| failure(&operation, path, error))?;
+        let file = open(files, path, &operation)?;
         match file.try_lock() {
             Ok(true) => {
                 // For whoever comes next and wonders; the lock holds without it.
-                let note = format!("process {}\n", std::process::id());
-                let _ = file.clear().and_then(|()| file.append(note.as_bytes()));
-                Ok(Self { _file: file })
+                let note = &note.as_bytes()[..note.len().min(NOTE_BYTES_MAX)];
+                let _ = file.clear().and_then(|()| file.append(note));
+                Ok(Self { file })
             }
-            Ok(false) => Err(held(&operation, path, &*file)),
+            Ok(false) => {
+                let holder = match read_note(&*file) {
+                    note if note.is_empty() => "somebody else".to_owned(),
+                    note => note,
+                };
+                let message = format!("{operation}: {}: {holder} holds it", path.display());
+                Err(RepositoryError::new(ErrorKind::Locked, message))
+            }
             Err(error) => Err(failure(&operation, path, error)),
         }
     }
+
+    pub(crate) fn note(
+        files: &dyn FileSystem,
+        path: &Path,
+        name: &str,
+    ) -> Result<String, RepositoryError> {
+        let file = open(files, path, &format!("see who holds lock {name}"))?;
+        Ok(read_note(&*file))
+    }
 }
 
-fn held(operation: &str, path: &Path, file: &dyn StoredFile) -> RepositoryError {
+impl Drop for RepositoryLock {
+    fn drop(&mut self) {
+        // Nobody is to take it for the note of the next one, who has the lock and did not write yet.
+        let _ = self.file.clear();
+    }
+}
+
+fn open(
+    files: &dyn FileSystem,
+    path: &Path,
+    operation: &str,
+) -> Result<Box<dyn StoredFile>, RepositoryError> {
+    files
+        .open(path, OpenMode::OpenOrCreate)
+        .map_err(|error| failure(operation, path, error))
+}
+
+/// The note in the file of a lock, as one line without anything that a terminal would obey.
+fn read_note(file: &dyn StoredFile) -> String {
     let mut note = [0; NOTE_BYTES_MAX];
     let length = file.read_at(0, &mut note).unwrap_or(0);
-    let holder = match str::from_utf8(&note[..length]).unwrap_or("").trim() {
-        "" => "somebody else",
-        holder => holder,
-    };
-    let message = format!("{operation}: {}: {holder} holds it", path.display());
-    RepositoryError::new(ErrorKind::Locked, message)
+    let text = String::from_utf8_lossy(&note[..length]);
+    let visible = text.chars().filter(|character| !character.is_control());
+    visible.collect::<String>().trim().to_owned()
 }

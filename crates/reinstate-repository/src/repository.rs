@@ -156,13 +156,25 @@ impl LocalRepository {
     }
 
     /// Takes a lock of this name, if nobody has it. For those who must not overlap with others
-    /// of their kind; reading needs no lock, nor does writing an object or a record.
+    /// of their kind; reading needs no lock, nor does writing an object or a record. `note` is a line that
+    /// whoever finds it held is shown: who holds it. 256 bytes of it are kept.
     ///
     /// # Errors
     /// `Locked` if somebody holds it; `Usage` if the name is not 1 to 32 of a to z, digits and
     /// hyphens.
-    pub fn lock(&self, name: &str) -> Result<RepositoryLock, RepositoryError> {
-        RepositoryLock::take(self.layout.files().as_ref(), &self.layout.lock(name)?, name)
+    pub fn lock(&self, name: &str, note: &str) -> Result<RepositoryLock, RepositoryError> {
+        let (files, path) = (self.layout.files(), self.layout.lock(name)?);
+        RepositoryLock::take(files.as_ref(), &path, name, note)
+    }
+
+    /// The note of whoever holds the lock of this name, or held it last and did not let go of it; empty if
+    /// nobody ever did.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock), but that it does not matter whether it is held.
+    pub fn lock_note(&self, name: &str) -> Result<String, RepositoryError> {
+        let (files, path) = (self.layout.files(), self.layout.lock(name)?);
+        RepositoryLock::note(files.as_ref(), &path, name)
     }
 
     /// Removes what writers left that are gone. Those at work are not disturbed.

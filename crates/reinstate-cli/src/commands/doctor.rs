@@ -212,8 +212,10 @@ fn check_writable(checks: &mut Checks<'_>, repository: &LocalRepository) {
         Err(failure) => {
             let error = anyhow::Error::new(failure);
             if exit_of(&error) == Exit::Locked {
+                let shown = show(&error);
                 let message = "another capture or merge is at work";
-                checks.warn("repository", message, "wait until it is done");
+                let holder = shown.causes.first().map_or(message, String::as_str);
+                checks.warn("repository", holder, &shown.next);
             } else {
                 checks.error("repository", &error);
             }

@@ -20,6 +20,7 @@ use crate::adapters;
 use crate::arguments::Follow;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::holder;
 use crate::progress::Progress;
 use crate::render::{bytes, counted};
 use crate::session::{Session, new_snapshot, now};
@@ -45,8 +46,8 @@ struct RunRecord {
 /// `capture follow`.
 pub fn run(arguments: &Follow, session: &Session<'_>) -> anyhow::Result<Exit> {
     let repository = session.repository()?;
-    let _lock = repository.lock(FOLLOWER_LOCK).map_err(|error| {
-        Failure::new(error.kind(), "somebody else follows into this repository").because(error)
+    let _lock = holder::lock(&repository, FOLLOWER_LOCK, || {
+        "somebody else follows into this repository".to_owned()
     })?;
     let source = session.feed_source()?;
     let snapshot = choose(arguments, session, &repository, source.as_ref())?;

@@ -437,6 +437,8 @@ fn seconds(text: &str) -> Result<u32, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const ESTATE: &str = r#"

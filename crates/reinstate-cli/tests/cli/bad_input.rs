@@ -283,7 +283,7 @@ fn a_store_or_repository_that_somebody_holds_is_locked() {
     sandbox.run(&["snapshots"]).done(&[]);
     drop(store);
     let repository = LocalRepository::open(sandbox.path("reinstate-repository")).unwrap();
-    let lock = repository.lock("writer").unwrap();
+    let lock = repository.lock("writer", "process 1 (somebody)").unwrap();
     check(&sandbox, &["apply", "p", "--yes"], 11, &["holds it"]);
     check(&sandbox, &["capture", "once"], 11, &["holds it"]);
     sandbox.run(&["tenants"]).done(&["account:3"]);

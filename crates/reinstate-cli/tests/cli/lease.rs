@@ -117,7 +117,15 @@ fn a_run_that_was_stopped_is_taken_over_and_writes_nothing_when_it_wakes_up() {
         "{held}"
     );
     // The repository is its own as well: a second operator has another one, with the same in it.
-    restore(&sandbox).refused(11, &["locks/writer: process"]);
+    let id = stopped.id();
+    let says = [
+        format!("locks/writer: process {id} (reinstate restore) on "),
+        format!("that process is stopped: kill -CONT {id} lets it go on, kill -KILL {id} ends it"),
+    ];
+    restore(&sandbox).refused(11, &says.each_ref().map(String::as_str));
+    sandbox
+        .run(&["doctor"])
+        .done(&["warn  repository", &says[0], &says[1]]);
     let other = Sandbox::empty();
     copy(&sandbox.path(""), &other.path(""));
     restore(&other).refused(
@@ -149,6 +157,9 @@ fn a_run_that_was_killed_in_its_merge_leaves_the_tenant_to_the_next() {
     sandbox.run(&["guard", "install"]).done(&[]);
     database.psql(DAMAGE).unwrap();
     let mut killed = stopped_in_its_merge(&sandbox, &database);
+    // As the one who comes next is told to.
+    let advice = format!("kill -KILL {}", killed.id());
+    restore(&sandbox).refused(11, &[&advice]);
     killed.kill().unwrap();
     killed.wait().unwrap();
     // The server notices by itself.

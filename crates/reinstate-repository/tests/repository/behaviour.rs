@@ -17,7 +17,7 @@ fn nobody_but_the_owner_may_read_anything() {
         .repository
         .publish("snapshot", [1; 16], b"manifest")
         .unwrap();
-    let _lock = fixture.repository.lock("capture").unwrap();
+    let _lock = fixture.repository.lock("capture", "this test").unwrap();
     let root = fixture.repository.path();
     let files = files(root);
     assert_eq!(files.len(), 4, "{files:?}");

@@ -116,19 +116,30 @@ fn of_several_who_make_a_repository_at_once_one_does() {
 #[test]
 fn a_lock_is_held_by_one_at_a_time() {
     let fixture = fixture();
-    let held = fixture.repository.lock("capture").unwrap();
+    let held = fixture
+        .repository
+        .lock("capture", "process 17 (a test) on here\n\x1b[1m!");
+    let held = held.unwrap();
     let again = LocalRepository::open(fixture.repository.path()).unwrap();
-    let process = format!("process {} holds it", std::process::id());
-    check_error(again.lock("capture").map(drop), ErrorKind::Locked, &process);
-    again.lock("something-else").unwrap();
+    let taken = |name: &str| again.lock(name, "the second").map(drop);
+    // As one line, and nothing that a terminal would obey.
+    let note = "process 17 (a test) on here[1m!";
+    check_error(
+        taken("capture"),
+        ErrorKind::Locked,
+        &format!("{note} holds it"),
+    );
+    assert_eq!(again.lock_note("capture").unwrap(), note);
+    taken("something-else").unwrap();
     // Reading and writing objects and records need no lock.
     let object = put(&again, b"rows");
     assert_eq!(get(&*again.open_object(object).unwrap()), b"rows");
     drop(held);
-    again.lock("capture").unwrap();
-    check_error(
-        again.lock("../x").map(drop),
-        ErrorKind::Usage,
-        "name of a lock",
-    );
+    // Who let go of it is not taken for whoever comes next.
+    assert_eq!(again.lock_note("capture").unwrap(), "");
+    taken("capture").unwrap();
+    let long = again.lock("capture", &"x".repeat(1000)).unwrap();
+    assert_eq!(again.lock_note("capture").unwrap().len(), 256);
+    drop(long);
+    check_error(taken("../x"), ErrorKind::Usage, "name of a lock");
 }

@@ -19,6 +19,7 @@ use crate::configuration::{
 };
 use crate::console::Console;
 use crate::failure::{Failure, one_line};
+use crate::holder;
 use crate::point::PREFIX_DIGITS_MIN;
 use crate::session::{Engine, now, random};
 use crate::signals::Interruption;
@@ -192,11 +193,9 @@ impl<'a> Estate<'a> {
     /// # Errors
     /// `Locked` if one is at work.
     pub fn lock(&self) -> Result<RepositoryLock, Failure> {
-        self.repository.lock(CAMPAIGN_LOCK).map_err(|error| {
-            let message = "another process runs a campaign of this estate";
-            Failure::new(error.kind(), message)
-                .because(error)
-                .next("watch it: reinstate campaign status")
+        holder::lock(&self.repository, CAMPAIGN_LOCK, || {
+            let watch = "watch it: reinstate campaign status";
+            format!("another process runs a campaign of this estate ({watch})")
         })
     }
 
