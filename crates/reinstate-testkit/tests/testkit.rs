@@ -2,6 +2,8 @@
 
 #[path = "testkit/campaign.rs"]
 mod campaign;
+#[path = "testkit/campaign_risks.rs"]
+mod campaign_risks;
 #[path = "testkit/faults.rs"]
 mod faults;
 #[path = "testkit/meanwhile.rs"]

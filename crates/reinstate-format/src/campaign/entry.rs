@@ -56,11 +56,13 @@ pub enum EntryKind {
     Undone = 23,
     /// Somebody limited how fast runs may write to this store; the detail says to what.
     Paced = 24,
+    /// Rows of others carry the mark of what was merged for the tenant in this store: the rows are how many.
+    Violated = 25,
 }
 
 impl EntryKind {
     /// All of them, by number.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Planned,
         Self::Approved,
         Self::Refused,
@@ -85,6 +87,7 @@ impl EntryKind {
         Self::UndoPlanned,
         Self::Undone,
         Self::Paced,
+        Self::Violated,
     ];
 
     /// Its name, as in JSON.
@@ -115,6 +118,7 @@ impl EntryKind {
             Self::UndoPlanned => "undo_planned",
             Self::Undone => "undone",
             Self::Paced => "paced",
+            Self::Violated => "violated",
         }
     }
 

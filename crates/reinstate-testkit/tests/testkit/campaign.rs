@@ -20,32 +20,32 @@ use reinstate_testkit::{ApplicationChange, KeySpace};
 
 use crate::faults::{OPERATIONS_MAX, Scene};
 
-const NOW: Timestamp = Timestamp::from_micros(7);
-const CLOSE: &str = "close";
-const OPEN: &str = "open";
+pub(crate) const NOW: Timestamp = Timestamp::from_micros(7);
+pub(crate) const CLOSE: &str = "close";
+pub(crate) const OPEN: &str = "open";
 
 /// What is done besides when a program is run.
 type Act<'d> = Box<dyn Fn(&str) -> Result<(), StoreError> + Sync + 'd>;
 
 /// An operator who writes down what is asked of them, and does something of their own then.
-struct Desk<'d> {
+pub(crate) struct Desk<'d> {
     asked: Mutex<Vec<String>>,
     act: Act<'d>,
 }
 
 impl<'d> Desk<'d> {
-    fn new(act: impl Fn(&str) -> Result<(), StoreError> + Sync + 'd) -> Self {
+    pub(crate) fn new(act: impl Fn(&str) -> Result<(), StoreError> + Sync + 'd) -> Self {
         Self {
             asked: Mutex::default(),
             act: Box::new(act),
         }
     }
 
-    fn quiet() -> Self {
+    pub(crate) fn quiet() -> Self {
         Self::new(|_| Ok(()))
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("one at a time").clone()
     }
 }
@@ -79,7 +79,7 @@ impl Operator for Desk<'_> {
     }
 }
 
-struct Then<'t>(&'t Scene);
+pub(crate) struct Then<'t>(pub(crate) &'t Scene);
 
 impl Images for Then<'_> {
     fn images(
@@ -100,14 +100,35 @@ fn action(verb: &str) -> Option<CampaignAction> {
 }
 
 /// A campaign for the tenant that lost rows, approved.
-fn campaign(scene: &Scene) -> StoredCampaign {
+pub(crate) fn campaign(scene: &Scene) -> StoredCampaign {
     campaign_for(scene, &["acme"])
 }
 
 /// The same for several tenants, each in a batch of its own.
-fn campaign_for(scene: &Scene, names: &[&str]) -> StoredCampaign {
+pub(crate) fn campaign_for(scene: &Scene, names: &[&str]) -> StoredCampaign {
+    campaign_as(scene, 9, names)
+}
+
+/// The same, with an id of its own.
+pub(crate) fn campaign_as(scene: &Scene, id: u8, names: &[&str]) -> StoredCampaign {
+    let planned = plan(scene, id, names, &Then(scene)).expect("a store that works");
+    let CampaignPlanned::Campaign(campaign) = planned else {
+        panic!("{planned:?}");
+    };
     let repository = scene.repository.as_ref();
-    let images = Then(scene);
+    let journal = campaign_journal(repository, &campaign).expect("a journal");
+    approve_campaign(&campaign, &journal, campaign.digest(), "ops", NOW).expect("an approval");
+    *campaign
+}
+
+/// The same, not approved, with the rows from these images.
+pub(crate) fn plan(
+    scene: &Scene,
+    id: u8,
+    names: &[&str],
+    images: &dyn Images,
+) -> Result<CampaignPlanned, Error> {
+    let repository = scene.repository.as_ref();
     let store = PlannedStore {
         name: "shop".to_owned(),
         live: scene.fixture.store(),
@@ -119,7 +140,7 @@ fn campaign_for(scene: &Scene, names: &[&str]) -> StoredCampaign {
             position: scene.snapshot.position,
             time: scene.snapshot.taken_at,
         },
-        images: &images,
+        images,
         drift: reinstate::DriftRules::default(),
         check_owners: true,
         may_be_absent: false,
@@ -129,7 +150,7 @@ fn campaign_for(scene: &Scene, names: &[&str]) -> StoredCampaign {
         ids: vec![Some(tenant(name))],
     };
     let request = CampaignRequest {
-        campaign: CampaignId::from_bytes([9; 16]),
+        campaign: CampaignId::from_bytes([id; 16]),
         repository,
         estate: "estate".to_owned(),
         site_kind: scene.fixture.store().tenant_kind().clone(),
@@ -149,17 +170,11 @@ fn campaign_for(scene: &Scene, names: &[&str]) -> StoredCampaign {
         unfit: Unfit::Refuse,
         remapping: None,
     };
-    let planned = plan_campaign(scene.context(), &request).expect("a store that works");
-    let CampaignPlanned::Campaign(campaign) = planned else {
-        panic!("{planned:?}");
-    };
-    let journal = campaign_journal(repository, &campaign).expect("a journal");
-    approve_campaign(&campaign, &journal, campaign.digest(), "ops", NOW).expect("an approval");
-    *campaign
+    plan_campaign(scene.context(), &request)
 }
 
 /// Does something with a campaign as a process of its own would: with a journal that it reads anew.
-fn as_a_process(
+pub(crate) fn as_a_process(
     scene: &Scene,
     campaign: &StoredCampaign,
     live: &dyn LiveStore,
@@ -172,7 +187,7 @@ fn as_a_process(
 }
 
 /// The same, which may not come to an end.
-fn attempt(
+pub(crate) fn attempt(
     scene: &Scene,
     campaign: &StoredCampaign,
     (live, repository): (&dyn LiveStore, &dyn Repository),
@@ -205,7 +220,7 @@ fn say(scene: &Scene, campaign: &StoredCampaign, kind: EntryKind, detail: &str) 
         .expect("a repository that works");
 }
 
-fn abort(scene: &Scene, campaign: &StoredCampaign) {
+pub(crate) fn abort(scene: &Scene, campaign: &StoredCampaign) {
     say(scene, campaign, EntryKind::Aborted, "undo");
 }
 
@@ -366,7 +381,7 @@ fn whatever_fails_or_comes_in_between_no_write_is_lost_and_what_is_handed_back_i
 }
 
 /// Gives a parked site another try.
-fn retry(scene: &Scene, campaign: &StoredCampaign) {
+pub(crate) fn retry(scene: &Scene, campaign: &StoredCampaign) {
     let journal = campaign_journal(scene.repository.as_ref(), campaign).expect("a journal");
     let mut entry = CampaignEntry::new(NOW, "ops", EntryKind::Retried);
     entry.tenant = Some(0);

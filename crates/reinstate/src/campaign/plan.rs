@@ -209,6 +209,8 @@ pub fn plan_campaign(
     for tenant in &mut tenants {
         tenant.parked = unfit.remove(&tenant.site).map(|(_, reason)| reason);
     }
+    // Somebody may have planned them meanwhile.
+    check_overlap(request)?;
     let campaign = store_campaign(request.repository, describe(request, batches, tenants))?;
     let mut entry = CampaignEntry::new(
         request.planned_at,

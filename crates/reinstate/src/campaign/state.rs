@@ -124,6 +124,8 @@ pub struct TenantProgress {
     pub gates: Vec<GateProgress>,
     /// Why it is parked.
     pub reason: Option<String>,
+    /// Whether rows of others carry the mark of what was merged for it, since its last try began.
+    pub is_violated: bool,
     /// Whether it was closed, and nobody began to open it since.
     pub is_closed: bool,
     /// When it was handed back.
@@ -260,6 +262,7 @@ pub fn campaign_state(campaign: &StoredCampaign, entries: &[CampaignEntry]) -> C
             .collect(),
         gates: Vec::new(),
         reason: tenant.parked.clone(),
+        is_violated: false,
         is_closed: false,
         handed_back_at: None,
         changed_at: None,
@@ -380,8 +383,10 @@ fn note_tenant(
             tenant.state = TenantState::Undone;
             return;
         }
+        EntryKind::Violated => tenant.is_violated = true,
         EntryKind::Retried => {
             tenant.reason = None;
+            tenant.is_violated = false;
             tenant.state = TenantState::Extracted;
         }
         _ if tenant.is_at_end() => return,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use reinstate_core::{ErrorKind, Tenant, TenantId};
 use reinstate_format::{
-    CampaignAction, CampaignCheck, CampaignGate, CampaignStep, CampaignTenant, EntryKind,
+    CampaignAction, CampaignCheck, CampaignEntry, CampaignGate, CampaignStep, CampaignTenant,
+    EntryKind,
 };
 
 use super::check::{Checked, check_counters, check_references};
@@ -21,7 +22,7 @@ use super::state::{
 use crate::Error;
 use crate::plan::StoredPlan;
 use crate::restore::{Restored, apply_once};
-use crate::verify::{Verdict, chain};
+use crate::verify::{Finding, Verdict, chain};
 
 /// How long a store that is away is left alone before it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -121,11 +122,7 @@ impl<'w> Way<'w> {
 }
 
 impl Way<'_> {
-    fn note(
-        &self,
-        kind: EntryKind,
-        change: impl FnOnce(&mut reinstate_format::CampaignEntry),
-    ) -> Result<(), Left> {
+    fn note(&self, kind: EntryKind, change: impl FnOnce(&mut CampaignEntry)) -> Result<(), Left> {
         let mut entry = self.run.tenant_entry(kind, self.place);
         change(&mut entry);
         self.run.journal.append(vec![entry]).map_err(Left::Stopped)
@@ -256,6 +253,7 @@ impl Way<'_> {
             verified.digest = Some(part.image);
             entries.push(verified);
         }
+        entries.extend(violated(self.run, self.place, store, &restored.verdict));
         self.run.journal.append(entries).map_err(Left::Stopped)?;
         match unproven(&restored.verdict) {
             None => Ok(()),
@@ -349,6 +347,26 @@ impl Way<'_> {
         };
         self.decide(&gate.name, checked)
     }
+}
+
+/// That rows of others carry the mark of a merge, if they do.
+pub(super) fn violated(
+    run: &CampaignRun<'_>,
+    place: u32,
+    store: usize,
+    verdict: &Verdict,
+) -> Option<CampaignEntry> {
+    let Verdict::IsolationViolated(findings) = verdict else {
+        return None;
+    };
+    let foreign = findings.iter().map(|finding| match finding {
+        Finding::ForeignRows { rows } => *rows,
+        _ => 0,
+    });
+    let mut entry = run.tenant_entry(EntryKind::Violated, place);
+    entry.store = Some(u32::try_from(store).expect("BUG: more stores than numbers"));
+    entry.rows = foreign.sum();
+    Some(entry)
 }
 
 /// Why a merge is not proven, if it is not.

@@ -14,7 +14,7 @@ use super::plan::{is_of_the_tenant, job_of};
 use super::ports::Deed;
 use super::run::{CampaignEnd, CampaignRun, check_estate, in_parallel, open_plan};
 use super::state::{CampaignStage, StoreProgress, TenantState, UNDO};
-use super::tenant::{Left, again, close_again, merge_once, unproven};
+use super::tenant::{Left, again, close_again, merge_once, unproven, violated};
 use crate::Error;
 use crate::drift::DriftRules;
 use crate::job::store_job;
@@ -322,6 +322,9 @@ fn take_tenant_back(
     });
     run.watcher.does(place, None);
     let restored = restored?;
+    if let Some(violated) = violated(run, place, store, &restored.verdict) {
+        run.journal.append(vec![violated]).map_err(Left::Stopped)?;
+    }
     if let Some(found) = unproven(&restored.verdict) {
         return Err(Left::Parked(found));
     }

@@ -277,11 +277,7 @@ fn stopped(how_far: &str, error: &reinstate::Error) -> Failure {
 
 /// How it ended, unless rows of others were touched: nothing else matters then.
 fn unless_violated(state: &CampaignState, exit: Exit) -> Exit {
-    let is_violated = state.tenants.iter().any(|tenant| {
-        let reason = tenant.reason.as_ref();
-        reason.is_some_and(|reason| reason.contains("ISOLATION VIOLATED"))
-    });
-    match is_violated {
+    match state.tenants.iter().any(|tenant| tenant.is_violated) {
         true => Exit::Unproven,
         false => exit,
     }
@@ -391,4 +387,34 @@ fn finish_undo(
             "see why: reinstate campaign status {short}; try those again: {again}"
         ))
         .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_others_that_were_touched_decide_the_exit_whatever_else_there_is() {
+        let site = |is_violated: bool| reinstate::TenantProgress {
+            state: TenantState::Parked,
+            stores: Vec::new(),
+            gates: Vec::new(),
+            reason: Some("a gate said ISOLATION VIOLATED".to_owned()),
+            is_violated,
+            is_closed: false,
+            handed_back_at: None,
+            changed_at: None,
+        };
+        let state = |tenants| CampaignState {
+            stage: CampaignStage::Finished,
+            approved_by: std::collections::BTreeSet::new(),
+            started_at: None,
+            ended_at: None,
+            tenants,
+            undo_plans: Vec::new(),
+        };
+        let exit = |tenants| unless_violated(&state(tenants), Exit::Partial);
+        assert_eq!(exit(vec![site(false), site(false)]), Exit::Partial);
+        assert_eq!(exit(vec![site(false), site(true)]), Exit::Unproven);
+    }
 }
