@@ -3,6 +3,7 @@
 //! strace stops it at the first call of each kind, at the second, and so on, until it gets done. Each
 //! time the next run finds a store and a repository that are whole, and ends well.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -39,6 +40,8 @@ struct Story<'s> {
     is_done: &'s dyn Fn(&Sandbox) -> bool,
     /// Whether the same can be run again when it is done.
     is_repeated: bool,
+    /// What else has to hold once it is done, by whichever run; may change the sandbox.
+    holds_then: &'s dyn Fn(&Sandbox),
     /// After how many kills the whole repository is read, once: all of them take a while.
     kills_per_verify: u64,
 }
@@ -66,6 +69,10 @@ fn kill_everywhere(story: &Story<'_>) -> (u64, u64) {
                 sandbox.run(story.arguments).done(&[]);
             }
             assert!((story.is_done)(&sandbox), "{call} {number}: again");
+            // Those that were done when they were killed are the ones to ask; of the others, some.
+            if was_done || kills.is_multiple_of(8) {
+                (story.holds_then)(&sandbox);
+            }
         }
     }
     (kills, done)
@@ -118,6 +125,27 @@ fn snapshot_count(sandbox: &Sandbox) -> usize {
         .count()
 }
 
+/// The jobs that the repository knows.
+fn jobs(sandbox: &Sandbox) -> BTreeSet<String> {
+    let directory = sandbox.path("reinstate-repository/records/job");
+    let entries = fs::read_dir(directory).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+/// Exactly one of the jobs that are not `before` was committed: it can be taken back, and the others were
+/// nothing.
+fn take_back(sandbox: &Sandbox, before: &BTreeSet<String>) {
+    let new = &jobs(sandbox) - before;
+    let undone = new.iter().filter(|job| {
+        let run = sandbox.run(&["undo", job, "--confirm", "account:3"]);
+        assert!(run.code == 0 || run.code == 8, "{run:#?}");
+        run.code == 0
+    });
+    let count = undone.count();
+    assert_eq!(count, 1, "of {} jobs", new.len());
+}
+
 fn record(name: &str, (kills, done): (u64, u64)) {
     figures::record(
         name,
@@ -143,6 +171,7 @@ fn killed_at_every_system_call_a_capture_and_a_restore_are_done_or_not() {
         arguments: &["capture", "once"],
         is_done: &captured,
         is_repeated: true,
+        holds_then: &|_| (),
         kills_per_verify: 1,
     });
 
@@ -154,12 +183,18 @@ fn killed_at_every_system_call_a_capture_and_a_restore_are_done_or_not() {
         assert!(found == whole || found == lost, "neither before nor after");
         found == whole
     };
+    // The store's journal is what says that it was done, and the plan that it can be taken back.
+    let taken_back = |sandbox: &Sandbox| {
+        take_back(sandbox, &BTreeSet::new());
+        assert_eq!(sandbox.contents().1, lost);
+    };
     let arguments = ["restore", "account:3", "--at", "latest", "--yes"];
     let restore = kill_everywhere(&Story {
         base: &base,
         arguments: &arguments,
         is_done: &is_restored,
         is_repeated: true,
+        holds_then: &taken_back,
         kills_per_verify: 1,
     });
 
@@ -189,11 +224,17 @@ fn killed_at_every_system_call_an_undo_is_done_or_not() {
         assert!(found == whole || found == lost, "neither before nor after");
         found == lost
     };
+    let before = jobs(&base);
+    let taken_back = |sandbox: &Sandbox| {
+        take_back(sandbox, &before);
+        assert_eq!(sandbox.contents().1, whole);
+    };
     let undo = kill_everywhere(&Story {
         base: &base,
         arguments: &["undo", &job, "--confirm", "account:3"],
         is_done: &is_undone,
         is_repeated: false,
+        holds_then: &taken_back,
         kills_per_verify: 4,
     });
     record("killed-in-an-undo", undo);
@@ -226,11 +267,27 @@ fn killed_at_every_system_call_a_follower_has_sealed_a_commit_or_not() {
         assert!(found == before || found >= after, "{found}");
         found >= after
     };
+    // What was written is in the log, and no more than that.
+    let written = base.contents().1;
+    let comes_back = |sandbox: &Sandbox| {
+        sandbox.destroy(3);
+        sandbox
+            .run(&[
+                "restore",
+                "account:3",
+                "--at",
+                &format!("commit:{after}"),
+                "--yes",
+            ])
+            .done(&["restored"]);
+        assert_eq!(sandbox.contents().1, written);
+    };
     let followed = kill_everywhere(&Story {
         base: &base,
         arguments: &follow,
         is_done: &is_sealed,
         is_repeated: true,
+        holds_then: &comes_back,
         kills_per_verify: 4,
     });
     record("killed-in-a-follower", followed);
