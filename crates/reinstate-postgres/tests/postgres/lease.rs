@@ -23,7 +23,7 @@ fn store_with(ground: &Ground, adapt: impl FnOnce(&mut ConnectionSettings)) -> P
 
 /// Waits until it is so, which no test is to do for ever.
 #[track_caller]
-fn eventually(mut is_so: impl FnMut() -> bool) {
+pub fn eventually(mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < end, "it never came to that");
@@ -31,13 +31,13 @@ fn eventually(mut is_so: impl FnMut() -> bool) {
 }
 
 /// Somebody at a prompt, with a transaction open.
-struct Prompt {
+pub struct Prompt {
     psql: Child,
 }
 
 impl Prompt {
     /// Begins a transaction with this statement, and waits until that is done.
-    fn after(ground: &Ground, name: &str, sql: &str) -> Self {
+    pub fn after(ground: &Ground, name: &str, sql: &str) -> Self {
         let mut command = ground.database.cluster().command("psql").unwrap();
         command
             .args(["-X", "-q", "-d", ground.database.name()])
@@ -60,7 +60,7 @@ impl Prompt {
         writeln!(self.psql.stdin.as_mut().unwrap(), "{sql}").unwrap();
     }
 
-    fn commit(mut self) {
+    pub fn commit(mut self) {
         let mut stdin = self.psql.stdin.take().unwrap();
         writeln!(stdin, "COMMIT;").unwrap();
         drop(stdin);

@@ -5,6 +5,7 @@ use reinstate_core::{ErrorKind, StoreError};
 use super::session::Session;
 use super::{FULL, Follower, ground};
 use crate::ground::Ground;
+use crate::lease::{Prompt, eventually};
 
 const TABLES: &str = "\
 CREATE TYPE mood AS ENUM ('good', 'bad');
@@ -363,6 +364,37 @@ fn rows_written_while_a_table_comes_are_neither_lost_nor_doubled() {
         follower.drain(feed.as_mut()).unwrap();
         follower.expect_live(&ground.store);
     }
+}
+
+/// New tables are locked together. While one is waited for, another one comes: all of them are followed.
+#[test]
+fn a_table_that_comes_while_another_is_waited_for_is_followed_with_it() {
+    let ground = ground(TABLES);
+    let mut follower = begin(&ground);
+    let mut feed = follower.resume(&ground.store);
+    let new = |name: &str| {
+        ground.psql(&format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, account_id int);
+             ALTER TABLE {name} REPLICA IDENTITY FULL;
+             INSERT INTO {name} SELECT n, n % 3 FROM generate_series(1, 20) n"
+        ));
+    };
+    new("first");
+    let writer = Prompt::after(&ground, "writer", "INSERT INTO first VALUES (90, 1)");
+    let waits = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+                  WHERE NOT granted AND mode = 'ShareLock' AND datname = current_database()";
+    std::thread::scope(|scope| {
+        let drained = scope.spawn(|| follower.drain(feed.as_mut()).map(drop));
+        eventually(|| ground.psql(waits) == "1");
+        new("second");
+        writer.commit();
+        drained.join().unwrap().unwrap();
+    });
+    follower.drain(feed.as_mut()).unwrap();
+    follower.expect_live(&ground.store);
+    ground.psql("UPDATE first SET account_id = 7; DELETE FROM second WHERE id < 4");
+    follower.drain(feed.as_mut()).unwrap();
+    follower.expect_live(&ground.store);
 }
 
 #[test]
