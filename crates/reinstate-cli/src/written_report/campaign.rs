@@ -11,7 +11,7 @@ use reinstate_core::{ChangeCounts, ErrorKind, TenantId, Timestamp};
 use reinstate_repository::LocalRepository;
 
 use super::data_loss_window;
-use super::job::tenant_part;
+use super::job::{Commit, tenant_part};
 use super::page::{Fact, Gate, Page, Part, Status, Subject};
 use crate::failure::Failure;
 use crate::render::{count, counted, tenant};
@@ -136,10 +136,9 @@ fn subject(
             Some(stored) => {
                 let plan = stored.plan().description();
                 let receipt = receipt_of(&seen.repositories[store], plan.job, &part.tenant)?;
+                let commit = receipt.map(Commit::from);
                 let own = stored.plan().tenant(&part.tenant);
-                own.map_or_else(Part::default, |own| {
-                    tenant_part(plan, own, receipt.as_ref())
-                })
+                own.map_or_else(Part::default, |own| tenant_part(plan, own, commit.as_ref()))
             }
         };
         written.name = format!("Store {}, phase {}", of_store.name, of_store.phase);

@@ -1,14 +1,16 @@
 //! The report of a job: what the repository knows of its plan and of its merges.
 
 use reinstate::{
-    JobDescription, PlanDescription, PlanNote, ReceiptDescription, StoredPlan,
+    CommitReceipt, JobDescription, PlanDescription, PlanNote, ReceiptDescription, StoredPlan,
     TenantPlanDescription, job_of, plan_of, receipt_of,
 };
-use reinstate_core::{ChangeCounts, ErrorKind, JobId, Repository, TenantId, Timestamp};
+use reinstate_core::{
+    ChangeCounts, ErrorKind, JobId, Position, Repository, SequenceRaise, TenantId, Timestamp,
+};
 
 use super::data_loss_window;
 use super::page::{Fact, Numbers, Page, Part, Status, Subject, TableLine, content};
-use crate::failure::Failure;
+use crate::failure::{Failure, one_line};
 use crate::render::{count, counted, tenant};
 
 /// What the outcome of a job rests on.
@@ -26,6 +28,7 @@ pub(super) fn page(
     repository: &dyn Repository,
     job: JobId,
     only: Option<&TenantId>,
+    store: &StoreAnswer<'_>,
     written_at: Timestamp,
 ) -> anyhow::Result<Page> {
     let noted = job_of(repository, job)?;
@@ -33,13 +36,21 @@ pub(super) fn page(
     let plan = stored.plan().description();
     let mut subjects = Vec::new();
     let mut all = Totals::default();
+    let mut unasked = None;
     for (number, part) in plan.tenants.iter().enumerate() {
         if only.is_some_and(|only| *only != part.tenant) {
             continue;
         }
-        let receipt = receipt_of(repository, job, &part.tenant)?;
-        all.add(part, receipt.as_ref());
-        subjects.push(subject(number, plan, part, receipt.as_ref()));
+        let mut commit = receipt_of(repository, job, &part.tenant)?.map(Commit::from);
+        if commit.is_none() && numbers(part).counts.total() > 0 {
+            // The receipt may be lost, or the run have ended before it was kept.
+            match store(&stored, &part.tenant) {
+                Ok(found) => commit = found,
+                Err(error) => unasked = Some(one_line(error.as_ref())),
+            }
+        }
+        all.add(part, commit.as_ref());
+        subjects.push(subject(number, plan, part, commit.as_ref()));
     }
     if let (Some(only), []) = (only, subjects.as_slice()) {
         let name = tenant(&plan.tenant_kind, only);
@@ -48,7 +59,41 @@ pub(super) fn page(
             .next("see who is in it: reinstate report JOB without --tenant")
             .into());
     }
+    all.unasked = unasked;
     Ok(compose(&noted, &stored, subjects, &all, written_at))
+}
+
+/// What the store's own journal knows of the merge of a tenant, for one without a receipt.
+pub(super) type StoreAnswer<'a> =
+    dyn Fn(&StoredPlan, &TenantId) -> anyhow::Result<Option<Commit>> + 'a;
+
+/// What is known of a commit.
+#[derive(Clone, Debug)]
+pub(super) struct Commit {
+    position: Position,
+    /// When its receipt was kept; none if the store's journal alone knows of it.
+    noted: Option<Timestamp>,
+    sequences_raised: Vec<SequenceRaise>,
+}
+
+impl From<ReceiptDescription> for Commit {
+    fn from(receipt: ReceiptDescription) -> Self {
+        Self {
+            position: receipt.position,
+            noted: Some(receipt.merged_at),
+            sequences_raised: receipt.sequences_raised,
+        }
+    }
+}
+
+impl From<CommitReceipt> for Commit {
+    fn from(committed: CommitReceipt) -> Self {
+        Self {
+            position: committed.position,
+            noted: None,
+            sequences_raised: committed.sequences_raised,
+        }
+    }
 }
 
 /// What all tenants of the report come to.
@@ -59,15 +104,20 @@ struct Totals {
     unchanged: u64,
     left: u64,
     counts: ChangeCounts,
+    /// Of how many commits there is no receipt.
+    unkept: u64,
+    /// Why the store could not be asked about those without a receipt, if it had to be.
+    unasked: Option<String>,
 }
 
 impl Totals {
-    fn add(&mut self, part: &TenantPlanDescription, receipt: Option<&ReceiptDescription>) {
+    fn add(&mut self, part: &TenantPlanDescription, commit: Option<&Commit>) {
         self.tenants += 1;
         let numbers = numbers(part);
-        match receipt {
-            Some(_) => {
+        match commit {
+            Some(commit) => {
                 self.committed += 1;
+                self.unkept += u64::from(commit.noted.is_none());
                 self.counts += numbers.counts;
                 self.left += numbers.left;
             }
@@ -102,6 +152,7 @@ fn compose(
     let plan = stored.plan().description();
     let is_undo = plan.undoes.is_some();
     let status = match (all.missing(), all.left, all.committed) {
+        (0, ..) if all.unkept > 0 => Status::warn("Committed, not known to be verified"),
         (0, 0, _) if is_undo => Status::good("Taken back"),
         (0, 0, _) => Status::good("Restored"),
         (0, _, _) => Status::warn("Restored in part"),
@@ -177,11 +228,25 @@ fn lede(plan: &PlanDescription, all: &Totals, is_undo: bool) -> String {
 /// What is lost, and what is missing.
 fn cautions(plan: &PlanDescription, all: &Totals, is_undo: bool) -> Vec<String> {
     let mut cautions = Vec::new();
-    if all.missing() > 0 {
-        cautions.push(format!(
+    let tenants = |count: u64| counted(count, "tenant", "tenants");
+    match &all.unasked {
+        Some(why) => cautions.push(format!(
             "There is no receipt for {}: nothing was committed for them, or the run ended before it was noted. \
-             The store knows: reinstate verify JOB.",
-            counted(all.missing(), "tenant", "tenants")
+             The store's journal knows, and could not be asked: {why}.",
+            tenants(all.missing())
+        )),
+        None if all.missing() > 0 => cautions.push(format!(
+            "There is no receipt for {}, and the store's journal knows of no commit: nothing was committed for them.",
+            tenants(all.missing())
+        )),
+        None => {}
+    }
+    if all.unkept > 0 {
+        cautions.push(format!(
+            "There is no receipt for {}, of which the store's own journal knows that its rows were committed: the \
+             run ended before the receipt was kept, or it is lost. Whether they were read back afterwards is not \
+             known: reinstate verify JOB does it.",
+            tenants(all.unkept)
         ));
     }
     if !is_undo && all.counts.total() > 0 {
@@ -202,7 +267,7 @@ fn cautions(plan: &PlanDescription, all: &Totals, is_undo: bool) -> Vec<String> 
 }
 
 fn moment(noted: &JobDescription, plan: &PlanDescription) -> Vec<Fact> {
-    let shown = |position: reinstate_core::Position| position.display(plan.notation);
+    let shown = |position: Position| position.display(plan.notation);
     let mut facts = vec![Fact::new("Store", &plan.store.name)];
     match plan.undoes {
         Some(job) => facts.push(Fact::new("As before job", job.short())),
@@ -224,14 +289,18 @@ fn subject(
     number: usize,
     plan: &PlanDescription,
     part: &TenantPlanDescription,
-    receipt: Option<&ReceiptDescription>,
+    commit: Option<&Commit>,
 ) -> Subject {
     let all = numbers(part);
     let is_undo = plan.undoes.is_some();
-    let (status, remark) = match receipt {
+    let (status, remark) = match commit {
         None if all.counts.total() > 0 => (
             Status::bad("Not restored"),
-            "No receipt: nothing was committed, as far as the repository knows.",
+            "No receipt: nothing was committed, as far as is known.",
+        ),
+        Some(Commit { noted: None, .. }) => (
+            Status::warn("Committed"),
+            "No receipt: the store's own journal says so.",
         ),
         _ if all.left > 0 => (
             Status::warn("Restored in part"),
@@ -244,23 +313,23 @@ fn subject(
         Some(_) if is_undo => (Status::good("Taken back"), ""),
         Some(_) => (Status::good("Restored"), ""),
     };
-    let changed = receipt.map_or(0, |_| all.counts.total());
+    let changed = commit.map_or(0, |_| all.counts.total());
     Subject {
         anchor: format!("tenant-{number}"),
         name: tenant(&plan.tenant_kind, &part.tenant).to_string(),
         status,
         rows_changed: count(changed),
         remark: remark.to_owned(),
-        parts: vec![tenant_part(plan, part, receipt)],
+        parts: vec![tenant_part(plan, part, commit)],
         gates: Vec::new(),
     }
 }
 
-/// A tenant of one stored plan, with its receipt.
+/// A tenant of one stored plan, with what is known of its commit.
 pub(super) fn tenant_part(
     plan: &PlanDescription,
     part: &TenantPlanDescription,
-    receipt: Option<&ReceiptDescription>,
+    commit: Option<&Commit>,
 ) -> Part {
     let name = |table| plan.schema.table(table).name.to_string();
     let mut facts = Vec::new();
@@ -268,12 +337,10 @@ pub(super) fn tenant_part(
     if plan.undoes.is_none() {
         evidence.push(Fact::new("Image in the snapshot", part.image_digest));
     }
-    if let Some(receipt) = receipt {
-        facts.push(Fact::new(
-            "Committed at",
-            receipt.position.display(receipt.notation),
-        ));
-        facts.push(Fact::new("Noted", receipt.merged_at));
+    if let Some(commit) = commit {
+        let position = commit.position.display(plan.notation);
+        facts.push(Fact::new("Committed at", position));
+        facts.extend(commit.noted.map(|at| Fact::new("Noted", at)));
     }
     let tables = part.tables.iter();
     let expected = tables
@@ -283,7 +350,7 @@ pub(super) fn tenant_part(
         let name = format!("Contents of {} after", name(table.table));
         Fact::new(name, content(table.expected))
     }));
-    let raised = receipt.iter().flat_map(|receipt| &receipt.sequences_raised);
+    let raised = commit.iter().flat_map(|commit| &commit.sequences_raised);
     let mut missing: Vec<String> = part
         .notes
         .iter()

@@ -8,9 +8,10 @@ mod page;
 use std::io::Write as _;
 use std::path::Path;
 
+use anyhow::anyhow;
 use askama::Template;
-use reinstate::jobs;
-use reinstate_core::{ChangeCounts, ErrorKind, TenantId, Timestamp};
+use reinstate::{StoredPlan, jobs, merge_receipt_of};
+use reinstate_core::{ChangeCounts, ErrorKind, LiveStore, TenantId, Timestamp};
 use serde::Serialize;
 
 use crate::arguments::Report;
@@ -31,7 +32,20 @@ pub fn run(arguments: &Report, session: &Session<'_>) -> anyhow::Result<Exit> {
     let job = find_job(&jobs(&repository)?, &arguments.job)?;
     let only = arguments.tenant.as_deref().map(parse_tenant).transpose()?;
     let only = only.as_ref().map(|tenant| &tenant.id);
-    let page = job::page(&repository, job, only, now())?;
+    let store = std::cell::OnceCell::new();
+    let journal = |plan: &StoredPlan, tenant: &TenantId| {
+        let store: &anyhow::Result<Box<dyn LiveStore>> = store.get_or_init(|| session.store());
+        let live = match store {
+            Ok(live) => live.as_ref(),
+            Err(error) => return Err(anyhow!("{error:#}")),
+        };
+        let Some(entry) = live.journal_entry(job, tenant)? else {
+            return Ok(None);
+        };
+        let receipt = merge_receipt_of(plan, live, &repository, &entry)?;
+        Ok(receipt.committed.map(job::Commit::from))
+    };
+    let page = job::page(&repository, job, only, &journal, now())?;
     write(session.console, &page, &arguments.out)
 }
 

@@ -130,6 +130,41 @@ fn a_restore_and_its_undo_are_reported_for_all_and_for_one() {
     assert!(!html.contains("Data loss"));
 }
 
+/// The store's own journal is in the transaction of the merge; the receipt is kept after it.
+#[test]
+fn a_lost_receipt_is_no_lost_restore_in_the_report() {
+    let sandbox = Sandbox::captured();
+    sandbox.destroy(3);
+    let restore = ["restore", "account:3", "--at", "latest", "--yes"];
+    let job = job_of(&sandbox.json(&restore));
+    fs::remove_dir_all(sandbox.path("reinstate-repository/records/receipt")).unwrap();
+    let report = |file: &str| {
+        let run = sandbox.json(&["report", &job, "-o", file]);
+        let html = fs::read_to_string(sandbox.path(file)).unwrap();
+        let outcome = run.record("report")["outcome"].clone();
+        (outcome, html)
+    };
+    let (outcome, html) = report("journal.html");
+    assert_eq!(outcome, "Committed, not known to be verified");
+    says(
+        &html,
+        &["own journal", "reinstate verify JOB", "Committed at"],
+    );
+    // Where it cannot be asked, that is said, and nothing is made up.
+    let store = sandbox.store();
+    let (outcome, html) = report("unasked.html");
+    assert_eq!(outcome, "Not restored");
+    says(
+        &html,
+        &["could not be asked", "another process has the store"],
+    );
+    drop(store);
+    // A merge that was never made is none.
+    let undo = ["undo", &job, "--confirm", "account:3"];
+    sandbox.run(&undo).done(&[]);
+    sandbox.run(&["verify", &job]).refused(4, &[]);
+}
+
 #[test]
 fn hostile_names_are_text_and_what_was_left_out_is_said() {
     const EVIL: &str = "<script>alert(1)</script>\"'&";
