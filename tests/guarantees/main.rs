@@ -15,7 +15,7 @@ const START: &str = "<!-- figures: cargo run -p reinstate-tests --bin guarantees
 const END: &str = "<!-- end of figures -->";
 
 /// Every run of the tests leaves these. What a test adds here it has to record.
-const ROWS: [(&str, &str); 28] = [
+const ROWS: [(&str, &str); 29] = [
     (
         "crash-images-in-place",
         "Power fails at every step of a life; merges in place",
@@ -67,6 +67,10 @@ const ROWS: [(&str, &str); 28] = [
     (
         "killed-in-a-follower",
         "The same, in a follower that seals a commit",
+    ),
+    (
+        "full-disks",
+        "Files may grow to a size and no further, from nothing to enough: a capture, a plan, a restore, an undo",
     ),
     (
         "killed-in-a-follow",

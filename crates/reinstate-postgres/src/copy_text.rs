@@ -252,6 +252,8 @@ fn malformed(what: &str) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use reinstate_core::{
         ColumnIndex, ColumnSchema, KeyForm, KeyPart, RowBatch, TableName, Tenancy,
@@ -346,6 +348,34 @@ mod tests {
             b"\\N\tb\n",
         ] {
             assert!(reader.read(line).is_err(), "{line:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_as_a_line_of_copy(
+            line in proptest::collection::vec(
+                prop_oneof![Just(b'\t'), Just(b'\\'), Just(b'\n'), Just(b'N'), any::<u8>()],
+                0..40,
+            ),
+            trims: bool,
+        ) {
+            let schema = table(&[KeyForm::Bytes, KeyForm::Integer], &[1, 0]);
+            for owner in [OwnerField::None, OwnerField::First, OwnerField::Column(0)] {
+                let mut reader = LineReader::new(&schema, owner, trims);
+                if reader.read(&line).is_ok() {
+                    prop_assert!(reader.owner().len() <= line.len());
+                    prop_assert!(KeyPart::parse_all(reader.key()).is_some());
+                }
+                // One line leaves nothing behind for the next.
+                let next: &[u8] = match owner {
+                    OwnerField::First => b"a\tb\t7\n",
+                    _ => b"b\t7\n",
+                };
+                prop_assert!(reader.read(next).is_ok());
+                let key = KeyPart::parse_all(reader.key()).unwrap();
+                prop_assert_eq!(key, [KeyPart::Integer(7), KeyPart::Bytes(b"b".to_vec())]);
+            }
         }
     }
 }

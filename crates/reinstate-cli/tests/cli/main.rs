@@ -20,6 +20,7 @@ mod equal_keys;
 mod fencing;
 mod follow;
 mod follow_embedded;
+mod full;
 mod ground;
 mod guard;
 mod help;

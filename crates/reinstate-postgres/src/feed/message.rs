@@ -234,6 +234,8 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(message: &[u8]) -> Option<(Message, Tuples)> {
@@ -287,5 +289,60 @@ mod tests {
             }
         }
         assert!(read(b"T\xff\xff\xff\xff\0").is_none());
+    }
+
+    /// Each is a message, or with a byte changed, added or taken away perhaps none.
+    const MESSAGES: [&[u8]; 6] = [
+        b"R\0\0\0\x01public\0t\0f\0\x01\x01id\0\0\0\0\x17\xff\xff\xff\xff",
+        b"T\0\0\0\x01\0\0\0\0\x07",
+        b"I\0\0\0\x07N\0\x01t\0\0\0\x02ab",
+        b"U\0\0\0\x07O\0\x02t\0\0\0\x011nN\0\x02t\0\0\0\x02abu",
+        b"D\0\0\0\x07K\0\x01t\0\0\0\x011",
+        b"B\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x09\0\0\0\x03",
+    ];
+
+    /// What is found lies in the message, and is no more than it can hold.
+    fn holds(message: &[u8]) {
+        let Some((parsed, tuples)) = read(message) else {
+            return;
+        };
+        for field in tuples.old.iter().chain(&tuples.new) {
+            if let Field::Text(place) = field {
+                assert!(
+                    message.get(place.clone()).is_some(),
+                    "{message:?} {place:?}"
+                );
+            }
+        }
+        assert!(tuples.old.len() + tuples.new.len() <= message.len());
+        match parsed {
+            Message::Relation(relation) => assert!(relation.columns.len() <= message.len()),
+            Message::Truncate { relations } => assert!(relations.len() <= message.len()),
+            _ => {}
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_as_a_message_of_the_log(bytes: Vec<u8>) {
+            holds(&bytes);
+        }
+
+        #[test]
+        fn any_edit_of_a_message_of_the_log(
+            which in 0..MESSAGES.len(),
+            edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..6),
+        ) {
+            let mut bytes = MESSAGES[which].to_vec();
+            for (place, byte, edit) in edits {
+                let place = place.index(bytes.len().max(1));
+                match edit {
+                    0 if place < bytes.len() => bytes[place] = byte,
+                    1 => bytes.insert(place, byte),
+                    _ => drop((place < bytes.len()).then(|| bytes.remove(place))),
+                }
+            }
+            holds(&bytes);
+        }
     }
 }

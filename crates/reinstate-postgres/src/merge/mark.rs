@@ -189,6 +189,8 @@ impl Counter<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -206,6 +208,16 @@ mod tests {
         }
         for bad in ["", "x", "1;", "1;2", "1;2:x", "1;:2", "\u{e9}"] {
             assert_eq!(CommitMark::parse(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_as_the_mark_of_a_commit(bytes in "[0-9;:x-]{0,40}") {
+            if let Some(mark) = CommitMark::parse(bytes.as_bytes()) {
+                let again = mark.to_bytes();
+                prop_assert_eq!(CommitMark::parse(&again).map(|mark| mark.to_bytes()), Some(again));
+            }
         }
     }
 }

@@ -247,6 +247,43 @@ fn a_server_that_does_not_count_or_has_no_journal_is_refused() {
     restore(&ground.store, "acme", &image, 1).unwrap();
 }
 
+/// A server that has no room for a row, for a staged one, or for the journal's entry.
+#[test]
+fn a_server_whose_disk_is_full_leaves_the_tenant_as_it_was() {
+    let ground = documents(
+        "CREATE FUNCTION has_room(place text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+             IF current_setting('disk.without_room', true) = place THEN
+                 RAISE disk_full USING MESSAGE = 'could not extend file: No space left on device';
+             END IF;
+             RETURN true;
+         END $$",
+    );
+    ground.psql(
+        "ALTER TABLE documents ADD CHECK (has_room('put back'));
+         ALTER TABLE pages ADD CHECK (has_room('create'));
+         ALTER TABLE reinstate.journal ADD CHECK (has_room('journal'))",
+    );
+    let image = ground.image("acme");
+    ground.psql(
+        "UPDATE documents SET title = 'x' WHERE id = 2; DELETE FROM pages WHERE document_id = 2",
+    );
+    let damaged = ground.image("acme");
+    assert_ne!(damaged, image);
+    let name = ground.database.name();
+    for place in ["put back", "create", "journal"] {
+        ground.psql(&format!(
+            "ALTER DATABASE {name} SET disk.without_room = '{place}'"
+        ));
+        let error = restore(&ground.store, "acme", &image, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{place}: {error}");
+        ground.psql(&format!("ALTER DATABASE {name} RESET disk.without_room"));
+        assert_eq!(ground.image("acme"), damaged, "{place}");
+        assert_eq!(ground.psql("SELECT count(*) FROM reinstate.journal"), "0");
+    }
+    restore(&ground.store, "acme", &image, 1).unwrap();
+    assert_eq!(ground.image("acme"), image);
+}
+
 /// The commit of a connection that is gone may still be under way: until its process is done, the
 /// absence of the entry proves nothing.
 #[test]
