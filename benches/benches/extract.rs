@@ -1,7 +1,7 @@
 //! Extract, verified, beside plain zstd decode of the same blocks.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use reinstate_benches::{Site, SiteOptions, StoredBlocks};
+use reinstate_benches::{DecodeFrom, Site, SiteOptions, StoredBlocks};
 
 fn extract(criterion: &mut Criterion) {
     for threads in [1, 2] {
@@ -19,7 +19,7 @@ fn extract(criterion: &mut Criterion) {
             bencher.iter(|| image.for_each_block(site.context(), |_, _| ()));
         });
         group.bench_function(BenchmarkId::new("plain zstd", threads), |bencher| {
-            bencher.iter(|| blocks.decode(threads));
+            bencher.iter(|| blocks.decode(threads, DecodeFrom::Memory));
         });
         group.finish();
     }

@@ -13,7 +13,7 @@ mod writers;
 
 pub use campaign::{CampaignTimes, Campaigns};
 pub use embedded::{RestoreTimes, merge_once, plan_again, restore, restore_once};
-pub use limit::{RawStore, StoredBlocks};
+pub use limit::{DecodeFrom, RawStore, StoredBlocks};
 pub use measure::{Paired, Spread, Summary, pairs, peak_memory_bytes, time};
 pub use postgres::{
     ForeignKeys, PostgresSite, PostgresWriters, RawClient, TenantText, copy_tables_out,

@@ -1,7 +1,9 @@
 //! The limits: the plainest code that moves the same rows.
 
+use std::fmt;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use redb::{Database, ReadableDatabase, TableDefinition, TableHandle};
@@ -11,11 +13,32 @@ use reinstate_format::{SegmentIdentity, SegmentReader};
 
 use crate::Site;
 
-/// The stored blocks of one tenant, in memory.
-#[derive(Debug)]
+/// The stored blocks of one tenant, in memory and where they lie.
 pub struct StoredBlocks {
-    blocks: Vec<(Vec<u8>, usize)>,
+    blocks: Vec<StoredBlock>,
     plain_bytes: u64,
+}
+
+struct StoredBlock {
+    object: Arc<dyn ObjectReader>,
+    offset: u64,
+    bytes: Vec<u8>,
+    plain_bytes: usize,
+}
+
+/// Where a plain decoder takes blocks from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeFrom {
+    /// They are there before the clock starts.
+    Memory,
+    /// They are read from the repository's files, which the system has in its cache, as extract reads them.
+    Files,
+}
+
+impl fmt::Debug for StoredBlocks {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "StoredBlocks({})", self.blocks.len())
+    }
 }
 
 impl StoredBlocks {
@@ -33,14 +56,18 @@ impl StoredBlocks {
                 container: *site.snapshot.id.as_bytes(),
                 number: segment.number,
             };
-            let object: std::sync::Arc<dyn ObjectReader> =
+            let object: Arc<dyn ObjectReader> =
                 site.repository.open_object(segment.object)?.into();
-            let reader =
-                SegmentReader::open(std::sync::Arc::clone(&object), &identity, &segment.root)?;
+            let reader = SegmentReader::open(Arc::clone(&object), &identity, &segment.root)?;
             for block in reader.runs_of(&owner)?.iter().flat_map(|run| &run.blocks) {
-                let mut stored = vec![0; block.stored_bytes as usize];
-                object.read_exact_at(block.offset, &mut stored)?;
-                blocks.push((stored, block.plain_bytes as usize));
+                let mut bytes = vec![0; block.stored_bytes as usize];
+                object.read_exact_at(block.offset, &mut bytes)?;
+                blocks.push(StoredBlock {
+                    object: Arc::clone(&object),
+                    offset: block.offset,
+                    bytes,
+                    plain_bytes: block.plain_bytes as usize,
+                });
                 plain_bytes += u64::from(block.plain_bytes);
             }
         }
@@ -59,14 +86,27 @@ impl StoredBlocks {
     /// Decodes every block with plain zstd into reused buffers, on this many threads.
     ///
     /// # Errors
-    /// If zstd refuses a block.
-    pub fn decode(&self, threads: usize) -> Result<()> {
-        let decode = |blocks: &[(Vec<u8>, usize)]| -> Result<()> {
+    /// If zstd refuses a block, or it cannot be read.
+    pub fn decode(&self, threads: usize, from: DecodeFrom) -> Result<()> {
+        let decode = |blocks: &[StoredBlock]| -> Result<()> {
             let mut decoder = zstd::bulk::Decompressor::new()?;
-            let mut plain: Vec<u8> = Vec::new();
-            for (stored, plain_bytes) in blocks {
+            let (mut read, mut plain): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
+            for block in blocks {
+                let stored = match from {
+                    DecodeFrom::Memory => block.bytes.as_slice(),
+                    DecodeFrom::Files => {
+                        let length = block.bytes.len();
+                        if read.len() < length {
+                            read.resize(length, 0);
+                        }
+                        block
+                            .object
+                            .read_exact_at(block.offset, &mut read[..length])?;
+                        &read[..length]
+                    }
+                };
                 plain.clear();
-                plain.reserve(*plain_bytes);
+                plain.reserve(block.plain_bytes);
                 decoder.decompress_to_buffer(stored, &mut plain)?;
                 std::hint::black_box(plain.as_slice());
             }
