@@ -56,8 +56,7 @@ impl StoredBlocks {
                 container: *site.snapshot.id.as_bytes(),
                 number: segment.number,
             };
-            let object: Arc<dyn ObjectReader> =
-                site.repository.open_object(segment.object)?.into();
+            let object: Arc<dyn ObjectReader> = site.repository.open_object(segment.object)?.into();
             let reader = SegmentReader::open(Arc::clone(&object), &identity, &segment.root)?;
             for block in reader.runs_of(&owner)?.iter().flat_map(|run| &run.blocks) {
                 let mut bytes = vec![0; block.stored_bytes as usize];

@@ -16,8 +16,14 @@ pub fn measure() -> Result<Vec<Row>> {
         site.set_threads(threads)?;
         let image = site.image(&tenant)?;
         let limits = [
-            (DecodeFrom::Memory, "plain zstd decode, the blocks in memory"),
-            (DecodeFrom::Files, "plain zstd decode, the blocks read as well"),
+            (
+                DecodeFrom::Memory,
+                "plain zstd decode, the blocks in memory",
+            ),
+            (
+                DecodeFrom::Files,
+                "plain zstd decode, the blocks read as well",
+            ),
         ];
         for (from, limit) in limits {
             let summary = pairs(
