@@ -391,12 +391,12 @@ fn a_long_transaction_for_which_there_is_no_room_is_said_and_comes_again() {
     ground
         .psql("INSERT INTO orders SELECT n, 1, repeat('x', 1000) FROM generate_series(2, 8000) n");
     // No file may be longer than 2 MiB, or 4, as the shell counts it.
-    let plain = ground.sandbox.command();
+    let plain = ground.sandbox.command_of(&["capture", "follow", "--once"]);
     let mut limited = Command::new("sh");
     limited
         .args(["-c", "trap '' XFSZ; ulimit -f 4096; exec \"$@\"", "sh"])
         .arg(plain.get_program())
-        .args(["capture", "follow", "--once"])
+        .args(plain.get_args())
         .current_dir(plain.get_current_dir().unwrap());
     outcome(&mut limited).refused(
         1,
@@ -418,8 +418,7 @@ fn younger_snapshots_are_made_while_following_as_often_as_is_configured() {
     first.done(&["captured"]);
     let mut child = ground
         .sandbox
-        .command()
-        .args(["capture", "follow", "--every", "1", "--mark-every", "1"])
+        .command_of(&["capture", "follow", "--every", "1", "--mark-every", "1"])
         .spawn()
         .unwrap();
     let mut number = 0;
