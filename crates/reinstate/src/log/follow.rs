@@ -220,8 +220,6 @@ impl<'a> Follower<'a> {
         }
         let pack_records = self.options.pack_records.clamp(1, LOG_PACK_RECORDS_MAX);
         self.log.pack(self.repository, pack_records)?;
-        self.owners.rest()?;
-        self.kept.rest()?;
         Ok(FollowStep {
             sealed,
             versions: self.log.versions().len() - versions,

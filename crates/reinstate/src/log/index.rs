@@ -1,12 +1,22 @@
 //! Entries by key, more than fit into memory: in an unnamed file in the spill directory.
+//!
+//! What was set or asked for lately is held in memory, up to a bound, and goes into the file in one piece, in
+//! the order of the keys. Whether it did makes no difference to what is found.
 
+use std::collections::HashMap;
 use std::io;
 
 use redb::backends::FileBackend;
-use redb::{Database, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition,
+    TableError, WriteTransaction,
+};
 use reinstate_core::ErrorKind;
 
 use crate::{Context, Error};
+
+/// What a held entry takes besides its key and its value, roughly.
+const HELD_OVERHEAD_BYTES: usize = 96;
 
 /// A file that is gone with the process: nothing waits until it is on the disk.
 #[derive(Debug)]
@@ -34,24 +44,60 @@ impl StorageBackend for Scratch {
     }
 }
 
-/// Some of the entries.
-pub(super) type Entries = TableDefinition<'static, &'static [u8], &'static [u8]>;
+/// A kind of entries, each with keys of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Entries(&'static str);
+
+impl Entries {
+    pub(super) const fn new(name: &'static str) -> Self {
+        Self(name)
+    }
+
+    const fn table(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+        TableDefinition::new(self.0)
+    }
+}
 
 /// Entries by key.
 pub(super) struct Index {
     /// What it is for, in errors.
     purpose: &'static str,
     database: Database,
-    transaction: Option<WriteTransaction>,
+    kinds: HashMap<Entries, Kind>,
+    held_bytes: usize,
+    held_bytes_max: usize,
+}
+
+/// The entries of one kind.
+#[derive(Default)]
+struct Kind {
+    held: HashMap<Vec<u8>, Held>,
+    /// Those in the file; none if it has none.
+    file: Option<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+}
+
+/// What is known of a key, whatever the file says.
+struct Held {
+    entry: Option<Vec<u8>>,
+    /// Whether the file says something else.
+    is_changed: bool,
+}
+
+impl Held {
+    fn bytes(&self, key: &[u8]) -> usize {
+        HELD_OVERHEAD_BYTES + key.len() + self.entry.as_ref().map_or(0, Vec::len)
+    }
 }
 
 impl Index {
-    /// None yet. Holds an eighth of the memory that there is.
+    /// None yet. Holds an eighth of the memory that there is: half of it entries, half of it pages of the
+    /// file.
     pub(super) fn create(context: Context<'_>, purpose: &'static str) -> Result<Self, Error> {
+        let memory = context.resources.memory_bytes_max() / 16;
         let file =
             tempfile::tempfile_in(context.resources.spill_directory()).map_err(Error::spill)?;
         let database = redb::Builder::new()
-            .set_cache_size(context.resources.memory_bytes_max() / 8)
+            .set_cache_size(memory)
             .create_with_backend(Scratch(
                 FileBackend::new(file).map_err(|error| failed(purpose, error))?,
             ))
@@ -59,102 +105,180 @@ impl Index {
         Ok(Self {
             purpose,
             database,
-            transaction: None,
+            kinds: HashMap::new(),
+            held_bytes: 0,
+            held_bytes_max: memory,
         })
     }
 
-    fn transaction(&mut self) -> Result<&WriteTransaction, Error> {
-        if self.transaction.is_none() {
-            let begun = self.database.begin_write();
-            self.transaction = Some(begun.map_err(|error| failed(self.purpose, error))?);
+    pub(super) fn get(&mut self, entries: Entries, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let purpose = self.purpose;
+        let kind = self.kinds.entry(entries).or_default();
+        if let Some(held) = kind.held.get(key) {
+            return Ok(held.entry.clone());
         }
-        Ok(self.transaction.as_ref().expect("BUG: begun just now"))
+        let Some(file) = &kind.file else {
+            return Ok(None);
+        };
+        let found = file.get(key).map_err(|error| failed(purpose, error))?;
+        let entry = found.map(|entry| entry.value().to_vec());
+        self.hold(entries, key, entry.clone(), false)?;
+        Ok(entry)
     }
 
-    pub(super) fn get(&mut self, table: Entries, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let purpose = self.purpose;
-        let table = self
-            .transaction()?
-            .open_table(table)
-            .map_err(|error| failed(purpose, error))?;
-        let entry = table.get(key).map_err(|error| failed(purpose, error))?;
-        Ok(entry.map(|entry| entry.value().to_vec()))
+    pub(super) fn set(&mut self, entries: Entries, key: &[u8], entry: &[u8]) -> Result<(), Error> {
+        self.hold(entries, key, Some(entry.to_vec()), true)
     }
 
-    pub(super) fn set(&mut self, table: Entries, key: &[u8], entry: &[u8]) -> Result<(), Error> {
-        let purpose = self.purpose;
-        let mut table = self
-            .transaction()?
-            .open_table(table)
-            .map_err(|error| failed(purpose, error))?;
-        table
-            .insert(key, entry)
-            .map_err(|error| failed(purpose, error))?;
+    /// Removes an entry, if there is one.
+    pub(super) fn remove(&mut self, entries: Entries, key: &[u8]) -> Result<(), Error> {
+        self.hold(entries, key, None, true)
+    }
+
+    fn hold(
+        &mut self,
+        entries: Entries,
+        key: &[u8],
+        entry: Option<Vec<u8>>,
+        is_changed: bool,
+    ) -> Result<(), Error> {
+        let held = Held { entry, is_changed };
+        self.held_bytes += held.bytes(key);
+        let kind = self.kinds.entry(entries).or_default();
+        match kind.held.get_mut(key) {
+            Some(before) => {
+                self.held_bytes -= before.bytes(key);
+                *before = held;
+            }
+            None => drop(kind.held.insert(key.to_vec(), held)),
+        }
+        if self.held_bytes > self.held_bytes_max {
+            self.write_out()?;
+        }
         Ok(())
     }
 
-    /// Removes an entry and returns it.
-    pub(super) fn remove(&mut self, table: Entries, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let purpose = self.purpose;
-        let mut table = self
-            .transaction()?
-            .open_table(table)
-            .map_err(|error| failed(purpose, error))?;
-        let entry = table.remove(key).map_err(|error| failed(purpose, error))?;
-        Ok(entry.map(|entry| entry.value().to_vec()))
+    /// Removes the entries whose keys are among those of another kind, and those there too.
+    pub(super) fn remove_all_in(&mut self, entries: Entries, keys: Entries) -> Result<(), Error> {
+        let those = self.kinds.entry(keys).or_default();
+        if those.file.is_none() {
+            for (key, held) in std::mem::take(&mut those.held) {
+                self.held_bytes -= held.bytes(&key);
+                if held.entry.is_some() {
+                    self.remove(entries, &key)?;
+                }
+            }
+            return Ok(());
+        }
+        self.in_file(|transaction, purpose| {
+            let open = |kind: Entries| {
+                let opened = transaction.open_table(kind.table());
+                opened.map_err(|error| failed(purpose, error))
+            };
+            let (mut entries, mut keys) = (open(entries)?, open(keys)?);
+            while let Some((key, _)) = keys.pop_first().map_err(|error| failed(purpose, error))? {
+                entries
+                    .remove(key.value())
+                    .map_err(|error| failed(purpose, error))?;
+            }
+            Ok(())
+        })
     }
 
-    /// Removes the entries whose keys are in another table, and those there too.
-    pub(super) fn remove_all_in(&mut self, table: Entries, keys: Entries) -> Result<(), Error> {
-        let purpose = self.purpose;
-        let transaction = self.transaction()?;
-        let mut table = transaction
-            .open_table(table)
-            .map_err(|error| failed(purpose, error))?;
-        let mut keys = transaction
-            .open_table(keys)
-            .map_err(|error| failed(purpose, error))?;
-        while let Some((key, _)) = keys.pop_first().map_err(|error| failed(purpose, error))? {
+    /// Removes all entries whose keys begin like this.
+    pub(super) fn clear(&mut self, entries: Entries, prefix: &[u8; 4]) -> Result<(), Error> {
+        self.in_file(|transaction, purpose| {
+            let mut table = transaction
+                .open_table(entries.table())
+                .map_err(|error| failed(purpose, error))?;
+            let of_others = |key: &[u8], _: &[u8]| !key.starts_with(prefix);
+            let start: &[u8] = prefix;
             table
-                .remove(key.value())
+                .retain_in(start.., of_others)
+                .map_err(|error| failed(purpose, error))
+        })
+    }
+
+    /// Removes all entries of a kind.
+    pub(super) fn empty(&mut self, entries: Entries) -> Result<(), Error> {
+        let Some(kind) = self.kinds.remove(&entries) else {
+            return Ok(());
+        };
+        let held = kind.held.iter();
+        self.held_bytes -= held.map(|(key, held)| held.bytes(key)).sum::<usize>();
+        if kind.file.is_none() {
+            return Ok(());
+        }
+        self.in_file(|transaction, purpose| {
+            let deleted = transaction.delete_table(entries.table());
+            deleted.map(drop).map_err(|error| failed(purpose, error))
+        })
+    }
+
+    /// Has the file take over what is held.
+    fn write_out(&mut self) -> Result<(), Error> {
+        self.in_file(|_, _| Ok(()))
+    }
+
+    /// Changes the file, once it has taken over what is held.
+    fn in_file(
+        &mut self,
+        change: impl FnOnce(&WriteTransaction, &'static str) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let purpose = self.purpose;
+        let begun = self.database.begin_write();
+        let transaction = begun.map_err(|error| failed(purpose, error))?;
+        for (entries, kind) in &mut self.kinds {
+            // Nobody reads the file as it was, so that it need not keep that.
+            kind.file = None;
+            kind.write(&transaction, *entries)
+                .map_err(|error| failed(purpose, error))?;
+        }
+        self.held_bytes = 0;
+        change(&transaction, purpose)?;
+        transaction
+            .commit()
+            .map_err(|error| failed(purpose, error))?;
+        let begun = self.database.begin_read();
+        let transaction = begun.map_err(|error| failed(purpose, error))?;
+        for (entries, kind) in &mut self.kinds {
+            kind.open(&transaction, *entries)
                 .map_err(|error| failed(purpose, error))?;
         }
         Ok(())
     }
+}
 
-    /// Removes all entries whose keys begin like this.
-    pub(super) fn clear(&mut self, table: Entries, prefix: &[u8; 4]) -> Result<(), Error> {
-        let purpose = self.purpose;
-        let mut table = self
-            .transaction()?
-            .open_table(table)
-            .map_err(|error| failed(purpose, error))?;
-        let of_others = |key: &[u8], _: &[u8]| !key.starts_with(prefix);
-        let start: &[u8] = prefix;
-        table
-            .retain_in(start.., of_others)
-            .map_err(|error| failed(purpose, error))
+impl Kind {
+    /// Writes what is held and changed, in the order of the keys.
+    fn write(
+        &mut self,
+        transaction: &WriteTransaction,
+        entries: Entries,
+    ) -> Result<(), redb::Error> {
+        let held = std::mem::take(&mut self.held).into_iter();
+        let mut changed: Vec<_> = held.filter(|(_, held)| held.is_changed).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        changed.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        let mut table = transaction.open_table(entries.table())?;
+        for (key, held) in &changed {
+            match &held.entry {
+                Some(entry) => drop(table.insert(key.as_slice(), entry.as_slice())?),
+                None => drop(table.remove(key.as_slice())?),
+            }
+        }
+        Ok(())
     }
 
-    /// Removes all entries.
-    pub(super) fn empty(&mut self, table: Entries) -> Result<(), Error> {
-        let purpose = self.purpose;
-        let mut table = self
-            .transaction()?
-            .open_table(table)
-            .map_err(|error| failed(purpose, error))?;
-        table
-            .retain(|_, _| false)
-            .map_err(|error| failed(purpose, error))
-    }
-
-    /// Writes out what changed, so that it need not be held.
-    pub(super) fn rest(&mut self) -> Result<(), Error> {
-        let purpose = self.purpose;
-        let transaction = self.transaction.take();
-        transaction.map_or(Ok(()), |transaction| {
-            transaction.commit().map_err(|error| failed(purpose, error))
-        })
+    fn open(&mut self, transaction: &ReadTransaction, entries: Entries) -> Result<(), redb::Error> {
+        self.file = match transaction.open_table(entries.table()) {
+            Ok(table) => Some(table),
+            Err(TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(())
     }
 }
 

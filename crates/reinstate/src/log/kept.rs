@@ -9,7 +9,6 @@
 
 use std::collections::BTreeSet;
 
-use redb::TableDefinition;
 use reinstate_core::{
     Change, ChangeByKey, ColumnIndex, ErrorKind, FeedRow, Repository, RowBuilder, RowRef,
     TableIndex,
@@ -22,10 +21,7 @@ use crate::layers::AllRows;
 use crate::sort::Cursor;
 use crate::{Context, Error};
 
-const ROWS: Entries = TableDefinition::new("rows");
-
-/// After how many rows the file takes over what is held of them.
-const ROWS_BETWEEN_RESTS: u64 = 50_000;
+const ROWS: Entries = Entries::new("rows");
 
 /// Rows by table and key.
 #[derive(Default)]
@@ -94,7 +90,6 @@ impl KeptRows {
         let position = log.through();
         let versions = (log.version_at(position), log.versions().len());
         let mut builder = RowBuilder::new();
-        let mut count: u64 = 0;
         let mut rows = AllRows::open(context, repository, log, position)?;
         while rows.advance()? {
             let item = rows.current();
@@ -110,12 +105,7 @@ impl KeptRows {
                 }
             };
             index.set(ROWS, &name(table, row.key()), row.columns())?;
-            count += 1;
-            if count.is_multiple_of(ROWS_BETWEEN_RESTS) {
-                index.rest()?;
-            }
         }
-        index.rest()?;
         (self.tables, self.index) = (tables, Some(index));
         Ok(())
     }
@@ -157,22 +147,26 @@ impl KeptRows {
                 (table, key)
             }
         };
-        let index = self.index_of(table);
-        let columns = match index {
-            Some(index) => index.remove(ROWS, &name(table, key))?,
-            None => None,
+        let place = name(table, key);
+        let Some(index) = self.index_of(table) else {
+            return Err(unknown_row(log, table));
         };
+        let columns = index.get(ROWS, &place)?;
         let before = row_of(key, &columns.ok_or_else(|| unknown_row(log, table))?);
         match change {
-            ChangeByKey::Delete { .. } => Ok(Whole::Delete(table, before)),
+            ChangeByKey::Delete { .. } => {
+                index.remove(ROWS, &place)?;
+                Ok(Whole::Delete(table, before))
+            }
             ChangeByKey::Update {
                 after, unchanged, ..
             } => {
                 let after = filled(before.row(), after.row, unchanged);
-                if let Some(index) = self.index_of(table) {
-                    let row = after.row();
-                    index.set(ROWS, &name(table, row.key()), row.columns())?;
+                let row = after.row();
+                if row.key() != key {
+                    index.remove(ROWS, &place)?;
                 }
+                index.set(ROWS, &name(table, row.key()), row.columns())?;
                 Ok(Whole::Update(table, before, after))
             }
         }
@@ -181,11 +175,6 @@ impl KeptRows {
     fn index_of(&mut self, table: TableIndex) -> Option<&mut Index> {
         let is_kept = self.tables.contains(&table);
         self.index.as_mut().filter(|_| is_kept)
-    }
-
-    /// Lets go of memory, between transactions.
-    pub(super) fn rest(&mut self) -> Result<(), Error> {
-        self.index.as_mut().map_or(Ok(()), Index::rest)
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn owners(
         carried.for_each_row(context, &reader, |_, table, row| {
             owners.insert(table, row).map(|_| ())
         })?;
-        settle(&mut owners)?;
+        owners.end_transaction()?;
     }
     for (place, run) in log.runs().iter().enumerate() {
         let version = log.version_of_run(place);
@@ -43,7 +43,7 @@ pub(super) fn owners(
             carried = Carried::from(log, version, &tables);
         }
         add_run(context, repository, run, &carried, &mut owners)?;
-        settle(&mut owners)?;
+        owners.end_transaction()?;
     }
     Ok(owners)
 }
@@ -98,11 +98,6 @@ fn reshaped<'r>(
             builder.row()
         }
     }
-}
-
-fn settle(owners: &mut Owners) -> Result<(), Error> {
-    owners.end_transaction()?;
-    owners.rest()
 }
 
 /// What a run changed. Of a row that went from owner to owner only the last one has it at the end:

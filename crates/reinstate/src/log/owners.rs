@@ -12,7 +12,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use redb::TableDefinition;
 use reinstate_core::{ColumnIndex, ErrorKind, FeedRow, RowRef, StoreSchema, TableIndex};
 
 use reinstate_format::{ChangeKind, LoggedChange};
@@ -21,10 +20,10 @@ use super::index::{Entries, Index};
 use super::ways::{Way, names_of, prefix, way};
 use crate::{Context, Error};
 
-const OWNERS: Entries = TableDefinition::new("owners");
-const REMOVED: Entries = TableDefinition::new("removed");
+const OWNERS: Entries = Entries::new("owners");
+const REMOVED: Entries = Entries::new("removed");
 /// Where in a run something was said last of a row.
-const SAID: Entries = TableDefinition::new("said");
+const SAID: Entries = Entries::new("said");
 
 /// First byte of an entry that holds an owner.
 const IS_OWNER: u8 = 0;
@@ -307,14 +306,9 @@ impl Owners {
 
     fn keep(&mut self, name: &[u8]) -> Result<(), Error> {
         match self.index.as_mut() {
-            Some(index) if self.removed_count > 0 => index.remove(REMOVED, name).map(drop),
+            Some(index) if self.removed_count > 0 => index.remove(REMOVED, name),
             _ => Ok(()),
         }
-    }
-
-    /// Lets go of memory, between transactions.
-    pub(crate) fn rest(&mut self) -> Result<(), Error> {
-        self.index.as_mut().map_or(Ok(()), Index::rest)
     }
 
     fn find(&mut self, table: TableIndex, row: FeedRow<'_>, before: bool) -> Result<Found, Error> {
