@@ -5,7 +5,7 @@ use reinstate_core::{
     TableIndex, TableName, Tenancy, TenantId,
 };
 
-use crate::catalog::{Catalog, TenantType};
+use crate::catalog::{Catalog, CatalogTable, TenantType};
 use crate::copy_text::{LineReader, OwnerField};
 use crate::fingerprint::{Sum, Versions};
 use crate::own_keys::{Noted, OwnKeys};
@@ -145,23 +145,7 @@ impl<'s> OwnedRows<'s> {
                 let rows = relation.sql_rows();
                 format!("COPY (SELECT {owner}, {columns} FROM {rows} AS t{joins}) TO STDOUT")
             }
-            _ if relation.is_partitioned || relation.columns.is_empty() => format!(
-                "COPY (SELECT {columns} FROM {} AS t) TO STDOUT",
-                relation.sql_rows()
-            ),
-            // Cheaper than a query: no executor, and inherited tables are left out as well.
-            _ => {
-                let names = relation
-                    .columns
-                    .iter()
-                    .map(|column| crate::sql::quote(&column.name));
-                let names: Vec<String> = names.collect();
-                format!(
-                    "COPY {} ({}) TO STDOUT",
-                    relation.sql_name(),
-                    names.join(", ")
-                )
-            }
+            _ => all_rows(relation),
         };
         Ok(Self {
             lines: session.copy_out(operation, &sql)?,
@@ -171,6 +155,37 @@ impl<'s> OwnedRows<'s> {
             has_more: true,
         })
     }
+
+    /// The same without their owners: no other table is read for that.
+    pub(crate) fn open_without_owners(
+        session: &'s Session,
+        catalog: &Catalog,
+        table: TableIndex,
+    ) -> Result<Self, StoreError> {
+        let (schema, relation) = catalog.table(table);
+        let operation = format!("read table {}", schema.name);
+        Ok(Self {
+            lines: session.copy_out(operation, &all_rows(relation))?,
+            reader: LineReader::new(schema, OwnerField::None, false),
+            table: schema.name.clone(),
+            refuses_unowned: false,
+            has_more: true,
+        })
+    }
+}
+
+fn all_rows(relation: &CatalogTable) -> String {
+    if relation.is_partitioned || relation.columns.is_empty() {
+        let (columns, rows) = (relation.sql_columns("t"), relation.sql_rows());
+        return format!("COPY (SELECT {columns} FROM {rows} AS t) TO STDOUT");
+    }
+    // Cheaper than a query: no executor, and inherited tables are left out as well.
+    let columns = relation.columns.iter();
+    let names: Vec<String> = columns
+        .map(|column| crate::sql::quote(&column.name))
+        .collect();
+    let names = names.join(", ");
+    format!("COPY {} ({names}) TO STDOUT", relation.sql_name())
 }
 
 impl OwnedRowStream for OwnedRows<'_> {

@@ -42,26 +42,42 @@ pub(crate) fn begin(
     access: Access,
 ) -> Result<Moment, StoreError> {
     for _ in 0..ATTEMPTS_MAX {
-        let mode = match access {
-            Access::ReadOnly => "READ ONLY",
-            Access::ReadWrite => "READ WRITE",
-        };
-        let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ {mode}, NOT DEFERRABLE");
-        let Some(locked) = begin_with_locks(session, map, &begin)? else {
-            continue;
-        };
-        let (position, taken_at) = read_position(session)?;
-        let Some(catalog) = examine(session, map, &locked)? else {
-            session.roll_back();
-            continue;
-        };
-        return Ok(Moment {
-            catalog,
-            position,
-            taken_at,
-        });
+        if let Some(moment) = try_begin(session, map, access, "")? {
+            return Ok(moment);
+        }
     }
     Err(restless())
+}
+
+/// The same, tried once, with further statements at its beginning; none, and no transaction, if tables came or
+/// went meanwhile.
+///
+/// # Errors
+/// As [`begin`].
+pub(crate) fn try_begin(
+    session: &Session,
+    map: &TenancyMap,
+    access: Access,
+    further: &str,
+) -> Result<Option<Moment>, StoreError> {
+    let mode = match access {
+        Access::ReadOnly => "READ ONLY",
+        Access::ReadWrite => "READ WRITE",
+    };
+    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ {mode}, NOT DEFERRABLE; {further}");
+    let Some(locked) = begin_with_locks(session, map, &begin)? else {
+        return Ok(None);
+    };
+    let (position, taken_at) = read_position(session)?;
+    let Some(catalog) = examine(session, map, &locked)? else {
+        session.roll_back();
+        return Ok(None);
+    };
+    Ok(Some(Moment {
+        catalog,
+        position,
+        taken_at,
+    }))
 }
 
 /// Tables come and go all the time.

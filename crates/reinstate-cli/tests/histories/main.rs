@@ -8,6 +8,7 @@
 
 mod embedded;
 mod killed;
+mod migrations;
 mod postgres;
 
 use std::collections::BTreeMap;
@@ -235,6 +236,7 @@ fn compared_rows<'c>(
 }
 
 /// Numbers that look random: the same ones for the same seed.
+#[derive(Debug)]
 struct Dice(u64);
 
 impl Dice {

@@ -19,7 +19,7 @@ use crate::sql::{columns_of, qualified, quote};
 
 pub(crate) use classify::ForeignKey;
 pub(crate) use kinds::TenantType;
-pub(crate) use query::{IS_TABLE, POLICY, get, lockable_tables, read_sequences};
+pub(crate) use query::{IS_TABLE, PARTITIONS, POLICY, get, lockable_tables, read_sequences};
 pub(crate) use read::{Draft, Drafts, read_catalog, read_drafts};
 
 /// The schema that holds what the engine keeps; no table in it is anybody's.

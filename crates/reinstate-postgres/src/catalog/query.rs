@@ -41,14 +41,23 @@ pub(crate) fn lockable_tables(session: &Session) -> Result<Vec<(u32, String, Str
     rows.iter().map(name_it).collect()
 }
 
+/// The relations that `c` consists of, itself included. The server's own function locks partitions until the end
+/// of the transaction, and not what they are part of: whoever alters that at the same time would be in a deadlock
+/// with us.
+pub(crate) const PARTITIONS: &str = "WITH RECURSIVE tree (oid) AS (
+                        SELECT c.oid
+                        UNION ALL
+                        SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+                          JOIN pg_class k ON k.oid = i.inhrelid AND k.relispartition)
+                    SELECT t.oid FROM tree t";
+
 pub(super) fn tables(session: &Session) -> Result<Vec<Row>, StoreError> {
     let sql = format!(
         "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p',
                 row_security_active(c.oid),
                 has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
                 CASE WHEN c.relkind = 'p' THEN ARRAY(
-                    SELECT p.relid::oid FROM pg_partition_tree(c.oid) p
-                     WHERE p.relid <> c.oid) ELSE '{{}}' END,
+                    SELECT p.oid FROM ({PARTITIONS}) p WHERE p.oid <> c.oid ORDER BY 1) ELSE '{{}}' END,
                 EXISTS (SELECT FROM {POLICY} AND p.polpermissive AND p.polcmd IN ('r', '*')
                            AND pg_get_expr(p.polqual, p.polrelid) = 'true')
                 AND NOT EXISTS (SELECT FROM {POLICY} AND NOT p.polpermissive

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use reinstate_core::{ErrorKind, StoreError};
 
 use super::publication::PUBLICATION;
-use crate::catalog::{IS_TABLE, OWN_NAMESPACE, display_name, get};
+use crate::catalog::{IS_TABLE, OWN_NAMESPACE, PARTITIONS, display_name, get};
 use crate::session::Session;
 use crate::sql::literal;
 use crate::tenancy::{TableRule, TenancyMap};
@@ -53,7 +53,7 @@ pub(super) fn read_facts(session: &Session, map: &TenancyMap) -> Result<Facts, S
                                 a.atttypmod, a.attnotnull, a.attgenerated), ';' ORDER BY a.attnum)
                        FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0)),
                     '/' ORDER BY r.oid)
-               FROM (SELECT c.oid UNION SELECT p.relid FROM pg_partition_tree(c.oid) p) x (oid)
+               FROM ({PARTITIONS}) x (oid)
                JOIN pg_class r ON r.oid = x.oid),
             (SELECT string_agg(concat_ws(',', x.relname, i.indkey, i.indnkeyatts, i.indisprimary,
                     i.indimmediate, i.indisvalid, i.indpred IS NULL, i.indexprs IS NULL), ';'
@@ -68,7 +68,7 @@ pub(super) fn read_facts(session: &Session, map: &TenancyMap) -> Result<Facts, S
                FROM pg_publication_rel l JOIN pg_publication p ON p.oid = l.prpubid
               WHERE l.prrelid = c.oid AND p.pubname = {publication}))),
             (SELECT string_agg(concat_ws(',', r.oid, r.relfilenode), ';')
-               FROM (SELECT c.oid UNION SELECT p.relid FROM pg_partition_tree(c.oid) p) x (oid)
+               FROM ({PARTITIONS}) x (oid)
                JOIN pg_class r ON r.oid = x.oid)
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
           WHERE {IS_TABLE} AND n.nspname <> {own}

@@ -7,12 +7,14 @@
 //!
 //! Where tables changed, the feed goes on with them as they are, if what became of the rows is certain.
 //! It does so as late as it can: before the first transaction that shows one of them, or once everything
-//! that was committed before is handed over.
+//! that was committed before is handed over. The tables as they are by now are those of the last look: what
+//! earlier looks saw, and was not gone on with, is of no account.
 //!
 //! *Consistency*: the log tells of a commit before other sessions see it. So the look at the tables
 //! counts only if it sees every transaction that waits, and that nothing came beyond them is only
 //! said when nobody was altering a table.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::mem;
 use std::thread;
@@ -25,57 +27,58 @@ use reinstate_core::{
 };
 
 use super::facts::{Facts, altering, read_facts};
-use super::fresh::{Fresh, take_in};
+use super::fresh::Fresh;
 use super::hand_over::Transaction;
 use super::incoming::{Incoming, Pause, log_end};
 use super::layout::Layout;
+use super::looking::{Seen, see};
 use super::message::{Message, Tuples, parse};
 use super::relations::{Relations, stale};
 use super::slots::{Slot, find_slot, position};
 use super::streams::Whole;
 use super::transition::transition;
-use crate::catalog::get;
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
-use crate::snapshot::{Access, begin};
 use crate::tenancy::TenancyMap;
 
 /// How long to wait for transactions to be seen, and between two looks.
 const LOOKS_MAX: u32 = 500;
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 /// How many looks an alteration that is under way is waited for.
 const ALTERING_LOOKS_MAX: u32 = 4;
-/// How often the tables are read anew because others came.
-const LOOKS_CLOSELY_MAX: u32 = 5;
 
 /// A slot that is being read.
 pub(super) struct PostgresFeed {
-    session: Session,
-    incoming: Incoming,
-    settings: ConnectionSettings,
-    map: TenancyMap,
-    schema: StoreSchema,
-    relations: Relations,
+    pub session: Session,
+    pub incoming: Incoming,
+    pub settings: ConnectionSettings,
+    pub map: TenancyMap,
+    pub schema: StoreSchema,
+    pub relations: Relations,
     slot: Slot,
     /// The tables of the feed.
-    layout: Layout,
+    pub layout: Layout,
     /// What the catalogue said when it was looked at in detail.
-    facts: Facts,
+    pub facts: Facts,
     /// The tables as they are by now, where they are others.
-    next: Option<Next>,
-    /// Tables that are new, with their rows.
-    fresh: Vec<Fresh>,
+    pub next: Option<Next>,
+    /// Tables that are new, with their rows, in the order of their places.
+    pub fresh: Vec<Fresh>,
+    /// Tables of the feed whose rows somebody read and did not hand over: they are read anew.
+    pub lost: BTreeSet<u32>,
+    /// Whether there is a reason to look at the tables, whatever the catalogue says.
+    pub is_look_due: bool,
     /// Everything up to here was handed over.
-    through: u64,
+    pub through: u64,
     row: Transaction,
     is_over: bool,
 }
 
 /// Tables that the feed goes on with.
 #[derive(Debug)]
-struct Next {
-    schema: StoreSchema,
-    layout: Layout,
+pub(super) struct Next {
+    pub schema: StoreSchema,
+    pub layout: Layout,
 }
 
 impl PostgresFeed {
@@ -92,10 +95,11 @@ impl PostgresFeed {
         tables: Option<FeedTables<'_>>,
     ) -> Result<Self, StoreError> {
         check_reached(&session, after)?;
-        let catalog = begin(&session, map, Access::ReadOnly)?.catalog;
-        let facts = read_facts(&session, map)?;
-        let now = Layout::read(&session, &catalog, &facts)?;
-        session.roll_back();
+        let Seen {
+            catalog,
+            facts,
+            layout: now,
+        } = see(&session, map, settings.lock_timeout)?;
         let known = tables.and_then(|tables| Some((tables.schema, tables.facts?)));
         let (schema, mut layout) = match known {
             Some((schema, kept)) => (schema.clone(), Layout::decode(kept)?),
@@ -120,12 +124,15 @@ impl PostgresFeed {
             facts,
             next: None,
             fresh: Vec::new(),
+            lost: BTreeSet::new(),
+            is_look_due: false,
             through: after.commit,
             row: Transaction::default(),
             is_over: false,
             slot,
         };
-        if feed.facts.digest() != feed.layout.digest {
+        feed.find_lost(|table| table.since > after.commit);
+        if feed.is_look_due || feed.facts.digest() != feed.layout.digest {
             feed.look()?;
         }
         Ok(feed)
@@ -146,16 +153,18 @@ impl PostgresFeed {
         let mut look = 0;
         loop {
             let altering = altering(&self.session)?;
-            let facts = read_facts(&self.session, &self.map)?;
+            let mut facts = read_facts(&self.session, &self.map)?;
             let known = self.next.as_ref().map_or(&self.layout, |next| &next.layout);
-            let is_known = facts.digest() == known.digest;
-            if !is_known {
+            if facts.digest() != known.digest || self.is_look_due {
                 self.look()?;
+                // What comes after it is seen by the next one: otherwise nothing would be handed over while
+                // tables are altered one behind the other.
+                facts = self.facts.clone();
             }
             // What is in the log is seen after this long, unless it waits for a standby.
             let is_late =
                 look >= ALTERING_LOOKS_MAX && (transactions.is_empty() || !altering.is_committing);
-            if is_known && facts.see(transactions) && (!altering.is_somebody || is_late) {
+            if facts.see(transactions) && (!altering.is_somebody || is_late) {
                 if self.next.is_none() {
                     self.layout.note_storage(&facts);
                     self.relations.note_certain();
@@ -172,110 +181,57 @@ impl PostgresFeed {
         }
     }
 
-    /// Looks at tables that are not those of the feed any more.
-    ///
-    /// # Errors
-    /// `Stale` if it cannot be said what became of the rows.
-    fn look(&mut self) -> Result<(), StoreError> {
-        let (schema, facts, mut layout) = self.look_closely()?;
-        let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
-        let row = self.session.row("look for the end of the log", sql, &[])?;
-        layout.reached = get::<i64>(&row, 0)?.cast_unsigned();
-        layout.keep_missing(&self.layout);
-        layout.keep_since(&self.layout, &self.fresh);
-        let is_new = |(oid, _): &(&u32, _)| !self.layout.tables.contains_key(oid);
-        let new = layout.tables.iter().filter(is_new);
-        self.relations.coming = new
-            .flat_map(|(_, table)| table.relations.keys().copied())
-            .collect();
-        let names = facts.changed_since(&self.facts).join(", ");
-        self.facts = facts;
-        let before = (&self.schema, &self.layout);
-        if let Err(reason) = transition(before, (&schema, &layout), Vec::new()) {
-            let names = if names.is_empty() {
-                String::new()
-            } else {
-                format!("tables were altered ({names}): ")
-            };
-            return Err(stale(&format!("{names}{reason}")));
-        }
-        self.next = Some(Next { schema, layout });
-        Ok(())
-    }
-
-    /// The tables as they are, once those that are new are published and read.
-    fn look_closely(&mut self) -> Result<(StoreSchema, Facts, Layout), StoreError> {
-        for _ in 0..LOOKS_CLOSELY_MAX {
-            let catalog = begin(&self.session, &self.map, Access::ReadOnly)?.catalog;
-            let facts = read_facts(&self.session, &self.map)?;
-            let layout = Layout::read(&self.session, &catalog, &facts)?;
-            self.session.roll_back();
-            let is_known = |oid: &u32| {
-                let mut fresh = self.fresh.iter();
-                self.layout.tables.contains_key(oid) || fresh.any(|f| f.tables.contains(oid))
-            };
-            if layout.tables.keys().all(is_known) {
-                if !self.fresh.iter().all(|fresh| fresh.fits(&catalog.schema)) {
-                    return Err(stale(
-                        "a new table was altered before its rows were handed over",
-                    ));
-                }
-                return Ok((catalog.schema, facts, layout));
-            }
-            if self.fresh.is_empty() {
-                self.fresh
-                    .extend(take_in(&self.session, &self.map, &self.layout)?);
-            } else {
-                return Err(stale("tables come faster than they can be followed"));
-            }
-        }
-        Err(crate::snapshot::restless())
-    }
-
     /// Goes on with the next tables.
     fn go_on(&mut self, sink: &mut dyn ChangeSink) -> Result<(), StoreError> {
         let Some(Next { schema, mut layout }) = self.next.take() else {
             return Ok(());
         };
         self.relations.note_earlier(&mut layout);
+        layout.note_taken(&self.fresh);
+        let is_settled = self.through >= self.layout.reached;
+        layout.gone = self.relations.gone_by(&layout, is_settled);
+        let awaited = self.awaited();
         let before = (&self.schema, &self.layout);
-        let change = transition(before, (&schema, &layout), layout.encode());
+        let change = transition(before, (&schema, &layout), &awaited, layout.encode());
         sink.tables(&change.map_err(|reason| stale(&reason))?)?;
-        self.relations = self.relations.go_on(&schema, &layout)?;
+        self.relations = self.relations.go_on(&schema, &layout, &awaited)?;
         self.schema = schema;
         self.layout = layout;
         sink.told_by_key(&self.layout.told_by_key(&self.schema))
     }
 
-    /// Whether a transaction published and read new tables.
-    fn is_taken_in_by(&self, transaction: u32) -> bool {
-        let mut fresh = self.fresh.iter();
-        fresh.any(|fresh| fresh.transaction == transaction)
-    }
-
     /// Hands over the rows of new tables, if this is the transaction in whose place they are.
     fn hand_over_fresh(
         &mut self,
-        transaction: u32,
+        (transaction, commit): (u32, u64),
         sink: &mut dyn ChangeSink,
     ) -> Result<(), StoreError> {
+        let awaiting = self.layout.awaiting((transaction, commit));
+        let awaiting: BTreeSet<u32> = awaiting.map(|(oid, _)| oid).collect();
         let mut fresh = self.fresh.iter();
         let place = fresh.position(|fresh| fresh.transaction == transaction);
         let fresh = place.map(|place| self.fresh.remove(place));
-        let tables = self.layout.tables.values_mut();
-        let awaiting = tables.filter(|table| table.awaits == Some(transaction));
-        let awaiting = awaiting.map(|table| table.awaits = None).count();
-        match fresh {
-            Some(fresh) => {
-                self.row.is_open = true;
-                fresh.hand_over(&self.schema, sink)
-            }
-            None if awaiting > 0 => Err(stale(
+        let tables = fresh.as_ref().map(|fresh| &fresh.tables);
+        let is_read = |oid: &u32| tables.is_some_and(|tables| tables.contains_key(oid));
+        if !awaiting.iter().all(is_read) {
+            return Err(stale(
                 "the rows that new tables had were read, and not written down before the follower \
                  was stopped",
-            )),
-            None => Ok(()),
+            ));
         }
+        for oid in &awaiting {
+            if let Some(table) = self.layout.tables.get_mut(oid) {
+                table.awaits = None;
+                self.relations.begin_with(table);
+            }
+        }
+        let Some(fresh) = fresh else {
+            return Ok(());
+        };
+        self.row.is_open = true;
+        let incoming = &mut self.incoming;
+        let mut taken = |bytes| incoming.taken(bytes);
+        fresh.hand_over((&self.schema, &self.layout), sink, &mut taken)
     }
 
     /// Whether a transaction shows a table as it is next.
@@ -283,26 +239,43 @@ impl PostgresFeed {
         let Some(next) = &self.next else {
             return Ok(false);
         };
+        let mut commit = 0;
         for message in messages {
-            if let Some(shown) = self.shows(message, next)? {
+            if let Some(shown) = self.shows(message, &mut commit, next)? {
                 return Ok(shown);
             }
         }
         Ok(false)
     }
 
-    /// Whether a message shows a table as it is next; none if that is up to those that follow.
-    fn shows(&self, message: &[u8], next: &Next) -> Result<Option<bool>, StoreError> {
+    /// Whether a message of a transaction, of which the first one says where it is committed, shows a table
+    /// as it is next; none if that is up to those that follow.
+    fn shows(
+        &self,
+        message: &[u8],
+        commit: &mut u64,
+        next: &Next,
+    ) -> Result<Option<bool>, StoreError> {
         // The other kinds are looked at when they are handed over.
-        if !matches!(message.first(), Some(b'B' | b'R')) {
+        if !matches!(message.first(), Some(b'B' | b'R' | b'M')) {
             return Ok(None);
         }
         Ok(match parse(message, &mut Tuples::default())? {
             Message::Begin { commit, .. } if commit < self.through => Some(false),
-            Message::Begin { transaction, .. } if self.is_taken_in_by(transaction) => Some(true),
-            Message::Relation(relation) if self.relations.shows(&relation, &next.layout)? => {
+            Message::Begin {
+                commit: at,
+                transaction,
+            } => {
+                *commit = at;
+                let mut fresh = self.fresh.iter();
+                let is_place = fresh.any(|fresh| fresh.transaction == transaction)
+                    || self.layout.awaiting((transaction, at)).next().is_some();
+                is_place.then_some(true)
+            }
+            Message::Relation(found) if self.relations.shows(&found, *commit, &next.layout)? => {
                 Some(true)
             }
+            Message::TakenIn { relations } if self.relations.are_passing(&relations) => Some(true),
             _ => None,
         })
     }
@@ -313,6 +286,7 @@ impl PostgresFeed {
             return Ok(());
         }
         let transactions = self.incoming.waiting.transactions.clone();
+        self.foresee()?;
         self.certify(&transactions)?;
         let messages = self.incoming.waiting.take_whole();
         for transaction in messages.split_inclusive(|message| message.first() == Some(&b'C')) {
@@ -335,11 +309,11 @@ impl PostgresFeed {
         self.certify(&[kept.transaction])?;
         if let Some(next) = &self.next {
             let mut messages = kept.messages()?;
-            let mut shown = None;
+            let (mut shown, mut commit) = (None, 0);
             while shown.is_none()
                 && let Some(message) = messages.next()?
             {
-                shown = self.shows(message, next)?;
+                shown = self.shows(message, &mut commit, next)?;
             }
             if shown == Some(true) {
                 self.go_on(sink)?;
@@ -378,7 +352,7 @@ impl PostgresFeed {
     }
 
     fn apply(&mut self, message: &[u8], sink: &mut dyn ChangeSink) -> Result<(), StoreError> {
-        self.incoming.taken(message)?;
+        self.incoming.taken(message.len())?;
         let Transaction {
             tuples,
             is_known,
@@ -394,7 +368,7 @@ impl PostgresFeed {
                 self.relations.is_settled = commit >= self.layout.reached;
                 self.relations.commit = commit;
                 if !*is_known {
-                    self.hand_over_fresh(transaction, sink)?;
+                    self.hand_over_fresh((transaction, commit), sink)?;
                 }
             }
             Message::Commit { end, micros } => {
@@ -422,7 +396,7 @@ impl PostgresFeed {
                         .hand_over(&self.schema, relation, change, message, sink)?;
                 }
             }
-            Message::Other => {}
+            Message::TakenIn { .. } | Message::Other => {}
         }
         Ok(())
     }

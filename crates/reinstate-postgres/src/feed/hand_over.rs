@@ -3,7 +3,8 @@
 use reinstate_core::{Change, ChangeByKey, ChangeSink, ColumnIndex, StoreError, StoreSchema};
 
 use super::message::{RowChange, Tuples};
-use super::relations::{Followed, RowMaker, stale};
+use super::relations::{Followed, stale};
+use super::row_maker::RowMaker;
 
 /// The change that is being handed over, and whether its transaction is left out.
 #[derive(Debug, Default)]

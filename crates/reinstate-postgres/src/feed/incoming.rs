@@ -209,9 +209,9 @@ impl Incoming {
         }
     }
 
-    /// Takes note of a message that somebody takes: however long that lasts, the server hears of us.
-    pub(super) fn taken(&mut self, message: &[u8]) -> Result<(), StoreError> {
-        self.unheard_bytes += message.len();
+    /// Takes note of bytes that somebody takes: however long that lasts, the server hears of us.
+    pub(super) fn taken(&mut self, bytes: usize) -> Result<(), StoreError> {
+        self.unheard_bytes += bytes;
         if self.unheard_bytes < UNHEARD_BYTES_MAX {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 //! has its number is the same one, whatever its name; a relation that has its file was not written
 //! anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reinstate_core::{ErrorKind, StoreError, StoreSchema, TableIndex};
 use tokio_postgres::types::Type;
@@ -33,6 +33,8 @@ pub(super) struct Layout {
     pub labels: BTreeMap<u32, String>,
     /// By their ids.
     pub tables: BTreeMap<u32, TableLayout>,
+    /// Relations that are gone, and of which the stream may still tell up to `reached`.
+    pub gone: BTreeSet<u32>,
 }
 
 /// One table.
@@ -116,6 +118,7 @@ impl Layout {
         layout.read_relations(session, catalog)?;
         layout.read_partitions(session)?;
         layout.read_labels(session)?;
+        layout.read_published(session)?;
         Ok(layout)
     }
 
@@ -224,6 +227,12 @@ impl Layout {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// The places of the tables in the publication.
+    pub(super) fn read_published(&mut self, session: &Session) -> Result<(), StoreError> {
+        let publication = literal(PUBLICATION);
         let sql = format!(
             "SELECT l.prrelid, concat_ws(',', l.oid, l.xmin)
                FROM pg_publication_rel l JOIN pg_publication p ON p.oid = l.prpubid
@@ -269,10 +278,42 @@ impl Layout {
                 (table.since, table.awaits) = (known.since, known.awaits);
             }
             let mut fresh = fresh.iter();
-            if let Some(fresh) = fresh.find(|fresh| fresh.tables.contains(oid)) {
+            if let Some(fresh) = fresh.find(|fresh| fresh.tables.contains_key(oid)) {
                 (table.since, table.awaits) = (fresh.since, Some(fresh.transaction));
             }
         }
+    }
+
+    /// Notes what the columns of tables that were new were when they were read: the stream tells nothing
+    /// earlier of them.
+    pub(super) fn note_taken(&mut self, fresh: &[Fresh]) {
+        for (oid, taken) in fresh.iter().flat_map(|fresh| &fresh.tables) {
+            let Some(table) = self.tables.get_mut(oid) else {
+                continue;
+            };
+            for (oid, relation) in &mut table.relations {
+                let read = taken.layout.relations.get(oid).cloned().unwrap_or_default();
+                let is_same =
+                    read.allocated == relation.allocated && read.columns == relation.columns;
+                relation.earlier = (!is_same).then_some((read.allocated, read.columns));
+            }
+        }
+    }
+
+    /// The tables whose rows of then are to come in the place of this transaction, which is committed here.
+    pub(super) fn awaiting(
+        &self,
+        (transaction, commit): (u32, u64),
+    ) -> impl Iterator<Item = (u32, &TableLayout)> {
+        // Numbers of transactions start anew some time: only those of these places are meant.
+        let is_meant = move |table: &TableLayout| {
+            let places = table.since..self.reached.max(table.since);
+            table.awaits == Some(transaction) && places.contains(&commit)
+        };
+        let tables = self.tables.iter();
+        tables
+            .filter(move |(_, table)| is_meant(table))
+            .map(|(oid, table)| (*oid, table))
     }
 
     /// Takes over what added columns held in rows that were there, which the server forgets once it
@@ -301,6 +342,9 @@ impl Layout {
         text.line("digest", &[&self.digest, &self.reached, &self.publication]);
         for (oid, label) in &self.labels {
             text.line("label", &[oid, label]);
+        }
+        for oid in &self.gone {
+            text.line("gone", &[oid]);
         }
         for (oid, table) in &self.tables {
             let awaits = table.awaits.unwrap_or(0);
@@ -430,6 +474,9 @@ fn parse(bytes: &[u8]) -> Option<Layout> {
             "label" => {
                 layout.labels.insert(field(0)?.parse().ok()?, field(1)?);
             }
+            "gone" => {
+                layout.gone.insert(field(0)?.parse().ok()?);
+            }
             "table" => {
                 let table = TableLayout {
                     name: field(1)?,
@@ -532,6 +579,7 @@ pub(super) mod tests {
             publication: "5,6".to_owned(),
             labels: BTreeMap::from([(4, "good".to_owned())]),
             tables: BTreeMap::from([(7, table.clone()), (9, table)]),
+            gone: BTreeSet::from([3, 5]),
         };
         let bytes = layout.encode();
         assert_eq!(Layout::decode(&bytes).unwrap(), layout);

@@ -14,6 +14,27 @@ const IS_KEY: u8 = 1;
 /// How many columns a table can have is less than this.
 const COLUMNS_MAX: usize = 4_096;
 
+/// What a follower's own messages in the server's log start with.
+pub(super) const MESSAGE_PREFIX: &str = "reinstate";
+/// What those say that took tables in, before the ids of their relations.
+const TAKEN_IN: &str = "taken in";
+
+/// The words of a follower that takes these relations in.
+pub(super) fn take_in_words(relations: impl Iterator<Item = u32>) -> String {
+    let mut words = TAKEN_IN.to_owned();
+    for relation in relations {
+        words.push(' ');
+        words.push_str(&relation.to_string());
+    }
+    words
+}
+
+fn taken_in(content: &[u8]) -> Option<Vec<u32>> {
+    let words = std::str::from_utf8(content).ok()?;
+    let ids = words.strip_prefix(TAKEN_IN)?.split_ascii_whitespace();
+    ids.map(|id| id.parse().ok()).collect()
+}
+
 /// One message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message {
@@ -27,6 +48,8 @@ pub(super) enum Message {
     Row { relation: u32, change: RowChange },
     /// All rows of relations went.
     Truncate { relations: Vec<u32> },
+    /// A follower's own: the transaction took these relations in.
+    TakenIn { relations: Vec<u32> },
     /// Something that says nothing about rows.
     Other,
 }
@@ -130,9 +153,26 @@ impl Reader<'_> {
                     relations: relations.collect::<Option<_>>()?,
                 }
             }
-            // An origin, a type, a message of somebody.
-            b'O' | b'Y' | b'M' => Message::Other,
+            b'M' => self.somebodys().unwrap_or(Message::Other),
+            // An origin, a type.
+            b'O' | b'Y' => Message::Other,
             _ => return None,
+        })
+    }
+
+    /// A message of somebody, which says something only if it is a follower's own.
+    fn somebodys(&mut self) -> Option<Message> {
+        let _flags_and_place: [u8; 9] = self.bytes()?;
+        let prefix = self.text()?;
+        let length = self.number()? as usize;
+        let content = self.message.get(self.at..)?;
+        if content.len() != length {
+            return None;
+        }
+        let relations = (prefix == MESSAGE_PREFIX).then(|| taken_in(content));
+        Some(match relations.flatten() {
+            Some(relations) => Message::TakenIn { relations },
+            None => Message::Other,
         })
     }
 
@@ -263,6 +303,35 @@ mod tests {
         assert!(read(UPDATE).is_none(), "a byte too many");
         let (_, tuples) = read(b"D\0\0\0\x07K\0\x01t\0\0\0\x011").unwrap();
         assert!(tuples.is_key, "a key is not a row");
+    }
+
+    #[test]
+    fn only_a_followers_own_words_say_what_was_taken_in() {
+        let message = |prefix: &str, content: &str| {
+            let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+            let parts = [
+                b"M\x01\0\0\0\0\0\0\0\x09",
+                prefix.as_bytes(),
+                b"\0",
+                &length,
+            ];
+            let mut message = parts.concat();
+            message.extend(content.as_bytes());
+            read(&message).map(|(message, _)| message)
+        };
+        let words = take_in_words([7, 4_000_000_000].into_iter());
+        let relations = vec![7, 4_000_000_000];
+        let taken_in = Some(Message::TakenIn { relations });
+        assert_eq!(message(MESSAGE_PREFIX, &words), taken_in);
+        for (prefix, content) in [
+            ("reinstat", words.as_str()),
+            (MESSAGE_PREFIX, ""),
+            (MESSAGE_PREFIX, "taken in x"),
+            (MESSAGE_PREFIX, "taken in 4294967296"),
+        ] {
+            assert_eq!(message(prefix, content), Some(Message::Other), "{content}");
+        }
+        assert_eq!(read(b"M\x01\0\0").unwrap().0, Message::Other);
     }
 
     #[test]

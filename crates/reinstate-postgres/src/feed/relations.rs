@@ -1,14 +1,11 @@
-//! From the columns of a relation in the stream to rows of a table.
+//! The relations of the followed tables, as the stream tells them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use reinstate_core::{
-    ColumnIndex, ErrorKind, FeedRow, KeyForm, KeyWriter, ROW_BYTES_MAX, RowBuilder, StoreError,
-    StoreSchema, TableIndex, TableSchema,
-};
+use reinstate_core::{ErrorKind, KeyForm, StoreError, StoreSchema, TableIndex, TableSchema};
 
-use super::layout::{Layout, RelationLayout};
-use super::message::{Field, Relation};
+use super::layout::{Layout, RelationLayout, TableLayout};
+use super::message::Relation;
 use super::told::{State, identify};
 
 /// The relations that hold rows of followed tables: the tables, and partitions in place of what
@@ -20,8 +17,12 @@ pub(super) struct Relations {
     of_table: BTreeMap<TableIndex, BTreeSet<u32>>,
     /// Those of tables that are gone by now, and may still be in the stream.
     gone: BTreeSet<u32>,
-    /// Those of tables that are new, and not yet in the tables of the feed.
-    pub coming: BTreeSet<u32>,
+    /// Those of tables that are new and not yet in the tables of the feed, or are gone before they were.
+    coming: BTreeSet<u32>,
+    /// Those that a follower took in of which nothing else is known, and that are in no catalogue.
+    passing: BTreeSet<u32>,
+    /// What the stream told last of those that were not followed yet: it does not tell it again.
+    early: HashMap<u32, Relation>,
     /// Whether the stream is beyond all that was altered up to now.
     pub is_settled: bool,
     /// The commit of the transaction in the stream.
@@ -37,10 +38,10 @@ pub(super) struct Followed {
     /// As the stream last told it, or as it was before it told anything.
     told: State,
     /// The numbers of the columns in the stream, in its own order.
-    numbers: Vec<i16>,
+    pub numbers: Vec<i16>,
     /// For each column of the table, where its values are.
-    places: Vec<Place>,
-    key: Vec<(usize, KeyForm)>,
+    pub places: Vec<Place>,
+    pub key: Vec<(usize, KeyForm)>,
     /// Whether old rows are told by their keys alone.
     is_by_key: bool,
     /// Whether it was told since it was last certain what the tables are.
@@ -51,7 +52,7 @@ pub(super) struct Followed {
 
 /// Where the values of a column are.
 #[derive(Debug)]
-enum Place {
+pub(super) enum Place {
     /// In this place of the stream's row.
     At(usize),
     /// Nowhere yet: this is what it holds in rows that were written before it was added.
@@ -67,8 +68,10 @@ impl Relations {
         let mut relations = Self {
             by_id: HashMap::new(),
             of_table: BTreeMap::new(),
-            gone: BTreeSet::new(),
+            gone: layout.gone.clone(),
             coming: BTreeSet::new(),
+            passing: BTreeSet::new(),
+            early: HashMap::new(),
             is_settled: false,
             commit: 0,
         };
@@ -85,34 +88,109 @@ impl Relations {
         Ok(relations)
     }
 
-    /// The relations of the tables that follow, of which the stream may still tell what was before.
-    pub(super) fn go_on(&self, schema: &StoreSchema, next: &Layout) -> Result<Self, StoreError> {
+    /// The relations of the tables that follow, of which the stream may still tell what was before; but of
+    /// the tables in `awaited` nothing that was told before is followed.
+    pub(super) fn go_on(
+        &self,
+        schema: &StoreSchema,
+        next: &Layout,
+        awaited: &BTreeSet<u32>,
+    ) -> Result<Self, StoreError> {
         let mut relations = Self::new(schema, next)?;
+        let awaited = next.tables.iter().filter(|(oid, _)| awaited.contains(oid));
+        let awaited: BTreeSet<&u32> = awaited
+            .flat_map(|(_, table)| table.relations.keys())
+            .collect();
         for (id, known) in &self.by_id {
             let Some(followed) = relations.by_id.get_mut(id) else {
-                relations.gone.insert(*id);
                 continue;
             };
+            if awaited.contains(id) {
+                continue;
+            }
             followed.told = known.told.clone();
             followed.numbers.clone_from(&known.numbers);
             followed.is_fresh = known.is_fresh;
             followed.is_by_key = known.is_by_key;
             followed.arrange(schema.table(followed.table))?;
         }
-        relations.gone.extend(&self.gone);
+        relations.early.clone_from(&self.early);
         Ok(relations)
     }
 
-    /// Notes beside the tables that follow what the stream may still tell in place of them.
+    /// Takes note of new tables in what the tables are next.
+    pub(super) fn note_coming(&mut self, now: &Layout, next: &Layout) {
+        let (known, new): (Vec<_>, Vec<_>) = next
+            .tables
+            .iter()
+            .partition(|(oid, _)| now.tables.contains_key(oid));
+        for (_, table) in known {
+            // What came as a table can have become a partition.
+            for id in table.relations.keys() {
+                self.coming.remove(id);
+            }
+        }
+        let relations = new.iter().flat_map(|(_, table)| table.relations.keys());
+        self.coming.extend(relations);
+    }
+
+    /// Takes note of relations that a follower took in: whether some of them are not known at all.
+    pub(super) fn note_taken_in(&mut self, ids: &[u32]) -> bool {
+        let is_unknown = |id: &&u32| !self.is_known(**id);
+        let unknown: Vec<u32> = ids.iter().filter(is_unknown).copied().collect();
+        self.passing.extend(&unknown);
+        !unknown.is_empty()
+    }
+
+    fn is_known(&self, id: u32) -> bool {
+        self.by_id.contains_key(&id)
+            || [&self.gone, &self.coming, &self.passing]
+                .iter()
+                .any(|known| known.contains(&id))
+    }
+
+    /// Whether one of these is in no table.
+    pub(super) fn are_passing(&self, ids: &[u32]) -> bool {
+        ids.iter().any(|id| self.passing.contains(id))
+    }
+
+    /// Those that are gone where the tables are these; `is_settled` says that the stream tells nothing more
+    /// of those that were gone before.
+    pub(super) fn gone_by(&self, next: &Layout, is_settled: bool) -> BTreeSet<u32> {
+        let tables = next.tables.values();
+        let there: BTreeSet<&u32> = tables.flat_map(|table| table.relations.keys()).collect();
+        let known = self.by_id.keys().chain(&self.coming).chain(&self.passing);
+        let before = self.gone.iter().filter(|_| !is_settled);
+        let gone = known.chain(before).filter(|id| !there.contains(id));
+        gone.copied().collect()
+    }
+
+    /// Begins to follow a table: what was told of it before holds, as long as nothing else is told.
+    pub(super) fn begin_with(&mut self, table: &TableLayout) {
+        for id in table.relations.keys() {
+            let told = self.early.remove(id);
+            let Some((followed, found)) = self.by_id.get_mut(id).zip(told) else {
+                continue;
+            };
+            let is_same = followed.told.is_told(&found.columns);
+            followed.is_by_key = is_same
+                && found.identity != b'f'
+                && followed.key_places().as_ref() == Some(&found.key);
+        }
+    }
+
+    /// Notes beside the tables that follow what the stream may still tell in place of them. Of a partition that
+    /// came it may tell any of the columns, from the first on.
     pub(super) fn note_earlier(&self, next: &mut Layout) {
         let tables = next.tables.values_mut();
         for (id, relation) in tables.flat_map(|table| &mut table.relations) {
-            if let Some(known) = self.by_id.get(id) {
-                let told = &known.told;
-                let is_same =
-                    told.allocated == relation.allocated && told.columns == relation.columns;
-                relation.earlier = (!is_same).then(|| (told.allocated, told.columns.clone()));
-            }
+            let Some(known) = self.by_id.get(id) else {
+                relation.earlier = Some((0, Vec::new()));
+                continue;
+            };
+            let told = &known.told;
+            let is_same = told.allocated == relation.allocated && told.columns == relation.columns;
+            relation.earlier = (!is_same).then(|| (told.allocated, told.columns.clone()));
         }
     }
 
@@ -123,7 +201,7 @@ impl Relations {
     pub(super) fn get(&self, id: u32) -> Result<Option<&Followed>, StoreError> {
         match self.by_id.get(&id) {
             Some(followed) => Ok(Some(followed).filter(|table| table.since <= self.commit)),
-            None if self.coming.contains(&id) => Ok(None),
+            None if self.is_passed_over(id) => Ok(None),
             None if self.gone.contains(&id) && !self.is_settled => Ok(None),
             None => Err(stale(&format!(
                 "the relation with id {id} is none of the tables that are followed"
@@ -131,15 +209,27 @@ impl Relations {
         }
     }
 
-    /// Whether the stream tells a relation otherwise than it is in the tables of the feed, so that those
-    /// of `next` are in force.
+    fn is_passed_over(&self, id: u32) -> bool {
+        self.coming.contains(&id) || self.passing.contains(&id)
+    }
+
+    /// Whether the stream, in a transaction that is committed here, tells a relation otherwise than it is in
+    /// the tables of the feed, so that those of `next` are in force.
     ///
     /// # Errors
     /// `Stale` if that cannot be said.
-    pub(super) fn shows(&self, found: &Relation, next: &Layout) -> Result<bool, StoreError> {
+    pub(super) fn shows(
+        &self,
+        found: &Relation,
+        commit: u64,
+        next: &Layout,
+    ) -> Result<bool, StoreError> {
         let Some(followed) = self.by_id.get(&found.id) else {
-            return Ok(!self.coming.contains(&found.id));
+            return Ok(!self.is_passed_over(found.id));
         };
+        if followed.since > commit {
+            return Ok(false);
+        }
         let mut tables = next.tables.values();
         let Some(now) = tables.find_map(|table| table.relations.get(&found.id)) else {
             return Ok(!State::of(&followed.now).is_told(&found.columns));
@@ -192,9 +282,12 @@ impl Relations {
     ) -> Result<(), StoreError> {
         let name = crate::catalog::display_name(&found.namespace, &found.name);
         let is_settled = self.is_settled;
-        let is_coming = self.coming.contains(&found.id);
-        let is_early = |followed: &Followed| followed.since > self.commit;
-        if is_coming || self.by_id.get(&found.id).is_some_and(is_early) {
+        let is_early = match self.by_id.get(&found.id) {
+            Some(followed) => followed.since > self.commit,
+            None => self.is_passed_over(found.id),
+        };
+        if is_early {
+            self.early.insert(found.id, found.clone());
             return Ok(());
         }
         let Some(followed) = self.by_id.get_mut(&found.id) else {
@@ -359,154 +452,6 @@ impl Followed {
     /// Whether its rows say nothing.
     pub(super) const fn is_without_columns(&self) -> bool {
         self.numbers.is_empty()
-    }
-}
-
-/// Builds rows from tuples, with buffers that it reuses.
-#[derive(Debug, Default)]
-pub(super) struct RowMaker {
-    key: KeyWriter,
-    builder: RowBuilder,
-}
-
-impl RowMaker {
-    /// The row of a tuple. What the tuple says is unchanged is taken from the row as it was.
-    ///
-    /// # Errors
-    /// `Stale` if a value is nowhere, or there are fewer or more than columns; `Refused` if the row
-    /// is too long.
-    pub(super) fn make(
-        &mut self,
-        relation: &Followed,
-        message: &[u8],
-        fields: &[Field],
-        old: &[Field],
-    ) -> Result<FeedRow<'_>, StoreError> {
-        let values = Values::new(relation, message, (fields, old))?;
-        self.start(relation, &values)?;
-        for column in 0..relation.places.len() {
-            self.builder.push(values.of(column)?);
-        }
-        Ok(self.row())
-    }
-
-    /// The row of a tuple, with NULL in place of what it says is unchanged; `unchanged` becomes the
-    /// columns of that. Of the row as it was no more is known than its key.
-    ///
-    /// # Errors
-    /// As [`make`](Self::make).
-    pub(super) fn make_part(
-        &mut self,
-        relation: &Followed,
-        message: &[u8],
-        (fields, old): (&[Field], &[Field]),
-        unchanged: &mut Vec<ColumnIndex>,
-    ) -> Result<FeedRow<'_>, StoreError> {
-        let values = Values::new(relation, message, (fields, old))?;
-        self.start(relation, &values)?;
-        unchanged.clear();
-        for (column, index) in (0..relation.places.len()).zip(0..) {
-            let is_key = relation.key.iter().any(|(key, _)| *key == column);
-            if values.is_unchanged(column) && !is_key {
-                unchanged.push(ColumnIndex(index));
-                self.builder.push(None);
-            } else {
-                self.builder.push(values.of(column)?);
-            }
-        }
-        Ok(self.row())
-    }
-
-    /// The key of a tuple.
-    ///
-    /// # Errors
-    /// As [`make`](Self::make).
-    pub(super) fn make_key(
-        &mut self,
-        relation: &Followed,
-        message: &[u8],
-        fields: &[Field],
-    ) -> Result<&[u8], StoreError> {
-        let values = Values::new(relation, message, (fields, &[]))?;
-        self.start(relation, &values)?;
-        Ok(self.key.as_bytes())
-    }
-
-    fn start(&mut self, relation: &Followed, values: &Values<'_>) -> Result<(), StoreError> {
-        self.key.clear();
-        for &(column, form) in &relation.key {
-            let Some(text) = values.of(column)? else {
-                return Err(stale("a column of a key is NULL"));
-            };
-            self.key.push(form, text);
-        }
-        self.builder.start(self.key.as_bytes());
-        Ok(())
-    }
-
-    fn row(&self) -> FeedRow<'_> {
-        FeedRow {
-            owner: None,
-            row: self.builder.row(),
-        }
-    }
-}
-
-/// The values of a tuple by the columns of its table.
-struct Values<'m> {
-    relation: &'m Followed,
-    message: &'m [u8],
-    fields: &'m [Field],
-    old: &'m [Field],
-}
-
-impl<'m> Values<'m> {
-    fn new(
-        relation: &'m Followed,
-        message: &'m [u8],
-        (fields, old): (&'m [Field], &'m [Field]),
-    ) -> Result<Self, StoreError> {
-        if fields.len() != relation.numbers.len() {
-            return Err(stale("a row has another number of columns than its table"));
-        }
-        if message.len() > ROW_BYTES_MAX / 2 {
-            let text = format!(
-                "follow the log: a change of {} bytes: at most {}",
-                message.len(),
-                ROW_BYTES_MAX / 2
-            );
-            return Err(StoreError::new(ErrorKind::Refused, text));
-        }
-        Ok(Self {
-            relation,
-            message,
-            fields,
-            old,
-        })
-    }
-
-    fn is_unchanged(&self, column: usize) -> bool {
-        let place = &self.relation.places[column];
-        matches!(place, Place::At(place) if self.fields[*place] == Field::Unchanged)
-    }
-
-    fn of(&self, column: usize) -> Result<Option<&'m [u8]>, StoreError> {
-        let place = match &self.relation.places[column] {
-            Place::At(place) => *place,
-            Place::Missing(value) => return Ok(value.as_deref().map(str::as_bytes)),
-        };
-        let field = match &self.fields[place] {
-            Field::Unchanged => self.old.get(place).unwrap_or(&Field::Unchanged),
-            field => field,
-        };
-        match field {
-            Field::Null => Ok(None),
-            Field::Text(range) => Ok(Some(&self.message[range.clone()])),
-            Field::Unchanged => Err(stale(&format!(
-                "the log does not say the value of column {} of a table",
-                self.relation.numbers[place]
-            ))),
-        }
     }
 }
 

@@ -101,6 +101,23 @@ pub(super) fn identify(then: &State, now: &RelationLayout, told: &[Told]) -> Opt
     found
 }
 
+/// Whether whatever is told of a relation that was `then` at an earlier place of the stream, and is `now` at a
+/// later one, can be read in one way only.
+pub(super) fn is_told_apart(then: &RelationLayout, now: &RelationLayout) -> bool {
+    let is_in = |columns: &[ColumnLayout], number: i16| {
+        columns.iter().any(|column| column.number == number)
+    };
+    let columns = then.columns.iter();
+    let gone = columns.filter(|column| !is_in(&now.columns, column.number));
+    let passing = (then.allocated + 1..=now.allocated).filter(|n| !is_in(&now.columns, *n));
+    let uncertain_count = gone.count() + passing.count();
+    let has_added = now
+        .columns
+        .iter()
+        .any(|column| column.number > then.allocated);
+    uncertain_count == 0 || (uncertain_count == 1 && !has_added)
+}
+
 /// Whether the columns with these numbers can have been told so: by their types then or now.
 fn fits(numbers: &[i16], then: &State, now: &RelationLayout, told: &[Told]) -> bool {
     numbers
@@ -173,6 +190,28 @@ mod tests {
         check(&two, &then, &[("id", INT), ("a", TEXT)], &[1, 2]);
         check(&then, &two, &[("id", INT)], &[]);
         check(&then, &two, &[("id", INT), ("a", INT)], &[]);
+    }
+
+    #[test]
+    fn columns_that_come_and_go_at_once_are_not_told_apart_in_advance() {
+        let columns = |numbers: &[i16]| -> Vec<(i16, &'static str, u32)> {
+            numbers.iter().map(|number| (*number, "c", INT)).collect()
+        };
+        for (allocated, now, expected) in [
+            (2, &[1, 2][..], true),
+            (4, &[1, 2, 3, 4], true),
+            (2, &[1], true),
+            (2, &[], false),
+            (3, &[1, 3], false),
+            (3, &[1, 2], true),
+            (4, &[1, 2], false),
+            (4, &[1, 2, 4], false),
+            (3, &[1], false),
+        ] {
+            let then = relation(2, &columns(&[1, 2]));
+            let now = relation(allocated, &columns(now));
+            assert_eq!(is_told_apart(&then, &now), expected, "{now:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //!
 //! A column that was added holds in the rows that were there what the server keeps as its missing
 //! value. What was dropped is gone. Everything that writes rows anew, or lets rows come and go without
-//! a word, cannot be followed: then the feed ends.
+//! a word, cannot be followed: then the feed ends. A table of which no row is in the log yet is an
+//! exception: whatever became of it, it can count as gone, and as one that came.
+
+use std::collections::BTreeSet;
 
 use reinstate_core::{
     ColumnIndex, ColumnOrigin, SchemaChange, StoreSchema, TableOrigin, TableSchema,
@@ -13,13 +16,15 @@ use super::layout::{ColumnLayout, Layout, RelationLayout, TableLayout, streamed}
 /// Types whose values are written the same, and that become each other where they lie.
 const TEXTS: [u32; 2] = [25, 1043];
 
-/// How the tables followed from those before. `facts` is kept with it.
+/// How the tables followed from those before. `facts` is kept with it. Of the tables in `awaited` no row
+/// was handed over yet.
 ///
 /// # Errors
 /// What stands in the way, in words.
 pub(super) fn transition(
     (before, was): (&StoreSchema, &Layout),
     (schema, is): (&StoreSchema, &Layout),
+    awaited: &BTreeSet<u32>,
     facts: Vec<u8>,
 ) -> Result<SchemaChange, String> {
     if was.publication != is.publication {
@@ -31,6 +36,7 @@ pub(super) fn transition(
         return Err("a label of an enumeration was renamed, and rows with it".to_owned());
     }
     let mut origins: Vec<Option<TableOrigin>> = vec![None; schema.tables().len()];
+    let mut without_awaited = origins.clone();
     for (oid, table) in &is.tables {
         let Some(known) = was.tables.get(oid) else {
             if table.since > 0 {
@@ -46,14 +52,48 @@ pub(super) fn transition(
         let (Some((source, described)), Some((index, target))) = found else {
             return Err(format!("table {} is not in the catalogue", table.name));
         };
-        check_table(known, table)?;
-        let columns = origins_of((known, described), (table, target))?;
-        origins[index.get()] = Some(TableOrigin {
+        let columns = check_table(known, table)
+            .and_then(|()| origins_of((known, described), (table, target)));
+        let origin = |columns| TableOrigin {
             table: source,
             columns,
-        });
+        };
+        if awaited.contains(oid) {
+            origins[index.get()] = columns.ok().map(origin);
+            continue;
+        }
+        let origin = Some(origin(columns?));
+        origins[index.get()].clone_from(&origin);
+        without_awaited[index.get()] = origin;
     }
-    SchemaChange::try_new(before, schema.clone(), origins, facts).map_err(|error| error.to_string())
+    let change = |origins, facts| SchemaChange::try_new(before, schema.clone(), origins, facts);
+    if origins != without_awaited
+        && let Ok(change) = change(origins, facts.clone())
+    {
+        return Ok(change);
+    }
+    change(without_awaited, facts).map_err(|error| error.to_string())
+}
+
+/// Where the columns of a table come from that was read at one time, and is another by now.
+///
+/// # Errors
+/// What stands in the way, in words.
+pub(super) fn reshaped(
+    (was, before): (&TableLayout, &TableSchema),
+    (is, after): (&TableLayout, &TableSchema),
+) -> Result<Vec<ColumnOrigin>, String> {
+    check_table(was, is)?;
+    let columns = origins_of((was, before), (is, after))?;
+    let mut keys = before.key.iter().zip(&after.key);
+    let is_same = keys.all(|(then, now)| {
+        let form = |table: &TableSchema, column: ColumnIndex| table.columns[column.get()].key_form;
+        columns[now.get()] == ColumnOrigin::From(*then) && form(before, *then) == form(after, *now)
+    });
+    if before.key.len() == after.key.len() && is_same {
+        return Ok(columns);
+    }
+    Err(format!("the primary key of table {} is another", is.name))
 }
 
 /// Refuses what changes rows without a word.

@@ -16,9 +16,11 @@ pub(super) const MEMORY_BYTES_MAX: usize = 256 * 1024;
 const HEADER_BYTES: usize = 8;
 const TRAILER_BYTES: usize = 4;
 
-/// Messages of a transaction.
-#[derive(Debug, Default)]
+/// Messages of a transaction, or rows that wait likewise.
+#[derive(Debug)]
 pub(super) struct Underway {
+    /// What they are, for whoever reads an error.
+    what: &'static str,
     /// The last ones, behind those in the file.
     tail: Vec<u8>,
     file: Option<File>,
@@ -27,7 +29,24 @@ pub(super) struct Underway {
     pub has_message: bool,
 }
 
+impl Default for Underway {
+    fn default() -> Self {
+        Self::of("a transaction that is under way")
+    }
+}
+
 impl Underway {
+    /// Nothing yet of what errors call so.
+    pub(super) const fn of(what: &'static str) -> Self {
+        Self {
+            what,
+            tail: Vec::new(),
+            file: None,
+            file_bytes: 0,
+            has_message: false,
+        }
+    }
+
     /// Whether nothing of it is left.
     pub(super) const fn is_empty(&self) -> bool {
         self.tail.is_empty() && self.file_bytes == 0
@@ -59,7 +78,7 @@ impl Underway {
     /// `Full` if there is no room.
     pub(super) fn spill(&mut self, directory: &Path) -> Result<(), StoreError> {
         let written = self.write_tail(directory);
-        written.map_err(|error| failed(Some(directory), error))
+        written.map_err(|error| failed(self.what, Some(directory), error))
     }
 
     fn write_tail(&mut self, directory: &Path) -> io::Result<()> {
@@ -93,7 +112,8 @@ impl Underway {
             if self.file_bytes == 0 {
                 return Ok(());
             }
-            self.bring_back().map_err(|error| failed(None, error))?;
+            let brought = self.bring_back();
+            brought.map_err(|error| failed(self.what, None, error))?;
         }
     }
 
@@ -133,11 +153,12 @@ impl Underway {
         let mut spilled: Box<dyn BufRead + '_> = Box::new(io::empty());
         if let Some(mut file) = self.file.as_ref() {
             let sought = file.seek(SeekFrom::Start(0));
-            sought.map_err(|error| failed(None, error))?;
+            sought.map_err(|error| failed(self.what, None, error))?;
             let part = file.take(self.file_bytes);
             spilled = Box::new(BufReader::with_capacity(MEMORY_BYTES_MAX, part));
         }
         Ok(Messages {
+            what: self.what,
             rest: Box::new(spilled.chain(self.tail.as_slice())),
             message: Vec::new(),
         })
@@ -146,6 +167,7 @@ impl Underway {
 
 /// Messages that are read back.
 pub(super) struct Messages<'u> {
+    what: &'static str,
     rest: Box<dyn BufRead + 'u>,
     message: Vec<u8>,
 }
@@ -156,7 +178,8 @@ impl Messages<'_> {
     /// # Errors
     /// `Other` if it cannot be read.
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>, StoreError> {
-        let read = self.read().map_err(|error| failed(None, error))?;
+        let read = self.read();
+        let read = read.map_err(|error| failed(self.what, None, error))?;
         Ok(read.then_some(self.message.as_slice()))
     }
 
@@ -201,7 +224,7 @@ fn cut_short() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "it is not what was written")
 }
 
-fn failed(written_to: Option<&Path>, error: io::Error) -> StoreError {
+fn failed(what: &str, written_to: Option<&Path>, error: io::Error) -> StoreError {
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             ErrorKind::Full
@@ -209,15 +232,15 @@ fn failed(written_to: Option<&Path>, error: io::Error) -> StoreError {
         _ => ErrorKind::Other,
     };
     let message = match (kind, written_to) {
-        (_, None) => format!("read back a transaction that is under way: {error}"),
+        (_, None) => format!("read back {what}: {error}"),
         (ErrorKind::Full, Some(directory)) => format!(
-            "keep a transaction that is under way in the spill directory {}: there is no room \
+            "keep {what} in the spill directory {}: there is no room \
              ({error}). Nothing is lost: the server sends it again. Make room there, or name another \
              directory",
             directory.display()
         ),
         (_, Some(directory)) => format!(
-            "keep a transaction that is under way in the spill directory {}: {error}",
+            "keep {what} in the spill directory {}: {error}",
             directory.display()
         ),
     };

@@ -15,7 +15,8 @@ use reinstate_testkit::figures;
 
 use super::{Followed, NOW, SNAPSHOT, Told, seeds};
 use witness::{Witness, World};
-use writers::{Psql, script};
+pub use writers::Psql;
+use writers::script;
 
 /// Databases of one run; one of them is followed into a repository on the disk.
 const DATABASES: u64 = 13;

@@ -5,6 +5,7 @@ mod changes;
 mod ends;
 mod exact;
 mod faults;
+mod migrations;
 mod partitions;
 mod protected;
 mod refusals;
@@ -141,6 +142,8 @@ pub struct Follower {
     tally: [u64; 4],
     /// Changes are counted and not kept.
     pub counts_only: bool,
+    /// How many steps it has left until it is stopped; none: it is not.
+    pub steps_left: Option<u32>,
 }
 
 enum Owned {
@@ -175,7 +178,20 @@ impl Follower {
             open: Vec::new(),
             tally: [0; 4],
             counts_only: false,
+            steps_left: None,
         })
+    }
+
+    /// Whether it is stopped here.
+    fn step(&mut self) -> Result<(), StoreError> {
+        match &mut self.steps_left {
+            Some(0) => Err(StoreError::new(ErrorKind::Cancelled, "stopped")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     pub fn resume<'s>(&self, store: &'s PostgresStore) -> Box<dyn ChangeFeed + 's> {
@@ -265,6 +281,7 @@ impl ChangeSink for Follower {
             Change::Delete { table, before } => (2, Owned::Row(table, Some(own(before.row)), None)),
             Change::Truncate { table } => (3, Owned::Truncate(table)),
         };
+        self.step()?;
         self.tally[place] += 1;
         if !self.counts_only {
             self.open.push(owned);
@@ -285,10 +302,11 @@ impl ChangeSink for Follower {
         self.schema = change.schema().clone();
         *self.facts.borrow_mut() = Some(change.facts().to_vec());
         self.altered.push(self.commits.len());
-        Ok(())
+        self.step()
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
+        self.step()?;
         assert!(commit.position > self.at, "{commit:?} after {:?}", self.at);
         self.at = commit.position;
         self.commits.push(commit);

@@ -56,7 +56,7 @@ fn write(ground: &Ground, round: u32) {
 
 /// Every partition logs its old rows whole from its first row on: it is followed by whoever takes
 /// whole rows only.
-const WHOLE: &str = "\
+pub const WHOLE: &str = "\
 CREATE FUNCTION whole() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE t regclass; BEGIN
     FOR t IN SELECT objid FROM pg_event_trigger_ddl_commands() WHERE command_tag = 'CREATE TABLE' LOOP
         EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', t);

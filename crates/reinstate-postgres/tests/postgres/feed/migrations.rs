@@ -1,0 +1,355 @@
+//! What migration tools do: one statement after the other, each in a transaction of its own, faster than
+//! anybody follows.
+
+use super::partitions::WHOLE;
+use super::session::Session;
+use reinstate_core::FeedSource;
+
+use super::{Content, Follower, SNAPSHOT, ground};
+use crate::ground::Ground;
+use crate::lease::eventually;
+
+const TABLES: &str = "\
+CREATE TABLE t (id int PRIMARY KEY, account_id int, note text);
+INSERT INTO t SELECT n, 1, 'x' || n FROM generate_series(1, 9) n;
+";
+
+/// Tables that come, with rows.
+const COME: &str = "\
+CREATE TABLE fresh (id int PRIMARY KEY, account_id int, n int NOT NULL DEFAULT 3, spare date DEFAULT '2020-02-02');
+INSERT INTO fresh SELECT n, 1 + n % 3, n FROM generate_series(1, 20) n;
+ALTER TABLE fresh ADD COLUMN early text DEFAULT 'early';
+CREATE TABLE parted (id int PRIMARY KEY, account_id int, n int) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (100);
+INSERT INTO parted SELECT n, 1 + n % 3, n FROM generate_series(1, 20) n;
+";
+
+/// What becomes of them, or of others, once they were read, and before their rows are handed over.
+const BECOME: &[&str] = &[
+    "SELECT 1",
+    "CREATE TABLE second (id int PRIMARY KEY, account_id int, n int);
+     INSERT INTO second SELECT n, 1, n FROM generate_series(1, 9) n",
+    "CREATE TABLE second (id int PRIMARY KEY, account_id int, n int); ALTER TABLE second ADD COLUMN more int;
+     ALTER TABLE fresh ADD FOREIGN KEY (n) REFERENCES second NOT VALID; DROP TABLE parted",
+    "ALTER TABLE fresh ADD COLUMN more text DEFAULT 'more'",
+    "ALTER TABLE fresh ADD COLUMN more int; UPDATE fresh SET more = id WHERE id % 2 = 0;
+     ALTER TABLE fresh RENAME COLUMN more TO most; UPDATE fresh SET most = 7 WHERE id = 5;
+     ALTER TABLE fresh ADD COLUMN again text NOT NULL DEFAULT 'x'",
+    "ALTER TABLE fresh DROP COLUMN spare",
+    "ALTER TABLE fresh RENAME COLUMN n TO x; ALTER TABLE fresh RENAME COLUMN early TO n;
+     ALTER TABLE fresh RENAME COLUMN x TO early",
+    "ALTER TABLE fresh RENAME TO other; ALTER TABLE other ADD COLUMN more int DEFAULT 5",
+    // What follows cannot be followed where rows are in the log already.
+    "ALTER TABLE fresh ALTER n TYPE bigint",
+    "ALTER TABLE fresh ADD COLUMN at timestamptz DEFAULT clock_timestamp()",
+    "TRUNCATE fresh; INSERT INTO fresh VALUES (1, 1, 1); ALTER TABLE fresh ADD COLUMN more int",
+    "ALTER TABLE fresh ADD COLUMN more int DEFAULT 8; VACUUM FULL fresh; ALTER TABLE fresh ADD COLUMN most int",
+    "ALTER TABLE fresh DROP CONSTRAINT fresh_pkey, ADD PRIMARY KEY (id, n)",
+    "ALTER TABLE fresh DROP COLUMN early, ADD COLUMN late text DEFAULT 'late'",
+    "ALTER PUBLICATION reinstate DROP TABLE fresh; UPDATE fresh SET n = n + 1 WHERE id < 9;
+     ALTER PUBLICATION reinstate ADD TABLE fresh; UPDATE fresh SET n = n + 1 WHERE id < 4",
+    "ALTER PUBLICATION reinstate DROP TABLE fresh; UPDATE fresh SET n = n + 1 WHERE id < 9",
+    "DROP TABLE fresh",
+    "DROP TABLE fresh; CREATE TABLE fresh (id int PRIMARY KEY, account_id int, n int, other text);
+     INSERT INTO fresh VALUES (1, 2, 3, 'other')",
+    "DROP TABLE fresh, parted; CREATE TABLE parted (id int PRIMARY KEY, account_id int, n int);
+     INSERT INTO parted VALUES (1, 2, 3)",
+    "CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (100) TO (200);
+     INSERT INTO parted VALUES (150, 1, 1); UPDATE parted SET id = id + 100 WHERE id IN (2, 3)",
+    "ALTER TABLE parted DETACH PARTITION parted_1",
+    "ALTER TABLE parted DETACH PARTITION parted_1; UPDATE parted_1 SET n = 77 WHERE id < 4;
+     ALTER TABLE parted ATTACH PARTITION parted_1 FOR VALUES FROM (0) TO (100)",
+    "DROP TABLE parted_1",
+    "CREATE TABLE parted_2 (LIKE parted INCLUDING ALL); INSERT INTO parted_2 VALUES (150, 1, 1);
+     ALTER TABLE parted ATTACH PARTITION parted_2 FOR VALUES FROM (100) TO (200)",
+    "ALTER TABLE t ADD COLUMN more int DEFAULT 4; UPDATE t SET more = 5 WHERE id = 1;
+     ALTER TABLE t ADD COLUMN most int DEFAULT 6; UPDATE t SET most = 7 WHERE id = 2;
+     ALTER TABLE t RENAME COLUMN more TO moved; ALTER TABLE t RENAME COLUMN most TO more",
+];
+
+/// Writes to whatever there is.
+fn write(ground: &Ground, round: u32) {
+    let id = 30 + round;
+    let mut session = Session::of(ground);
+    for table in ["t", "fresh", "other", "second", "parted", "parted_1"] {
+        for sql in [
+            format!("INSERT INTO {table} (id, account_id) VALUES ({id}, 1)"),
+            format!("UPDATE {table} SET account_id = account_id + 1 WHERE id % 5 = {round}"),
+            format!("DELETE FROM {table} WHERE id = 10 + {round}"),
+            format!("UPDATE {table} SET n = n + 100 WHERE id % 7 = {round}"),
+        ] {
+            session.run(&sql);
+        }
+    }
+}
+
+/// A follower, and tables that were published and read, and whose rows wait for their place.
+fn taken_in() -> (Ground, Follower) {
+    let ground = ground(TABLES);
+    ground.psql(WHOLE);
+    let mut follower = Follower::begin(&ground.store);
+    follower.follow(&ground.store).unwrap();
+    (ground, follower)
+}
+
+fn come(ground: &Ground) {
+    ground.psql(COME);
+    ground.psql("UPDATE t SET note = 'shown' WHERE id = 1");
+}
+
+#[track_caller]
+fn expect_waiting(ground: &Ground, follower: &Follower) {
+    let published = "SELECT count(*) FROM pg_publication_tables WHERE tablename = 'fresh'";
+    assert_eq!(ground.psql(published), "1", "it was not taken in");
+    assert!(
+        !follower
+            .schema
+            .iter()
+            .any(|(_, table)| table.name.as_str() == "fresh")
+    );
+}
+
+/// The same follower, or one that starts where the first was when it was killed.
+fn check_all(is_killed: bool) {
+    for sql in BECOME {
+        let (ground, mut follower) = taken_in();
+        let mut feed = follower.resume(&ground.store);
+        come(&ground);
+        feed.read(1, &mut follower).unwrap();
+        expect_waiting(&ground, &follower);
+        write(&ground, 1);
+        ground.psql(sql);
+        write(&ground, 2);
+        if is_killed {
+            drop(feed);
+            feed = follower.resume(&ground.store);
+        }
+        let drained = follower.drain(feed.as_mut());
+        drained.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        follower.expect_live(&ground.store);
+        write(&ground, 3);
+        follower.drain(feed.as_mut()).unwrap();
+        follower.expect_live(&ground.store);
+        drop(feed);
+        // And again, from what was noted.
+        write(&ground, 4);
+        follower.follow(&ground.store).unwrap();
+        follower.expect_live(&ground.store);
+        assert!(Content::live(&ground.store).count("t") > 5);
+        ground.store.end_feed(SNAPSHOT).unwrap();
+    }
+}
+
+#[test]
+fn a_feed_goes_on_over_whatever_becomes_of_a_new_table_before_its_rows_are_handed_over() {
+    check_all(false);
+}
+
+#[test]
+fn a_follower_that_is_killed_before_rows_of_a_new_table_are_handed_over_reads_them_anew() {
+    check_all(true);
+}
+
+/// Each statement is read by itself, while others wait: as many tables as there are looks.
+#[test]
+fn tables_that_come_one_behind_the_other_wait_for_their_places_together() {
+    let (ground, mut follower) = taken_in();
+    let mut feed = follower.resume(&ground.store);
+    for number in 0..5 {
+        ground.psql(&format!(
+            "CREATE TABLE fresh{number} (id int PRIMARY KEY, account_id int);
+             INSERT INTO fresh{number} SELECT n, 1 FROM generate_series(1, 9) n;"
+        ));
+        ground.psql("UPDATE t SET note = note || '.' WHERE id = 1");
+        feed.read(1, &mut follower).unwrap();
+        for other in 0..=number {
+            ground.psql(&format!(
+                "INSERT INTO fresh{other} VALUES (100 + {number}, 2);
+                 UPDATE fresh{other} SET account_id = account_id + 1 WHERE id % 3 = {number} % 3;
+                 ALTER TABLE fresh{other} ADD COLUMN c{number} int DEFAULT {number}"
+            ));
+        }
+    }
+    follower.drain(feed.as_mut()).unwrap();
+    follower.expect_live(&ground.store);
+    drop(feed);
+    ground.psql("UPDATE fresh0 SET c4 = 9; UPDATE fresh4 SET c4 = 9 WHERE id = 3");
+    follower.follow(&ground.store).unwrap();
+    follower.expect_live(&ground.store);
+}
+
+/// Whatever was written down before it was stopped, and however often.
+#[test]
+fn a_follower_that_is_stopped_at_any_step_of_a_migration_goes_on() {
+    let (ground, mut follower) = taken_in();
+    let mut stops = 0;
+    for steps in 0.. {
+        ground.psql(&format!(
+            "CREATE TABLE a{steps} (id int PRIMARY KEY, account_id int);
+             INSERT INTO a{steps} VALUES (1, 1), (2, 2);"
+        ));
+        ground.psql("UPDATE t SET note = 'x' WHERE id = 1");
+        let mut feed = follower.resume(&ground.store);
+        feed.read(1, &mut follower).unwrap();
+        ground.psql(&format!(
+            "CREATE TABLE b{steps} (id int PRIMARY KEY, account_id int);
+             INSERT INTO b{steps} VALUES (1, 1), (2, 2); INSERT INTO a{steps} VALUES (3, 1);
+             ALTER TABLE a{steps} ADD COLUMN more int DEFAULT 3; INSERT INTO a{steps} VALUES (4, 1);
+             ALTER TABLE t ADD COLUMN c{steps} int; UPDATE t SET c{steps} = 4 WHERE id = 2;"
+        ));
+        follower.steps_left = Some(steps);
+        let stopped = follower.drain(feed.as_mut()).is_err();
+        drop(feed);
+        stops += u32::from(stopped);
+        ground.psql(&format!(
+            "INSERT INTO a{steps} VALUES (5, 1); DELETE FROM a{steps} WHERE id = 2;
+             ALTER TABLE b{steps} ADD COLUMN more int DEFAULT 3; INSERT INTO b{steps} VALUES (5, 1);
+             UPDATE a{steps} SET account_id = 7 WHERE id = 1"
+        ));
+        // Again, somewhere else.
+        follower.steps_left = Some(steps / 2);
+        if let Ok(mut feed) = follower.try_resume(&ground.store) {
+            let _ = follower.drain(feed.as_mut());
+        }
+        ground.psql(&format!("UPDATE b{steps} SET account_id = 7 WHERE id = 1"));
+        if steps % 2 == 0 {
+            ground.psql(&format!(
+                "DROP TABLE a{steps}; UPDATE t SET note = 'y' WHERE id = 1"
+            ));
+        }
+        follower.steps_left = None;
+        follower.follow(&ground.store).unwrap();
+        follower.expect_live(&ground.store);
+        if !stopped {
+            break;
+        }
+    }
+    assert!(stops > 10, "{stops}");
+}
+
+/// Nobody knows any more that it was one of the tables, but for what the log itself says.
+#[test]
+fn a_table_that_was_taken_in_by_a_follower_that_was_killed_and_is_gone_is_passed_over() {
+    let (ground, mut follower) = taken_in();
+    let mut feed = follower.resume(&ground.store);
+    come(&ground);
+    feed.read(1, &mut follower).unwrap();
+    expect_waiting(&ground, &follower);
+    drop(feed);
+    write(&ground, 1);
+    ground.psql("DROP TABLE fresh, parted");
+    // Killed again, behind the place where it was taken in.
+    let mut feed = follower.resume(&ground.store);
+    feed.read(1, &mut follower).unwrap();
+    drop(feed);
+    let mut feed = follower.resume(&ground.store);
+    feed.read(1, &mut follower).unwrap();
+    drop(feed);
+    follower.follow(&ground.store).unwrap();
+    follower.expect_live(&ground.store);
+    write(&ground, 2);
+    follower.follow(&ground.store).unwrap();
+    follower.expect_live(&ground.store);
+}
+
+/// A table that goes: what was written to it comes behind the tables without it, and is of no account.
+#[test]
+fn a_follower_that_is_killed_behind_a_table_that_went_goes_on() {
+    let (ground, mut follower) = taken_in();
+    ground.psql("CREATE TABLE u (id int PRIMARY KEY, account_id int); CREATE TABLE v (LIKE t INCLUDING ALL)");
+    follower.follow(&ground.store).unwrap();
+    ground.psql("ALTER TABLE t ADD COLUMN more int; UPDATE t SET more = 1 WHERE id = 1");
+    for id in 0..4 {
+        ground.psql(&format!("INSERT INTO u VALUES ({id}, 1)"));
+    }
+    ground.psql("DROP TABLE u; UPDATE t SET more = 2 WHERE id = 1");
+    for _ in 0..3 {
+        let mut feed = follower.resume(&ground.store);
+        feed.read(1, &mut follower).unwrap();
+    }
+    assert!(
+        !follower
+            .schema
+            .iter()
+            .any(|(_, table)| table.name.as_str() == "u")
+    );
+    follower.follow(&ground.store).unwrap();
+    follower.expect_live(&ground.store);
+}
+
+/// More than may wait in memory lies in a file meanwhile.
+#[test]
+fn a_new_table_of_any_size_is_followed() {
+    let (ground, mut follower) = taken_in();
+    let mut feed = follower.resume(&ground.store);
+    ground.psql(
+        "CREATE TABLE large (id int PRIMARY KEY, account_id int, note text);
+         INSERT INTO large SELECT n, 1, repeat('x', 1000) || n FROM generate_series(1, 70000) n",
+    );
+    follower.counts_only = true;
+    follower.drain(feed.as_mut()).unwrap();
+    assert!(
+        follower.counts.contains(&[70_000, 0, 0, 0]),
+        "{:?}",
+        follower.counts
+    );
+    ground.psql("DELETE FROM large WHERE id > 3");
+    follower.drain(feed.as_mut()).unwrap();
+    assert!(
+        follower.counts.contains(&[0, 0, 69_997, 0]),
+        "{:?}",
+        follower.counts
+    );
+}
+
+/// There is room for few rows only: the others are altered on their way to the sink.
+#[test]
+fn rows_that_waited_in_a_file_become_rows_of_the_table_as_it_is() {
+    let (ground, mut follower) = taken_in();
+    let mut feed = follower.resume(&ground.store);
+    ground.psql(
+        "CREATE TABLE fresh (id int PRIMARY KEY, account_id int, gone text, note text);
+         INSERT INTO fresh SELECT n, 1, 'x', repeat('y', 500) || n FROM generate_series(1, 2000) n;
+         INSERT INTO fresh VALUES (0, NULL, NULL, NULL)",
+    );
+    ground.psql("UPDATE t SET note = 'shown' WHERE id = 1");
+    feed.read(1, &mut follower).unwrap();
+    expect_waiting(&ground, &follower);
+    ground.psql(
+        "ALTER TABLE fresh DROP COLUMN gone; ALTER TABLE fresh ADD COLUMN more text DEFAULT 'more';
+         UPDATE fresh SET more = 'x' WHERE id % 100 = 0",
+    );
+    follower.drain(feed.as_mut()).unwrap();
+    follower.expect_live(&ground.store);
+}
+
+/// A migration holds one table and wants another, which the follower has looked at while it waits for the first:
+/// the follower lets go, and nobody is stopped by the server.
+#[test]
+fn a_migration_that_alters_several_tables_at_once_is_not_stopped_by_a_follower_that_looks() {
+    let ground = ground(&format!(
+        "CREATE TABLE a (id int PRIMARY KEY, account_id int);{TABLES}"
+    ));
+    ground.psql(WHOLE);
+    let mut follower = Follower::begin(&ground.store);
+    follower.follow(&ground.store).unwrap();
+    let mut feed = follower.resume(&ground.store);
+    ground.psql(
+        "CREATE TABLE fresh (id int PRIMARY KEY, account_id int); INSERT INTO fresh VALUES (1, 1)",
+    );
+    let mut migration = Session::of(&ground);
+    migration.run("BEGIN; ALTER TABLE t ADD COLUMN more int");
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'
+                    AND relation = 't'::regclass";
+    std::thread::scope(|scope| {
+        let drained = scope.spawn(|| follower.drain(feed.as_mut()).map(drop));
+        eventually(|| ground.psql(waits) == "1");
+        migration.run("ALTER TABLE a ADD COLUMN more int; COMMIT");
+        drained.join().unwrap().unwrap();
+    });
+    let altered = "SELECT count(*) FROM pg_attribute WHERE attname = 'more'
+                     AND attrelid IN ('a'::regclass, 't'::regclass)";
+    assert_eq!(ground.psql(altered), "2", "the migration was stopped");
+    follower.drain(feed.as_mut()).unwrap();
+    follower.expect_live(&ground.store);
+}
