@@ -23,7 +23,7 @@ use super::{Dice, Followed, NOW, REPOSITORY, Row, Rows, SNAPSHOT, compared_rows,
 use sessions::{Migrator, TENANTS, base, writes};
 
 /// Databases of one run.
-const DATABASES: u64 = 1;
+const DATABASES: u64 = 3;
 const ROUNDS: u64 = 7;
 const MIGRATORS: u64 = 2;
 const WRITERS: u64 = 2;
