@@ -115,11 +115,17 @@ impl FrameKind {
 }
 
 fn u16_at(header: &[u8; FRAME_HEADER_BYTES], at: usize) -> u16 {
-    u16::from_le_bytes([header[at], header[at + 1]])
+    u16::from_le_bytes(bytes_at(header, at))
 }
 
 fn u32_at(header: &[u8; FRAME_HEADER_BYTES], at: usize) -> u32 {
-    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    u32::from_le_bytes(bytes_at(header, at))
+}
+
+fn bytes_at<const N: usize>(header: &[u8; FRAME_HEADER_BYTES], at: usize) -> [u8; N] {
+    *header[at..]
+        .first_chunk()
+        .expect("BUG: a field beyond the header")
 }
 
 #[cfg(test)]
@@ -140,6 +146,14 @@ mod tests {
             prop_assert_eq!(bytes.len(), FRAME_HEADER_BYTES + 8 + value.len() + FRAME_DIGEST_BYTES);
             prop_assert_eq!(KIND.decode::<Vec<u8>>(&bytes).unwrap(), (value, digest));
         }
+    }
+
+    /// Its length takes three bytes.
+    #[test]
+    fn a_long_value_reads_back() {
+        let value = vec![7; 100_000];
+        let (bytes, digest) = KIND.encode(&value);
+        assert_eq!(KIND.decode::<Vec<u8>>(&bytes).unwrap(), (value, digest));
     }
 
     #[test]

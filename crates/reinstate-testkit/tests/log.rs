@@ -3,6 +3,8 @@
 
 #![cfg(test)]
 
+#[path = "log/blocks.rs"]
+mod blocks;
 #[path = "log/damage.rs"]
 mod damage;
 #[path = "log/exhaustive.rs"]

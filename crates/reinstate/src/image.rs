@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use reinstate_core::{
-    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, RowStream,
-    SnapshotDescription, SnapshotId, TableIndex, Tenant, TenantId, Timestamp,
+    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, SnapshotDescription,
+    SnapshotId, TableIndex, Tenant, TenantId, Timestamp,
 };
 use reinstate_format::{BlockDescriptor, BlockOpener, RunEntry, RunKey, SegmentReader};
 
@@ -438,19 +438,9 @@ impl TenantImage {
                 .collect()
         });
         results.into_iter().collect::<Result<(), Error>>()?;
-        let mut batch = RowBatch::new();
-        for (&table, rows) in &self.tables {
-            if !rows.is_changed() {
-                continue;
-            }
-            let mut changed = rows.rows(context);
-            while changed
-                .next_batch(&mut batch)
-                .map_err(Error::store("read the rows of a snapshot and its log"))?
-            {
-                context.check()?;
-                each(table, &batch);
-            }
+        let changed = self.tables.iter().filter(|(_, rows)| rows.is_changed());
+        for (&table, rows) in changed {
+            rows.for_each_batch(context, |batch| each(table, batch))?;
         }
         Ok(())
     }

@@ -63,6 +63,15 @@ impl std::fmt::Debug for RunStream {
 
 impl RunStream {
     pub(crate) fn new(resources: &Resources, parts: Vec<RunPart>) -> Self {
+        Self::beside_others(resources, parts, 1)
+    }
+
+    /// One of so many that are read at the same time, and share the memory for what is decoded ahead.
+    pub(crate) fn beside_others(
+        resources: &Resources,
+        parts: Vec<RunPart>,
+        stream_count: usize,
+    ) -> Self {
         let (sender, receiver) = channel();
         let mut stream = Self {
             spawn: Arc::clone(resources.pool_handle()),
@@ -72,7 +81,7 @@ impl RunStream {
             sequence_sent: 0,
             sequence_taken: 0,
             bytes_ahead: 0,
-            bytes_ahead_max: resources.memory_bytes_max() / 8,
+            bytes_ahead_max: resources.memory_bytes_max() / 8 / stream_count.max(1),
             blocks_ahead_max: (resources.threads() * AHEAD_BLOCKS_PER_THREAD) as u64,
             finished: BTreeMap::new(),
             sizes: BTreeMap::new(),

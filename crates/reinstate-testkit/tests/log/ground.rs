@@ -10,7 +10,7 @@ use reinstate::{
 };
 use reinstate_core::{
     Cancellation, Commit, Digest, ErrorKind, Owner, Position, Repository, RepositoryId, RowBatch,
-    RowStream, SchemaChange, Silent, SnapshotId, StoreSchema, Tenant, Timestamp,
+    RowStream, SchemaChange, Silent, SnapshotId, StoreSchema, TableIndex, Tenant, Timestamp,
 };
 use reinstate_testkit::{
     ApplicationChange, ApplicationRow, MemoryOptions, MemoryRepository, MemoryStore,
@@ -32,6 +32,8 @@ pub struct Ground {
     pub base: Position,
     /// How many records followers pack into one.
     pub pack_records: usize,
+    /// Whether images are read in any order as well, and compared.
+    pub reads_blocks: bool,
 }
 
 /// One thread for all of them: starting it takes longer than most histories.
@@ -67,6 +69,7 @@ impl Ground {
             },
             base: at(0),
             pack_records: FollowOptions::default().pack_records,
+            reads_blocks: false,
         };
         ground.capture();
         ground.extend(transactions);
@@ -87,6 +90,7 @@ impl Ground {
             },
             base: self.base,
             pack_records: self.pack_records,
+            reads_blocks: self.reads_blocks,
         };
         ground.extend(transactions);
         ground
@@ -243,7 +247,28 @@ impl Ground {
             }
             assert_eq!(count, image.row_count(table));
         }
+        if self.reads_blocks {
+            self.check_blocks(image, &tables);
+        }
         tables
+    }
+
+    /// Compares what is handed out in any order with what is read in order.
+    fn check_blocks(&self, image: &TenantImage, tables: &[Vec<u8>]) {
+        let found: Mutex<Vec<Vec<Vec<u8>>>> = Mutex::new(vec![Vec::new(); tables.len()]);
+        let each = |table: TableIndex, batch: &RowBatch| {
+            let rows = batch.iter().map(|row| [row.key(), row.body()].concat());
+            found.lock().unwrap()[table.get()].extend(rows);
+        };
+        image.for_each_block(self.context(), each).unwrap();
+        for (mut found, rows) in found.into_inner().unwrap().into_iter().zip(tables) {
+            let rows = RowBatch::try_from_bytes(rows.clone()).unwrap();
+            let rows = rows.iter().map(|row| [row.key(), row.body()].concat());
+            let mut rows: Vec<_> = rows.collect();
+            rows.sort();
+            found.sort();
+            assert!(rows == found);
+        }
     }
 
     /// Compares what a snapshot made of the log so far, and the log behind it, say of every commit

@@ -247,6 +247,7 @@ pub fn ways() -> impl Strategy<Value = Ways> {
 /// Follows a history and compares every tenant at every commit. Returns how many images that were.
 pub fn check(mut ground: Ground, (followers, is_by_key, pack_records, compacted): &Ways) -> usize {
     ground.script.is_by_key = *is_by_key;
+    ground.reads_blocks = *is_by_key;
     ground.pack_records = *pack_records;
     ground.follow(followers);
     let images = ground.check(&TENANTS);

@@ -11,8 +11,8 @@ use crate::Error;
 use crate::plan::RowCursor;
 
 /// Rows in order, at a position of a log.
-pub struct ChangedRows {
-    base: ImageRows,
+pub struct ChangedRows<B = ImageRows> {
+    base: B,
     batch: RowBatch,
     next: usize,
     base_ended: bool,
@@ -23,21 +23,42 @@ pub struct ChangedRows {
     content: ContentDigest,
     /// What that has to be in the end: what the changes say, row by row, of what was there.
     expected: ContentDigest,
+    /// Whether only the fates from the first row of the base to its last one are of interest.
+    is_stretch: bool,
     started: bool,
     /// Copies of the current row without a key still to be handed out or passed over.
     copies: i64,
 }
 
-impl std::fmt::Debug for ChangedRows {
+impl<B> std::fmt::Debug for ChangedRows<B> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("ChangedRows")
     }
 }
 
-impl ChangedRows {
+impl<B: RowStream> ChangedRows<B> {
+    /// Some rows of a table with keys that follow each other, with what became of them and of what is between
+    /// them.
+    pub(super) fn stretch(base: B, delta: Arc<Delta>) -> Self {
+        Self {
+            is_stretch: true,
+            ..Self::new(base, (ContentDigest::EMPTY, ContentDigest::EMPTY), delta)
+        }
+    }
+
+    /// How what the rows contain differs from what the base contains, once all were read.
+    pub(super) fn difference(&self) -> ContentDigest {
+        self.content
+    }
+
+    /// What the rows come from.
+    pub(super) fn into_base(self) -> B {
+        self.base
+    }
+
     /// What the base contains, and what it has to contain with what became of its rows.
     pub(crate) fn new(
-        base: ImageRows,
+        base: B,
         (content, expected): (ContentDigest, ContentDigest),
         delta: Arc<Delta>,
     ) -> Self {
@@ -50,6 +71,7 @@ impl ChangedRows {
             has_fate: false,
             content,
             expected,
+            is_stretch: false,
             started: false,
             copies: 0,
         }
@@ -60,7 +82,7 @@ impl ChangedRows {
         batch.clear();
         if !self.started {
             self.started = true;
-            self.next_fate()?;
+            self.start()?;
         }
         while batch.as_bytes().len() < RowBatch::TARGET_BYTES {
             self.pass_unchanged(batch);
@@ -68,10 +90,22 @@ impl ChangedRows {
                 break;
             }
         }
-        if batch.is_empty() && self.content != self.expected {
+        if batch.is_empty() && !self.is_stretch && self.content != self.expected {
             return Err(contradiction());
         }
         Ok(!batch.is_empty())
+    }
+
+    fn start(&mut self) -> Result<(), Error> {
+        if !self.is_stretch {
+            return self.next_fate();
+        }
+        self.refill()?;
+        let Some((first, _)) = self.batch.row_at(0) else {
+            return Ok(());
+        };
+        self.has_fate = self.delta.advance_to(first.key())?;
+        Ok(())
     }
 
     fn next_fate(&mut self) -> Result<(), Error> {
@@ -87,8 +121,9 @@ impl ChangedRows {
     fn pass_unchanged(&mut self, batch: &mut RowBatch) {
         let start = self.next;
         let mut count = 0;
+        let fate = self.has_fate.then(|| Place::of(&self.delta));
         while let Some((row, next)) = self.batch.row_at(self.next) {
-            if self.has_fate && self.order(row) != Ordering::Less {
+            if fate.is_some_and(|fate| fate.order(row) != Ordering::Less) {
                 break;
             }
             self.next = next;
@@ -97,14 +132,23 @@ impl ChangedRows {
         batch.push_encoded(&self.batch, start..self.next, count);
     }
 
-    /// Handles the row or the fate that comes first; `false` at the end.
-    fn step(&mut self, batch: &mut RowBatch) -> Result<bool, Error> {
+    /// Goes to the base's next batch, once this one was passed.
+    fn refill(&mut self) -> Result<(), Error> {
         while !self.base_ended && self.next == self.batch.as_bytes().len() {
             self.base_ended = !self
                 .base
                 .next_batch(&mut self.batch)
                 .map_err(Error::store("read the rows of a snapshot and its log"))?;
             self.next = 0;
+        }
+        Ok(())
+    }
+
+    /// Handles the row or the fate that comes first; `false` at the end.
+    fn step(&mut self, batch: &mut RowBatch) -> Result<bool, Error> {
+        self.refill()?;
+        if self.is_stretch && self.base_ended {
+            return Ok(false);
         }
         let base = self.batch.row_at(self.next);
         let base = if self.base_ended { None } else { base };
@@ -126,8 +170,7 @@ impl ChangedRows {
                     Fate::Keyed { is, .. } => {
                         self.content.remove(row);
                         if let Some(columns) = is {
-                            batch.push_parts(row.key(), columns);
-                            add_last(&mut self.content, row.key(), columns);
+                            push_counted(batch, &mut self.content, row.key(), columns);
                         }
                         self.next = next;
                         self.next_fate()?;
@@ -155,8 +198,7 @@ impl ChangedRows {
             (Fate::Keyed { is, .. }, _) => {
                 let key = self.delta.place().key();
                 if let Some(columns) = is {
-                    batch.push_parts(key, columns);
-                    add_last(&mut self.content, key, columns);
+                    push_counted(batch, &mut self.content, key, columns);
                 }
             }
             (Fate::Keyless(_), columns) => {
@@ -164,8 +206,7 @@ impl ChangedRows {
                     return Err(contradiction());
                 }
                 for _ in 0..self.copies {
-                    batch.push_parts(&[], columns);
-                    add_last(&mut self.content, &[], columns);
+                    push_counted(batch, &mut self.content, &[], columns);
                 }
             }
         }
@@ -173,29 +214,54 @@ impl ChangedRows {
     }
 
     fn order(&self, row: RowRef<'_>) -> Ordering {
-        let (fate, columns) = self.delta.fate();
-        match fate {
-            Fate::Keyed { .. } => row.key().cmp(self.delta.place().key()),
-            Fate::Keyless(_) => row.columns().cmp(columns),
+        Place::of(&self.delta).order(row)
+    }
+}
+
+/// By what the current fate is ordered.
+#[derive(Clone, Copy)]
+enum Place<'d> {
+    Key(&'d [u8]),
+    Columns(&'d [u8]),
+}
+
+impl<'d> Place<'d> {
+    fn of(delta: &'d DeltaCursor) -> Self {
+        match delta.fate() {
+            (Fate::Keyed { .. }, _) => Self::Key(delta.place().key()),
+            (Fate::Keyless(_), columns) => Self::Columns(columns),
+        }
+    }
+
+    /// How a row is ordered to it.
+    fn order(self, row: RowRef<'_>) -> Ordering {
+        match self {
+            Self::Key(key) => row.key().cmp(key),
+            Self::Columns(columns) => row.columns().cmp(columns),
         }
     }
 }
 
-fn add_last(content: &mut ContentDigest, key: &[u8], columns: &[u8]) {
-    let mut row = RowBatch::new();
-    row.push_parts(key, columns);
-    for row in row.iter() {
-        content.add(row);
-    }
+/// Adds a row to a batch and to what is contained.
+pub(super) fn push_counted(
+    batch: &mut RowBatch,
+    content: &mut ContentDigest,
+    key: &[u8],
+    columns: &[u8],
+) {
+    let start = batch.as_bytes().len();
+    batch.push_parts(key, columns);
+    let (row, _) = batch.row_at(start).expect("BUG: pushed just now");
+    content.add(row);
 }
 
-fn contradiction() -> Error {
+pub(super) fn contradiction() -> Error {
     let message = "the log and its snapshot contradict each other about a row: changes are missing \
                    between them";
     Error::new(ErrorKind::Corrupt, message)
 }
 
-impl RowStream for ChangedRows {
+impl<B: RowStream> RowStream for ChangedRows<B> {
     fn next_batch(&mut self, batch: &mut RowBatch) -> Result<bool, StoreError> {
         self.next(batch).map_err(Error::into_store_error)
     }

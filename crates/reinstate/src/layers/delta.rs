@@ -43,8 +43,14 @@ pub(crate) struct Delta {
     row_count: u64,
 }
 
-enum Chunk {
-    Memory(RowBatch),
+struct Chunk {
+    /// The key of its first row.
+    first: Vec<u8>,
+    place: ChunkPlace,
+}
+
+enum ChunkPlace {
+    Memory(Arc<RowBatch>),
     File { offset: u64, length: usize },
 }
 
@@ -101,9 +107,12 @@ impl<'d> DeltaWriter<'d> {
     fn cut(&mut self) -> Result<(), Error> {
         let rows = std::mem::take(&mut self.rows);
         let length = rows.as_bytes().len();
+        let first = rows.row_at(0).expect("BUG: a chunk of no rows").0;
+        let first = first.key().to_vec();
         if let Some(left) = self.memory_left.checked_sub(length) {
             self.memory_left = left;
-            self.delta.chunks.push(Chunk::Memory(rows));
+            let place = ChunkPlace::Memory(rows.into());
+            self.delta.chunks.push(Chunk { first, place });
             return Ok(());
         }
         if self.delta.file.is_none() {
@@ -114,7 +123,8 @@ impl<'d> DeltaWriter<'d> {
         file.write_all(rows.as_bytes()).map_err(Error::spill)?;
         let offset = self.written;
         self.written += length as u64;
-        self.delta.chunks.push(Chunk::File { offset, length });
+        let place = ChunkPlace::File { offset, length };
+        self.delta.chunks.push(Chunk { first, place });
         Ok(())
     }
 
@@ -131,13 +141,19 @@ impl Delta {
     pub(crate) const fn row_count(&self) -> u64 {
         self.row_count
     }
+
+    /// Whether the rows have keys.
+    pub(super) fn is_keyed(&self) -> bool {
+        let first = self.chunks.first();
+        first.is_some_and(|chunk| !chunk.first.is_empty())
+    }
 }
 
 /// Walks over fates.
 pub(super) struct DeltaCursor {
     delta: Arc<Delta>,
     next_chunk: usize,
-    batch: RowBatch,
+    batch: Arc<RowBatch>,
     current: usize,
     next: usize,
 }
@@ -147,10 +163,29 @@ impl DeltaCursor {
         Self {
             delta,
             next_chunk: 0,
-            batch: RowBatch::new(),
+            batch: Arc::default(),
             current: 0,
             next: 0,
         }
+    }
+
+    /// Goes to the first row whose key is not less than this one; `false` if there is none.
+    ///
+    /// *Cost*: one chunk is read.
+    pub(super) fn advance_to(&mut self, key: &[u8]) -> Result<bool, Error> {
+        let chunks = &self.delta.chunks;
+        let behind = chunks.partition_point(|chunk| chunk.first.as_slice() < key);
+        // The one before may go on up to there.
+        self.next_chunk = behind.saturating_sub(1);
+        if !self.refill()? {
+            return Ok(false);
+        }
+        while self.advance()? {
+            if self.row().key() >= key {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn refill(&mut self) -> Result<bool, Error> {
@@ -158,9 +193,9 @@ impl DeltaCursor {
             return Ok(false);
         };
         self.next_chunk += 1;
-        self.batch = match chunk {
-            Chunk::Memory(rows) => rows.clone(),
-            Chunk::File { offset, length } => {
+        self.batch = match &chunk.place {
+            ChunkPlace::Memory(rows) => Arc::clone(rows),
+            ChunkPlace::File { offset, length } => {
                 let file = self
                     .delta
                     .file
@@ -169,9 +204,10 @@ impl DeltaCursor {
                 let mut bytes = vec![0; *length];
                 file.read_exact_at(&mut bytes, *offset)
                     .map_err(Error::spill)?;
-                RowBatch::try_from_bytes(bytes).map_err(|error| {
+                let rows = RowBatch::try_from_bytes(bytes).map_err(|error| {
                     Error::new(ErrorKind::Other, "read back what was spilled").caused_by(error)
-                })?
+                })?;
+                rows.into()
             }
         };
         self.next = 0;

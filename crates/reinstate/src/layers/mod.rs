@@ -12,6 +12,7 @@
 //! only what became of the row in the end is kept. Each chain of changes has to fit: a row that is
 //! changed without being there, or inserted where one is, means that something is missing.
 
+mod at_once;
 mod changed;
 mod delta;
 mod family;

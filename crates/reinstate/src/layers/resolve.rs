@@ -4,16 +4,22 @@ use reinstate_core::{ContentDigest, ErrorKind, RowBatch, RowBuilder, RowRef, Tab
 use reinstate_format::{ChangeKind, LoggedChange};
 
 use super::delta::{Delta, DeltaWriter};
-use super::{Layers, Parts, Span};
-use crate::run_stream::RunStream;
-use crate::sort::{Cursor, SortBudget, Sorted, SortedRows, Sorter};
+use super::{Layers, Parts, Place, Span};
+use crate::run_stream::{RunPart, RunStream};
+use crate::sort::{Cursor, Item, SortBudget, Sorted, SortedRows, Sorter};
 use crate::{Context, Error};
+
+/// Up to so many parts are read side by side: each is in order. More are sorted.
+const SIDE_BY_SIDE_MAX: usize = 8;
+
+/// After how many changes it is asked whether to go on.
+const CHANGES_BETWEEN_CHECKS: u32 = 1024;
 
 impl Layers {
     /// What became of the rows of one owner in one table while it stayed the same, by these parts of its
     /// changes, and what the rows contain then if they contained `content` before.
     ///
-    /// *Cost*: reads the parts once and sorts them.
+    /// *Cost*: reads the parts once, and sorts them if there are many.
     ///
     /// # Errors
     /// `Corrupt` if the changes of a row do not follow from each other.
@@ -25,81 +31,176 @@ impl Layers {
         mut content: ContentDigest,
     ) -> Result<(Delta, ContentDigest), Error> {
         let resources = context.resources;
-        let budget = SortBudget {
-            memory_bytes_max: resources.memory_bytes_max() / 4,
-            directory: resources.spill_directory().to_owned(),
-        };
-        let mut sorter = Sorter::new(resources.pool(), budget);
-        let truncated = self.truncated(span);
-        let mut after = RowBuilder::new();
         let (_, table) = *span.tables.last().expect("BUG: a span of nothing");
-        let mut add = |row: RowRef<'_>, width: Option<usize>| -> Result<(), Error> {
-            let change = LoggedChange::read(row).map_err(Error::format("read a change"))?;
-            let place = (change.commit, change.ordinal);
-            let counts = self.after < change.commit
-                && place <= self.through
-                && truncated.is_none_or(|truncated| place > truncated);
-            if !counts {
-                return Ok(());
-            }
-            if let Some(width) = width {
-                change
-                    .check(width)
-                    .map_err(Error::format("read a change"))?;
-            }
-            change.follow(&mut content, &mut after);
-            sorter.push(&[], table, row)
+        let limits = Limits {
+            after: self.after,
+            through: self.through,
+            truncated: self.truncated(span),
         };
+        let mut read: Vec<(Vec<RunPart>, usize)> = Vec::new();
+        let mut followed: Vec<&RowBatch> = Vec::new();
         for &(stage, table) in &span.tables {
             let layer = &self.stages[stage];
             let parts = parts.remove(&(stage, table)).unwrap_or_default();
-            let mut rows = RunStream::new(resources, parts);
-            let mut batch = RowBatch::new();
-            while rows.next(&mut batch)? {
-                context.check()?;
-                for row in batch.iter() {
-                    add(row, Some(layer.widths[table.get()]))?;
+            read.push((parts, layer.widths[table.get()]));
+            followed.extend(layer.followed.get(&table));
+        }
+        let changes = |parts: Vec<RunPart>, width: usize, at_once: usize| Changes {
+            rows: RunStream::beside_others(resources, parts, at_once),
+            batch: RowBatch::new(),
+            current: 0,
+            next: 0,
+            table,
+            width,
+            limits,
+        };
+        let part_count = read.iter().map(|(parts, _)| parts.len()).sum();
+        let changes = if part_count <= SIDE_BY_SIDE_MAX && followed.is_empty() {
+            let parts = read.into_iter().flat_map(|(parts, width)| {
+                let parts = parts.into_iter();
+                parts.map(move |part| changes(vec![part], width, part_count))
+            });
+            SortedRows::of(parts.map(|part| Box::new(part) as Box<dyn Cursor + Send>))?
+        } else {
+            let mut sorter = sorter(context);
+            for (parts, width) in read {
+                let mut changes = changes(parts, width, 1);
+                while changes.advance()? {
+                    context.check()?;
+                    sorter.push(&[], table, changes.current().row)?;
                 }
             }
-            let followed = layer.followed.get(&table).into_iter();
-            for row in followed.flat_map(RowBatch::iter) {
-                add(row, None)?;
+            for row in followed.into_iter().flat_map(RowBatch::iter) {
+                if limits.counts(&read_change(row)?) {
+                    sorter.push(&[], table, row)?;
+                }
             }
-        }
+            let memory = resources.memory_bytes_max() / 16;
+            Sorted::merge(vec![sorter.finish()?], memory)?
+        };
         let memory = resources.memory_bytes_max() / 16;
-        let changes = Sorted::merge(vec![sorter.finish()?], memory)?;
         let delta = DeltaWriter::new(memory, resources.spill_directory());
-        Ok((fates(changes, delta, table)?, content))
+        let delta = fates(context, changes, &mut content, delta)?;
+        Ok((delta, content))
     }
 }
 
-fn fates(
-    mut changes: SortedRows,
-    mut delta: DeltaWriter<'_>,
+fn sorter<'c>(context: Context<'c>) -> Sorter<'c> {
+    let resources = context.resources;
+    let budget = SortBudget {
+        memory_bytes_max: resources.memory_bytes_max() / 4,
+        directory: resources.spill_directory().to_owned(),
+    };
+    Sorter::new(resources.pool(), budget)
+}
+
+/// Which changes count.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Everything up to this commit was in the snapshot.
+    after: u64,
+    through: Place,
+    /// Where the table last lost all its rows.
+    truncated: Option<Place>,
+}
+
+impl Limits {
+    fn counts(self, change: &LoggedChange<'_>) -> bool {
+        let place = (change.commit, change.ordinal);
+        self.after < change.commit
+            && place <= self.through
+            && self.truncated.is_none_or(|truncated| place > truncated)
+    }
+}
+
+/// The changes of some parts that count, as they lie there.
+struct Changes {
+    rows: RunStream,
+    batch: RowBatch,
+    current: usize,
+    next: usize,
+    /// The table as which they are handed out.
     table: TableIndex,
-) -> Result<Delta, Error> {
-    let mut row: Option<Row> = None;
-    while changes.advance()? {
-        let change =
-            LoggedChange::read(changes.current().row).map_err(Error::format("read a change"))?;
-        match &mut row {
-            Some(row) if row.is_of(&change) => row.add(&change, table)?,
-            other => {
-                if let Some(done) = other.take() {
-                    done.write(&mut delta)?;
+    /// How many columns it has.
+    width: usize,
+    limits: Limits,
+}
+
+impl Cursor for Changes {
+    fn advance(&mut self) -> Result<bool, Error> {
+        loop {
+            let Some((row, next)) = self.batch.row_at(self.next) else {
+                if !self.rows.next(&mut self.batch)? {
+                    return Ok(false);
                 }
-                *other = Some(Row::start(&change));
+                self.next = 0;
+                continue;
+            };
+            let change = read_change(row)?;
+            let counts = self.limits.counts(&change);
+            if counts {
+                change
+                    .check(self.width)
+                    .map_err(Error::format("read a change"))?;
+            }
+            (self.current, self.next) = (self.next, next);
+            if counts {
+                return Ok(true);
             }
         }
     }
-    if let Some(row) = row {
-        row.write(&mut delta)?;
+
+    fn current(&self) -> Item<'_> {
+        let row = self.batch.row_at(self.current);
+        Item {
+            owner: &[],
+            table: self.table,
+            row: row.expect("BUG: read before advance").0,
+        }
     }
+}
+
+fn read_change(row: RowRef<'_>) -> Result<LoggedChange<'_>, Error> {
+    LoggedChange::read(row).map_err(Error::format("read a change"))
+}
+
+/// What became of each row by its changes, given in order, and of what the rows contain.
+fn fates(
+    context: Context<'_>,
+    mut changes: SortedRows,
+    content: &mut ContentDigest,
+    mut delta: DeltaWriter<'_>,
+) -> Result<Delta, Error> {
+    let mut row = Row::default();
+    let mut after = RowBuilder::new();
+    let mut until_check = 0_u32;
+    while changes.advance()? {
+        if until_check == 0 {
+            context.check()?;
+            until_check = CHANGES_BETWEEN_CHECKS;
+        }
+        until_check -= 1;
+        let Item {
+            table, row: logged, ..
+        } = changes.current();
+        let change = read_change(logged)?;
+        change.follow(content, &mut after);
+        if row.is_of(&change) {
+            row.add(&change, table)?;
+        } else {
+            row.write(&mut delta)?;
+            row.start(&change);
+        }
+    }
+    row.write(&mut delta)?;
     delta.finish()
 }
 
 /// One row and what the changes so far made of it.
+#[derive(Default)]
 struct Row {
+    /// Whether there is one.
+    started: bool,
     key: Vec<u8>,
     columns: Vec<u8>,
     /// Whether it was there before the first change.
@@ -111,22 +212,22 @@ struct Row {
 }
 
 impl Row {
-    fn start(change: &LoggedChange<'_>) -> Self {
-        Self {
-            key: change.key.to_vec(),
-            columns: change.columns.to_vec(),
-            was: change.kind != ChangeKind::Inserted,
-            is: change.kind != ChangeKind::Removed,
-            count: step(change.kind),
-        }
+    fn start(&mut self, change: &LoggedChange<'_>) {
+        self.started = true;
+        replace(&mut self.key, change.key);
+        replace(&mut self.columns, change.columns);
+        self.was = change.kind != ChangeKind::Inserted;
+        self.is = change.kind != ChangeKind::Removed;
+        self.count = step(change.kind);
     }
 
     fn is_of(&self, change: &LoggedChange<'_>) -> bool {
-        if change.key.is_empty() {
-            self.key.is_empty() && self.columns == change.columns
-        } else {
-            self.key == change.key
-        }
+        self.started
+            && if change.key.is_empty() {
+                self.key.is_empty() && self.columns == change.columns
+            } else {
+                self.key == change.key
+            }
     }
 
     fn add(&mut self, change: &LoggedChange<'_>, table: TableIndex) -> Result<(), Error> {
@@ -147,12 +248,14 @@ impl Row {
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         self.is = change.kind != ChangeKind::Removed;
-        self.columns.clear();
-        self.columns.extend_from_slice(change.columns);
+        replace(&mut self.columns, change.columns);
         Ok(())
     }
 
-    fn write(self, delta: &mut DeltaWriter<'_>) -> Result<(), Error> {
+    fn write(&self, delta: &mut DeltaWriter<'_>) -> Result<(), Error> {
+        if !self.started {
+            return Ok(());
+        }
         if self.key.is_empty() {
             if self.count == 0 {
                 return Ok(());
@@ -165,6 +268,11 @@ impl Row {
         let columns = self.is.then_some(self.columns.as_slice());
         delta.keyed(&self.key, self.was, columns)
     }
+}
+
+fn replace(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    buffer.clear();
+    buffer.extend_from_slice(bytes);
 }
 
 const fn step(kind: ChangeKind) -> i64 {

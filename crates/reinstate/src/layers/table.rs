@@ -5,7 +5,7 @@ use std::sync::Arc;
 use reinstate_core::{ContentDigest, Owner, RowBatch, RowStream, StoreError, TableIndex};
 use reinstate_format::SegmentReader;
 
-use super::{ChangedRows, Delta, Layers, Parts, PlaceInLog, ReshapedRows};
+use super::{ChangedRows, Delta, Layers, Parts, PlaceInLog, ReshapedRows, at_once};
 use crate::log::{Log, Reshape};
 use crate::opened::Opened;
 use crate::run_stream::{RunPart, RunStream};
@@ -31,10 +31,10 @@ struct TableStage {
 }
 
 #[derive(Clone)]
-struct TableDelta {
-    fates: Arc<Delta>,
+pub(super) struct TableDelta {
+    pub(super) fates: Arc<Delta>,
     /// What the rows contained before, and contain then.
-    content: (ContentDigest, ContentDigest),
+    pub(super) content: (ContentDigest, ContentDigest),
 }
 
 impl Default for ImageTable {
@@ -216,6 +216,33 @@ impl ImageTable {
         };
         rows.resolve(context, layers, table, &mut layers.parts(owner)?)?;
         Ok(rows.rows(context))
+    }
+
+    /// Hands out every row, in any order: by all threads, if rows with keys changed and their table did not.
+    ///
+    /// # Errors
+    /// `Corrupt` if a block is damaged, or if the changes do not fit to the rows.
+    pub(crate) fn for_each_batch(
+        &self,
+        context: Context<'_>,
+        each: impl Fn(&RowBatch) + Sync,
+    ) -> Result<(), Error> {
+        if let [stage] = self.stages.as_slice()
+            && let (None, Some(delta)) = (&stage.reshape, &stage.delta)
+            && delta.fates.is_keyed()
+        {
+            return at_once::for_each_batch(context, &self.parts, delta, each);
+        }
+        let mut rows = self.rows(context);
+        let mut batch = RowBatch::new();
+        while rows
+            .next_batch(&mut batch)
+            .map_err(Error::store("read the rows of a snapshot and its log"))?
+        {
+            context.check()?;
+            each(&batch);
+        }
+        Ok(())
     }
 
     pub(crate) fn rows(&self, context: Context<'_>) -> ImageRows {

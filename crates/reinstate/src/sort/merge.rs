@@ -23,6 +23,7 @@ pub(crate) struct SortedRows {
 enum Source {
     Memory(ArenaCursor<Arena>),
     File(RunCursor),
+    Other(Box<dyn Cursor + Send>),
 }
 
 impl Cursor for Source {
@@ -30,6 +31,7 @@ impl Cursor for Source {
         match self {
             Self::Memory(cursor) => cursor.advance(),
             Self::File(cursor) => cursor.advance(),
+            Self::Other(cursor) => cursor.advance(),
         }
     }
 
@@ -37,6 +39,7 @@ impl Cursor for Source {
         match self {
             Self::Memory(cursor) => cursor.current(),
             Self::File(cursor) => cursor.current(),
+            Self::Other(cursor) => cursor.current(),
         }
     }
 }
@@ -55,8 +58,17 @@ impl SortedRows {
         let memory = arenas
             .into_iter()
             .map(|arena| Source::Memory(arena.into_cursor()));
+        Self::start(files.chain(memory))
+    }
+
+    /// Merges cursors, each in order.
+    pub(crate) fn of(cursors: impl Iterator<Item = Box<dyn Cursor + Send>>) -> Result<Self, Error> {
+        Self::start(cursors.map(Source::Other))
+    }
+
+    fn start(sources: impl Iterator<Item = Source>) -> Result<Self, Error> {
         let mut heap = Vec::new();
-        for mut source in files.chain(memory) {
+        for mut source in sources {
             if source.advance()? {
                 heap.push(source);
             }
