@@ -21,6 +21,8 @@ use super::Row;
 const TIMES: u64 = 390;
 /// A variable of the environment with another number, to profile with.
 const OTHER_TIMES: &str = "REINSTATE_BENCH_TIMES";
+/// A variable of the environment that is `restore` to leave everything out but the restore of one account.
+const ONLY: &str = "REINSTATE_BENCH_ONLY";
 const PAIRS: usize = 3;
 /// The accounts that are deleted and restored: one, and three in one run.
 const RESTORED: [&[u32]; 2] = [&[3], &[3, 8, 12]];
@@ -37,20 +39,27 @@ pub fn measure() -> Result<Vec<Row>> {
     bench.find_the_map()?;
     bench.reinstate(&["init"])?;
     bench.reinstate(&["guard", "install"])?;
-    let row_count = bench.count("1 = 1")?;
     let what = |verb: &str, rows: u64| format!("150 tables: {verb}, {rows} rows");
+    let mut rows = Vec::new();
+    // As soon as it is known: the rest takes long.
+    let mut push = |row: Row| {
+        eprintln!("{}: {}, beside {}", row.what, row.figure, row.beside);
+        rows.push(row);
+    };
+    let is_restore_only = std::env::var(ONLY).is_ok_and(|only| only == "restore");
     let capture = || time(|| bench.reinstate(&["capture", "once"]));
-    let dumped = pairs(PAIRS, capture, || time(|| bench.dump()))?.summary();
-    let copied = pairs(PAIRS, capture, || time(|| bench.copy_out()))?.summary();
-    let mut rows = vec![
-        row(what("capture", row_count), dumped, "`pg_dump -Fc`"),
-        row(
-            what("capture", row_count),
-            copied,
-            "COPY of every table TO STDOUT, one after the other",
-        ),
-    ];
-    for accounts in RESTORED {
+    if is_restore_only {
+        capture()?;
+    } else {
+        let row_count = bench.count("1 = 1")?;
+        let dumped = pairs(PAIRS, capture, || time(|| bench.dump()))?.summary();
+        push(row(what("capture", row_count), dumped, "`pg_dump -Fc`"));
+        let copied = pairs(PAIRS, capture, || time(|| bench.copy_out()))?.summary();
+        let beside = "COPY of every table TO STDOUT, one after the other";
+        push(row(what("capture", row_count), copied, beside));
+    }
+    let restored_count = if is_restore_only { 1 } else { RESTORED.len() };
+    for accounts in RESTORED.into_iter().take(restored_count) {
         bench.keep_rows_of(accounts)?;
         let account_rows = bench.count_of(accounts)?;
         let restored = pairs(
@@ -70,7 +79,7 @@ pub fn measure() -> Result<Vec<Row>> {
                 "restore of {count} accounts, plan, undo images and proofs included, two merges at a time"
             ),
         };
-        rows.push(row(
+        push(row(
             what(&verb, account_rows),
             restored.summary(),
             "COPY of the same rows into the same tables, one transaction on one connection",

@@ -164,6 +164,14 @@ pub trait LiveStore: SnapshotSource {
     /// As [`SnapshotSource::begin_capture`].
     fn read_view(&self) -> Result<Box<dyn LiveView + '_>, StoreError>;
 
+    /// The same, for whoever asks for this tenant's fingerprint first: it may be looked for meanwhile.
+    ///
+    /// # Errors
+    /// As [`read_view`](Self::read_view).
+    fn read_view_of(&self, _tenant: &TenantId) -> Result<Box<dyn LiveView + '_>, StoreError> {
+        self.read_view()
+    }
+
     /// Opens one tenant for writing, in one transaction that ends with the writer. Rows of other
     /// tenants cannot be named through it.
     ///
@@ -364,6 +372,26 @@ pub trait LiveView: Send {
         _younger: &[Reference],
     ) -> Result<Vec<StrayReference>, StoreError> {
         Ok(Vec::new())
+    }
+
+    /// What [`held_by_strangers`](Self::held_by_strangers) says of these rows, and, if nothing,
+    /// [`stray_references`](Self::stray_references): a store may look for both at once.
+    ///
+    /// # Errors
+    /// As the store reports it.
+    fn look_around(
+        &self,
+        tenant: &TenantId,
+        (table, role): (TableIndex, RowRole),
+        rows: &RowBatch,
+        giving_way: &RowBatch,
+        younger: &[Reference],
+    ) -> Result<(Vec<HeldKey>, Vec<StrayReference>), StoreError> {
+        let held = self.held_by_strangers(tenant, table, role, rows, giving_way)?;
+        Ok(match held.is_empty() {
+            true => (held, self.stray_references(tenant, table, rows, younger)?),
+            false => (held, Vec::new()),
+        })
     }
 
     /// What refers to these rows of `tenant`, which become the rows `after`, in the same order, or go if

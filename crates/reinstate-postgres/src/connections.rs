@@ -15,6 +15,7 @@ use reinstate_core::StoreError;
 
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
+use crate::state::StateQuestion;
 
 /// How many sessions wait for the next one to use them.
 const IDLE_MAX: usize = 2;
@@ -28,6 +29,7 @@ const IDLE_AGE_MAX: Duration = Duration::from_secs(20);
 pub(crate) struct Connections {
     settings: ConnectionSettings,
     idle: Mutex<Vec<(Session, Instant)>>,
+    asked_before: Mutex<Option<StateQuestion>>,
 }
 
 impl Connections {
@@ -35,6 +37,7 @@ impl Connections {
         Self {
             settings,
             idle: Mutex::default(),
+            asked_before: Mutex::default(),
         }
     }
 
@@ -42,15 +45,13 @@ impl Connections {
         &self.settings
     }
 
-    /// A session outside of any transaction.
-    fn session(&self) -> Result<Session, StoreError> {
+    /// A session that waited, outside of any transaction.
+    fn idle_session(&self) -> Option<Session> {
         loop {
             // The lock is not held while the server is asked.
-            let Some((session, since)) = self.idle().pop() else {
-                return Session::connect_for_tenant(&self.settings);
-            };
+            let (session, since) = self.idle().pop()?;
             if since.elapsed() < IDLE_AGE_MAX && session.answers(self.settings.connect_timeout) {
-                return Ok(session);
+                return Some(session);
             }
         }
     }
@@ -60,10 +61,36 @@ impl Connections {
     /// # Errors
     /// As [`Session::connect`].
     pub(crate) fn reader(self: &Arc<Self>) -> Result<Reader, StoreError> {
-        Ok(Reader {
-            session: Some(self.session()?),
+        let session = match self.idle_session() {
+            Some(session) => session,
+            None => Session::connect_for_tenant(&self.settings)?,
+        };
+        Ok(self.lend(session))
+    }
+
+    /// The same, if one waits for use: nobody connects.
+    pub(crate) fn idle_reader(self: &Arc<Self>) -> Option<Reader> {
+        let session = self.idle_session()?;
+        Some(self.lend(session))
+    }
+
+    fn lend(self: &Arc<Self>, session: Session) -> Reader {
+        Reader {
+            session: Some(session),
             connections: Arc::clone(self),
-        })
+        }
+    }
+
+    /// What was last asked for the state of a tenant.
+    pub(crate) fn asked_before(&self) -> Option<StateQuestion> {
+        let asked = self.asked_before.lock();
+        asked.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what is asked for the state of a tenant, which is likely to be asked again.
+    pub(crate) fn will_ask_again(&self, question: StateQuestion) {
+        let asked = self.asked_before.lock();
+        *asked.unwrap_or_else(PoisonError::into_inner) = Some(question);
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Session, Instant)>> {

@@ -15,27 +15,27 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use reinstate_core::{ErrorKind, Fingerprint, StoreError, TableIndex, TenantId};
 
-use crate::catalog::{Catalog, get};
+use crate::catalog::Catalog;
 use crate::own_sets::OwnSets;
 use crate::owner::ownership;
-use crate::session::Session;
 
 /// What a version of a row `t` is, as a number.
 const VERSION: &str = "hash_record_extended(ROW(t.tableoid, t.ctid, t.xmin), 0)";
 
-/// Reads the tenant's fingerprint, by one query that the server aggregates.
+/// What asks for the versions of the tenant's rows in these tables, by one query that the server aggregates: for
+/// each table its id, their number, and their sum. None for no tables.
 ///
 /// # Errors
 /// `NotFound` if the id cannot be a tenant's.
-pub(crate) fn read_fingerprint(
-    session: &Session,
+pub(crate) fn question(
     catalog: &Catalog,
     tenant: &TenantId,
-) -> Result<Fingerprint, StoreError> {
-    let operation = format!("read the state of {tenant}");
+    tables: &[TableIndex],
+) -> Result<Option<String>, StoreError> {
     let mut parts = Vec::new();
     let mut sets = OwnSets::new(catalog, tenant);
-    for (index, _, table) in catalog.iter() {
+    for &index in tables {
+        let table = &catalog.tables[index.get()];
         let Some(own) = sets.selection(index)? else {
             continue;
         };
@@ -48,20 +48,12 @@ pub(crate) fn read_fingerprint(
             own.condition
         ));
     }
-    let mut tables = Vec::with_capacity(parts.len());
-    if !parts.is_empty() {
-        let sql = format!("{}{}", sets.with(), parts.join(" UNION ALL "));
-        for row in session.rows(&operation, &sql, &[])? {
-            let (table, count, sum): (i64, i64, String) =
-                (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-            tables.push((table, count, sum));
-        }
-    }
-    Ok(fingerprint(catalog, tables))
+    let sql = format!("{}{}", sets.with(), parts.join(" UNION ALL "));
+    Ok((!parts.is_empty()).then_some(sql))
 }
 
 /// The fingerprint of a tenant with so many rows in each table, whose versions have this sum.
-fn fingerprint(catalog: &Catalog, mut tables: Vec<(i64, i64, String)>) -> Fingerprint {
+pub(crate) fn fingerprint(catalog: &Catalog, mut tables: Vec<(i64, i64, String)>) -> Fingerprint {
     tables.sort_unstable();
     let mut hasher = blake3::Hasher::new_derive_key("reinstate 2026 postgres fingerprint v2");
     for (table, count, sum) in tables {

@@ -194,13 +194,21 @@ impl Holders<'_> {
         }
         let sent = index.sql_rows("s", &index.sql_complete(&relation.generated, &sent));
         let live = index.sql_rows("t", &relation.sql_rows());
+        let (met, equal) = (found.join(", "), index.sql_equal("w", "t"));
+        let Selection { sources, condition } = selection;
+        if whose == Whose::Others && index.finds_values {
+            // Nearly always nobody is met. Each value is looked up, and only then it is asked whose the rows are:
+            // the server would rather read the whole table, and those of all parents, before it has met anybody.
+            return Ok(Some(format!(
+                "WITH t AS MATERIALIZED (
+                     SELECT w.{ORDINAL}, t.* FROM {sent} w
+                      CROSS JOIN LATERAL (SELECT t.* FROM {live} t WHERE {equal} LIMIT 1) t)
+                 SELECT DISTINCT t.{ORDINAL} FROM t{sources} WHERE {condition} ORDER BY 1"
+            )));
+        }
         Ok(Some(format!(
-            "SELECT DISTINCT {} FROM {sent} w JOIN {live} t ON {}{}
-              WHERE {} ORDER BY 1",
-            found.join(", "),
-            index.sql_equal("w", "t"),
-            selection.sources,
-            selection.condition
+            "SELECT DISTINCT {met} FROM {sent} w JOIN {live} t ON {equal}{sources}
+              WHERE {condition} ORDER BY 1"
         )))
     }
 }

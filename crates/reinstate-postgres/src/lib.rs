@@ -37,6 +37,7 @@ mod session;
 mod settings;
 mod snapshot;
 mod sql;
+mod state;
 mod store;
 mod stray;
 mod suggest;

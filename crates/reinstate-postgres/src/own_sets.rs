@@ -116,6 +116,21 @@ fn simple_way(catalog: &Catalog, table: TableIndex) -> Option<&Reference> {
     is_plain.then_some(reference)
 }
 
+/// The tables over which a table looks for its tenant here, the last first, and itself.
+pub(crate) fn path(catalog: &Catalog, table: TableIndex) -> Vec<TableIndex> {
+    let mut path = vec![table];
+    let mut last = table;
+    while let Some(reference) = simple_way(catalog, last) {
+        last = reference.parent;
+        if path.contains(&last) {
+            break;
+        }
+        path.push(last);
+    }
+    path.reverse();
+    path
+}
+
 /// The columns by which rows of a table are found to be a parent.
 fn referred_to(catalog: &Catalog, table: TableIndex) -> BTreeSet<ColumnIndex> {
     let children = catalog.iter().map(|(child, _, _)| child);

@@ -10,7 +10,7 @@ use reinstate_core::{ErrorKind, Position, StoreError, Tenancy, Timestamp};
 
 use crate::catalog::{Catalog, get, lockable_tables, read_catalog};
 use crate::session::Session;
-use crate::sql::quote;
+use crate::sql::{literal, quote};
 use crate::tenancy::{TableRule, TenancyMap};
 
 /// How often a capture starts anew because tables came in between.
@@ -41,9 +41,22 @@ pub(crate) fn begin(
     map: &TenancyMap,
     access: Access,
 ) -> Result<Moment, StoreError> {
+    begin_and(session, map, access, || Ok(())).map(|(moment, ())| moment)
+}
+
+/// The same, with what `start` starts as soon as the transaction has its snapshot.
+///
+/// # Errors
+/// As [`begin`], and as `start` reports it.
+pub(crate) fn begin_and<T>(
+    session: &Session,
+    map: &TenancyMap,
+    access: Access,
+    start: impl Fn() -> Result<T, StoreError>,
+) -> Result<(Moment, T), StoreError> {
     for _ in 0..ATTEMPTS_MAX {
-        if let Some(moment) = try_begin(session, map, access, "")? {
-            return Ok(moment);
+        if let Some(begun) = try_begin_and(session, map, access, "", &start)? {
+            return Ok(begun);
         }
     }
     Err(restless())
@@ -60,6 +73,17 @@ pub(crate) fn try_begin(
     access: Access,
     further: &str,
 ) -> Result<Option<Moment>, StoreError> {
+    let begun = try_begin_and(session, map, access, further, &|| Ok(()))?;
+    Ok(begun.map(|(moment, ())| moment))
+}
+
+fn try_begin_and<T>(
+    session: &Session,
+    map: &TenancyMap,
+    access: Access,
+    further: &str,
+    start: &impl Fn() -> Result<T, StoreError>,
+) -> Result<Option<(Moment, T)>, StoreError> {
     let mode = match access {
         Access::ReadOnly => "READ ONLY",
         Access::ReadWrite => "READ WRITE",
@@ -69,15 +93,17 @@ pub(crate) fn try_begin(
         return Ok(None);
     };
     let (position, taken_at) = read_position(session)?;
+    let started = start()?;
     let Some(catalog) = examine(session, map, &locked)? else {
         session.roll_back();
         return Ok(None);
     };
-    Ok(Some(Moment {
+    let moment = Moment {
         catalog,
         position,
         taken_at,
-    }))
+    };
+    Ok(Some((moment, started)))
 }
 
 /// Tables come and go all the time.
@@ -166,17 +192,40 @@ pub(crate) fn read_position(session: &Session) -> Result<(Position, Timestamp), 
     Ok((position, Timestamp::from_micros(get(&row, 1)?)))
 }
 
-/// How a transaction has to behave for what the catalogue and the operator say.
+/// Begins a transaction of another session at the moment that this one is at, as SQL. The transaction of this one
+/// must not end before.
 ///
-/// Under row-level security its policies apply: they were seen to show every row, and cannot change
-/// while the tables are locked; without the setting, a query that one would filter is an error. The
-/// search path is the operator's only now that the catalogue was read: what it says of types depends
-/// on the path.
+/// # Errors
+/// As the server reports it.
+pub(crate) fn same_moment(session: &Session, settings: &str) -> Result<String, StoreError> {
+    let export = "SELECT pg_export_snapshot()";
+    let row = session.row("export the snapshot", export, &[])?;
+    Ok(format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY, NOT DEFERRABLE;
+         SET TRANSACTION SNAPSHOT {};{settings}",
+        literal(get(&row, 0)?)
+    ))
+}
+
+/// Makes a transaction behave as the catalogue and the operator say: see [`settings`].
 pub(crate) fn settle(
     session: &Session,
     map: &TenancyMap,
     catalog: &Catalog,
 ) -> Result<(), StoreError> {
+    match settings(map, catalog).as_str() {
+        "" => Ok(()),
+        sql => session.run("settle the transaction", sql),
+    }
+}
+
+/// What makes a transaction behave as the catalogue and the operator say, as SQL.
+///
+/// Under row-level security its policies apply: they were seen to show every row, and cannot change
+/// while the tables are locked; without the setting, a query that one would filter is an error. The
+/// search path is the operator's only now that the catalogue was read: what it says of types depends
+/// on the path.
+pub(crate) fn settings(map: &TenancyMap, catalog: &Catalog) -> String {
     let mut sql = String::new();
     if catalog.tables.iter().any(|table| table.is_policed) {
         sql.push_str("SET LOCAL row_security = on;");
@@ -188,10 +237,7 @@ pub(crate) fn settle(
             "SET LOCAL search_path = pg_catalog, {schemas}, pg_temp;"
         ));
     }
-    if sql.is_empty() {
-        return Ok(());
-    }
-    session.run("settle the transaction", &sql)
+    sql
 }
 
 /// Refuses tables of which the role would see only some rows, or none.

@@ -125,7 +125,13 @@ impl LiveStore for PostgresStore {
     }
 
     fn read_view(&self) -> Result<Box<dyn LiveView + '_>, StoreError> {
-        Ok(Box::new(PostgresView::open(&self.connections, &self.map)?))
+        let view = PostgresView::open(&self.connections, &self.map, None)?;
+        Ok(Box::new(view))
+    }
+
+    fn read_view_of(&self, tenant: &TenantId) -> Result<Box<dyn LiveView + '_>, StoreError> {
+        let view = PostgresView::open(&self.connections, &self.map, Some(tenant))?;
+        Ok(Box::new(view))
     }
 
     fn begin_merge(

@@ -1,8 +1,10 @@
 //! The live store at one position.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use reinstate_core::{
     ChangeCounts, ColumnIndex, Filling, Fingerprint, Fit, HeldKey, Hindrance, LiveView,
@@ -15,7 +17,7 @@ use crate::connections::{Connections, Reader};
 use crate::copying;
 use crate::drift;
 use crate::effects::side_effects;
-use crate::fingerprint::{Versions, read_fingerprint};
+use crate::fingerprint::Versions;
 use crate::held::Holders;
 use crate::left_behind::left_behind;
 use crate::merge::{can_move, obstacle, shared_creation};
@@ -24,14 +26,24 @@ use crate::others::{describe, read_others};
 use crate::own_keys::OwnKeys;
 use crate::referring::held_in_place;
 use crate::rows::TenantRows;
-use crate::snapshot::{Access, Moment, begin};
+use crate::session::Session;
+use crate::snapshot::{Access, Moment, begin_and, same_moment, settings};
+use crate::state::{Ahead, StateQuestion};
 use crate::stray::{parents_of_everybody, stray_references};
 use crate::taken::Demands;
 use crate::tenancy::TenancyMap;
 
+/// From how many rows on two sessions are asked about them at once.
+const ASKED_BESIDE_MIN: usize = 256;
+
 /// A read-only transaction on a connection of its own.
 pub(crate) struct PostgresView {
     session: Reader,
+    /// A part of the state of a tenant that somebody is going to ask for.
+    ahead: Cell<Option<Ahead>>,
+    /// A session that sees the same, once there is enough to ask; none if it could not be had.
+    beside: OnceCell<Option<Reader>>,
+    connections: Arc<Connections>,
     moment: Moment,
     map: TenancyMap,
     /// What tables ask of rows, once somebody wants to know.
@@ -45,15 +57,24 @@ pub(crate) struct PostgresView {
 }
 
 impl PostgresView {
+    /// `asked_about` is the tenant whose state will be asked for before anything else, if it is known.
     pub(crate) fn open(
         connections: &Arc<Connections>,
         map: &TenancyMap,
+        asked_about: Option<&TenantId>,
     ) -> Result<Self, StoreError> {
         let session = connections.reader()?;
-        let moment = begin(&session, map, Access::ReadOnly)?;
+        let ahead = || match asked_about {
+            Some(tenant) => Ahead::guess(connections, &session, tenant),
+            None => Ok(None),
+        };
+        let (moment, ahead) = begin_and(&session, map, Access::ReadOnly, ahead)?;
         let map = map.clone();
         Ok(Self {
             session,
+            ahead: Cell::new(ahead),
+            beside: OnceCell::new(),
+            connections: Arc::clone(connections),
             moment,
             map,
             demands: OnceCell::new(),
@@ -65,6 +86,23 @@ impl PostgresView {
 }
 
 impl PostgresView {
+    /// A session that sees the same, if there is one to be had.
+    fn beside(&self) -> Result<Option<&Session>, StoreError> {
+        if self.beside.get().is_none() {
+            let settings = settings(&self.map, &self.moment.catalog);
+            let begin = same_moment(&self.session, &settings)?;
+            let reader = self.connections.reader();
+            // Without it all is asked of one session.
+            let opened = reader.and_then(|reader| {
+                reader.begin("look at the same", &begin)?;
+                Ok(reader)
+            });
+            let _ = self.beside.set(opened.ok());
+        }
+        let beside = self.beside.get().and_then(Option::as_ref);
+        Ok(beside.map(|reader| &**reader))
+    }
+
     fn holders<'v>(&'v self, tenant: &'v TenantId, table: TableIndex) -> Holders<'v> {
         Holders {
             session: &self.session,
@@ -98,10 +136,12 @@ impl LiveView for PostgresView {
 
     fn fingerprint(&self, tenant: &TenantId) -> Result<Fingerprint, StoreError> {
         let catalog = &self.moment.catalog;
-        match self.versions.fingerprint(catalog, tenant) {
-            Some(of_what_was_read) => Ok(of_what_was_read),
-            None => read_fingerprint(&self.session, catalog, tenant),
+        let state = StateQuestion::new(&self.map, catalog, tenant)?;
+        self.connections.will_ask_again(state.clone());
+        if let Some(of_what_was_read) = self.versions.fingerprint(catalog, tenant) {
+            return Ok(of_what_was_read);
         }
+        state.ask(&self.session, catalog, self.ahead.take())
     }
 
     fn question_cost(&self) -> QuestionCost {
@@ -169,6 +209,38 @@ impl LiveView for PostgresView {
     ) -> Result<Vec<StrayReference>, StoreError> {
         let catalog = &self.moment.catalog;
         stray_references(&self.session, catalog, tenant, (table, younger), rows)
+    }
+
+    fn look_around(
+        &self,
+        tenant: &TenantId,
+        (table, role): (TableIndex, RowRole),
+        rows: &RowBatch,
+        giving_way: &RowBatch,
+        younger: &[Reference],
+    ) -> Result<(Vec<HeldKey>, Vec<StrayReference>), StoreError> {
+        let catalog = &self.moment.catalog;
+        let held = || self.holders(tenant, table).others(role, rows, giving_way);
+        let strays = |session| stray_references(session, catalog, tenant, (table, younger), rows);
+        let beside = match rows.len() {
+            few if few < ASKED_BESIDE_MIN => None,
+            _ => self.beside()?,
+        };
+        let (held, strays) = match beside {
+            Some(beside) => thread::scope(|scope| {
+                let strays = scope.spawn(|| strays(beside));
+                (
+                    held(),
+                    strays.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                )
+            }),
+            None => (held(), strays(&self.session)),
+        };
+        let (held, mut strays) = (held?, strays?);
+        if !held.is_empty() {
+            strays.clear();
+        }
+        Ok((held, strays))
     }
 
     fn held_in_place(

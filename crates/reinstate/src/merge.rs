@@ -219,7 +219,7 @@ fn check_request<'p>(
 fn check_unchanged(part: &TenantPlanDescription, live: &dyn LiveStore) -> Result<(), Error> {
     let tenant = &part.tenant;
     let view = live
-        .read_view()
+        .read_view_of(tenant)
         .map_err(Error::store("read the live store"))?;
     let fingerprint = view
         .fingerprint(tenant)

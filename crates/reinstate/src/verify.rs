@@ -187,7 +187,7 @@ fn compare_live(
 ) -> Result<bool, Error> {
     let part = part_of(plan, &receipt.tenant)?;
     let view = live
-        .read_view()
+        .read_view_of(&receipt.tenant)
         .map_err(Error::store("read the live store"))?;
     let schema = &plan.description().schema;
     if view.schema() != schema {

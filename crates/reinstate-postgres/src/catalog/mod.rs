@@ -72,6 +72,8 @@ pub(crate) struct CatalogTable {
     pub is_readable: bool,
     /// Whether rows of everybody that are gone may be created.
     pub creates_missing: bool,
+    /// How many pages the server takes it to have, its partitions not included.
+    pub page_count: i32,
 }
 
 #[derive(Clone, Debug)]
@@ -139,6 +141,9 @@ pub(crate) struct UniqueIndex {
     pub is_immediate: bool,
     /// Whether rows that agree in nothing may be in each other's way.
     pub is_exclusion: bool,
+    /// Whether the server finds the only row with a value by it: it is of columns, under their own collations,
+    /// and complete.
+    pub finds_values: bool,
 }
 
 impl UniqueIndex {

@@ -69,7 +69,8 @@ pub(super) fn tables(session: &Session) -> Result<Vec<Row>, StoreError> {
                          OR NOT EXISTS (
                             SELECT FROM {POLICY} AND p.polpermissive
                                AND p.polcmd IN (written, '*') AND NOT {NAMES_TENANT}))
-                   FROM unnest('{{a,w,d}}'::\"char\"[]) AS written)
+                   FROM unnest('{{a,w,d}}'::\"char\"[]) AS written),
+                greatest(c.relpages, 0)
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
           WHERE {IS_TABLE} AND n.nspname <> {}",
         literal(OWN_NAMESPACE)
@@ -177,7 +178,12 @@ pub(super) fn unique_indexes(session: &Session) -> Result<Vec<Row>, StoreError> 
                             FROM generate_series(1, i.indnkeyatts) k ORDER BY k)),
                 i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
                 AND NOT i.indisexclusion,
-                i.indimmediate, i.indisexclusion
+                i.indimmediate, i.indisexclusion,
+                i.indisvalid AND i.indisunique AND NOT i.indnullsnotdistinct
+                AND NOT EXISTS (SELECT FROM generate_series(1, i.indnkeyatts) k
+                                  LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid
+                                   AND a.attnum = i.indkey[k - 1]
+                                 WHERE a.attcollation IS DISTINCT FROM i.indcollation[k - 1])
            FROM pg_index i
            JOIN pg_class x ON x.oid = i.indexrelid
            JOIN pg_class c ON c.oid = i.indrelid

@@ -149,6 +149,7 @@ fn read_tables(session: &Session) -> Result<Vec<Draft>, StoreError> {
                 names_tenant_in_policies: get(&row, 4)? && get(&row, 8)?,
                 is_readable: get(&row, 5)?,
                 creates_missing: false,
+                page_count: get(&row, 9)?,
             },
             numbers: Vec::new(),
         };
@@ -287,6 +288,7 @@ fn read_indexes(
             nulls_are_equal: get(&row, 3)?,
             is_immediate: get(&row, 9)?,
             is_exclusion: get(&row, 10)?,
+            finds_values: get(&row, 11)?,
         });
     }
     Ok(())

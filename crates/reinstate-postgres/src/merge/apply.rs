@@ -14,7 +14,7 @@ mod twins;
 pub(crate) use put_back::quiet_obstacles;
 pub(crate) use together::together_obstacles;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reinstate_core::{ChangeSource, ErrorKind, RowRole, StoreError, TableIndex, TenantId};
 
@@ -29,7 +29,8 @@ use crate::left_behind::can_be_left_behind;
 use crate::owner::ownership;
 use crate::session::Session;
 
-/// Makes the changes and returns what the server counted.
+/// Makes the changes and returns what the server counted. The tables in `guarded` have a guard that is
+/// armed.
 ///
 /// # Errors
 /// `Refused` if a statement touched another number of rows than were sent; `Conflict` if a rule
@@ -39,6 +40,7 @@ pub(super) fn apply(
     catalog: &Catalog,
     tenant: &TenantId,
     changes: &dyn ChangeSource,
+    guarded: &BTreeSet<TableIndex>,
     restored: &mut RestoredValues,
 ) -> Result<Written, StoreError> {
     let creating = Cycles::find(catalog, changes, Doing::Creating);
@@ -65,6 +67,8 @@ pub(super) fn apply(
         early: BTreeMap::new(),
         twins: BTreeMap::new(),
         dependents: Vec::new(),
+        guarded,
+        copied: Vec::new(),
     };
     session.run("defer what can be deferred", "SET CONSTRAINTS ALL DEFERRED")?;
     apply.stage_dependents()?;
@@ -123,6 +127,7 @@ pub(super) fn apply(
         let nobodys = count_nobodys(session, catalog, table)?;
         written.left_to_nobody(catalog.tables[table.get()].oid, nobodys);
     }
+    written.copied = apply.copied;
     Ok(written)
 }
 
@@ -155,6 +160,10 @@ struct Apply<'a> {
     twins: BTreeMap<TableIndex, u64>,
     /// Tables whose rows may be written under parents that are deleted, and are nobody's then.
     dependents: Vec<TableIndex>,
+    /// Tables whose guard is armed.
+    guarded: &'a BTreeSet<TableIndex>,
+    /// Those into which rows were copied without naming the tenant.
+    copied: Vec<TableIndex>,
 }
 
 /// How many rows of a table this transaction wrote that find no parent, or only one that is nobody's.
@@ -371,7 +380,7 @@ impl<'a> Apply<'a> {
         let is_sent = self.early.contains_key(&(table, RowRole::Created as u8));
         if loose.is_none()
             && !is_sent
-            && let Some(copy) = target.copy()?
+            && let Some(copy) = self.copy(table)?
         {
             let mut seen = self.restored.of(target.relation());
             let created = self
@@ -390,6 +399,21 @@ impl<'a> Apply<'a> {
             return Ok(());
         }
         self.settle(&operation, &stage, created)
+    }
+
+    /// How rows to create go straight into a table, if they can. Where only a parent says whose they are,
+    /// the guard asks that of all of them at the end of the statement, as INSERT would.
+    fn copy(&mut self, table: TableIndex) -> Result<Option<String>, StoreError> {
+        let target = self.target(table);
+        let copy = target.copy()?;
+        if copy.is_some() || !self.guarded.contains(&table) {
+            return Ok(copy);
+        }
+        let copy = target.copy_all();
+        if copy.is_some() {
+            self.copied.push(table);
+        }
+        Ok(copy)
     }
 
     fn stage_whole(

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use reinstate_core::{ChangeCounts, ErrorKind, StoreError, TableName};
+use reinstate_core::{ChangeCounts, ErrorKind, StoreError, TableIndex, TableName};
 use tokio_postgres::types::Type;
 
 use crate::catalog::{Catalog, OWN_NAMESPACE, display_name, get};
@@ -18,6 +18,8 @@ pub(super) struct Written {
     by_name: BTreeMap<TableName, (u32, ChangeCounts)>,
     /// Rows that were written and are nobody's at the end, by table.
     nobodys: BTreeMap<u32, u64>,
+    /// Tables into which rows were copied without naming the tenant.
+    pub(super) copied: Vec<TableIndex>,
 }
 
 impl Written {
@@ -183,7 +185,7 @@ mod tests {
             by_name: by_name
                 .map(|(name, oid, counts)| (TableName::new(name), (oid, counts)))
                 .into(),
-            nobodys: BTreeMap::new(),
+            ..Written::default()
         }
     }
 

@@ -1,5 +1,7 @@
 //! What is checked before anything is written.
 
+use std::collections::BTreeSet;
+
 use reinstate_core::{ChangeSource, ErrorKind, StoreError, TableIndex};
 use tokio_postgres::types::Type;
 
@@ -92,16 +94,22 @@ pub(super) fn check_changes(
     Err(StoreError::new(ErrorKind::Refused, message))
 }
 
-/// Refuses to write where nothing but this program would keep the merge from rows of others.
+/// The tables that change whose guard is armed. Where that `is_needed`, refuses to write where nothing but
+/// this program would keep the merge from rows of others.
 pub(super) fn check_guarded(
     session: &Session,
     catalog: &Catalog,
     changes: &dyn ChangeSource,
-) -> Result<(), StoreError> {
+    is_needed: bool,
+) -> Result<BTreeSet<TableIndex>, StoreError> {
     let guards = Guards::read(session)?;
+    let is_armed = |table: &TableIndex| guards.state(catalog, *table) == GuardState::Armed;
     let changed = changes.tables().iter().copied();
-    let unguarded = changed.filter(|table| guards.state(catalog, *table) != GuardState::Armed);
-    let unguarded: Vec<TableIndex> = unguarded.collect();
+    let guarded: BTreeSet<TableIndex> = changed.clone().filter(is_armed).collect();
+    if !is_needed {
+        return Ok(guarded);
+    }
+    let unguarded: Vec<TableIndex> = changed.filter(|table| !guarded.contains(table)).collect();
     let confined = confined(session, catalog, unguarded.iter().copied())?;
     let open = unguarded.iter().filter(|table| !confined.contains(table));
     let (open, loose): (Vec<_>, Vec<_>) = open
@@ -124,7 +132,7 @@ pub(super) fn check_guarded(
         return Err(StoreError::new(ErrorKind::Refused, message));
     }
     if open.is_empty() {
-        return Ok(());
+        return Ok(guarded);
     }
     let message = format!(
         "write rows: nothing in the database would stop this role at another tenant's row of {}: \

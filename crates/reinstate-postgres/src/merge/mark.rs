@@ -12,6 +12,7 @@ use reinstate_core::{ErrorKind, StoreError, TableIndex, Tenancy, TenantId};
 use super::counts::Written;
 use crate::catalog::{Catalog, get};
 use crate::connections::Connections;
+use crate::fingerprint::Versions;
 use crate::own_sets::OwnSets;
 use crate::owner::{Selection, ownership};
 use crate::session::Session;
@@ -107,22 +108,61 @@ pub(crate) fn count_foreign_rows(
     })?;
     let session = connections.reader()?;
     let catalog = begin(&session, map, Access::ReadOnly)?.catalog;
-    let tables = mark.tables(&catalog);
     let counter = Counter {
         session: &session,
         catalog: &catalog,
         tenant,
         transaction: mark.transaction,
     };
+    let tables = mark.tables(&catalog);
     let own = counter.own(tables.iter().map(|(table, _, _)| *table))?;
-    let mut foreign = 0;
-    for (table, expected, nobodys) in tables {
-        if own.get(&table).copied().unwrap_or(0) != expected {
-            // Rows that an undo gave back to nobody are no foreign ones.
-            foreign += counter.of_others(table)?.saturating_sub(nobodys);
+    let own = |table| own.get(&table).copied().unwrap_or(0);
+    let foreign = counter.foreign(&tables, own)?;
+    Ok(foreign.iter().map(|(_, rows)| rows).sum())
+}
+
+/// Refuses to commit rows that a COPY took without asking whose they are, unless all that the transaction
+/// left in those tables is the tenant's: the rows with its number that were read back as the tenant's have to
+/// be as many as the server counted.
+///
+/// This is what an INSERT would have asked row by row, and it is asked of the rows as they will be
+/// committed. It does not depend on the guard, which looked at the end of each such statement.
+///
+/// # Errors
+/// `Refused` if there are others.
+pub(super) fn check_copied(
+    session: &Session,
+    (catalog, tenant): (&Catalog, &TenantId),
+    (written, shared): (&Written, &[(u32, u64)]),
+    transaction: u64,
+    versions: &Versions,
+) -> Result<(), StoreError> {
+    let mark = CommitMark::new(transaction, written, shared);
+    let mut tables = mark.tables(catalog);
+    tables.retain(|(table, _, _)| written.copied.contains(table));
+    let counter = Counter {
+        session,
+        catalog,
+        tenant,
+        transaction,
+    };
+    // Whoever did not read a table back is asked now.
+    let unread = tables.iter().map(|(table, _, _)| *table);
+    let counted = counter.own(unread.filter(|table| versions.own_count(*table) == 0))?;
+    let own = |table| match versions.own_count(table) {
+        0 => counted.get(&table).copied().unwrap_or(0),
+        read => read,
+    };
+    match counter.foreign(&tables, own)?.as_slice() {
+        [] => Ok(()),
+        [(table, rows), ..] => {
+            let name = &catalog.schema.table(*table).name;
+            let message = format!(
+                "create rows of {name}: {rows} of them are not the tenant's. Nothing was committed"
+            );
+            Err(StoreError::new(ErrorKind::Refused, message))
         }
     }
-    Ok(foreign)
 }
 
 struct Counter<'a> {
@@ -133,6 +173,24 @@ struct Counter<'a> {
 }
 
 impl Counter<'_> {
+    /// How many rows of anybody else carry the number, of the tables where there are any, when so many of
+    /// the tenant's do.
+    fn foreign(
+        &self,
+        tables: &[(TableIndex, u64, u64)],
+        own: impl Fn(TableIndex) -> u64,
+    ) -> Result<Vec<(TableIndex, u64)>, StoreError> {
+        let mut foreign = Vec::new();
+        for &(table, expected, nobodys) in tables {
+            if own(table) != expected {
+                // Rows that an undo gave back to nobody are no foreign ones.
+                let rows = self.of_others(table)?.saturating_sub(nobodys);
+                foreign.extend((rows > 0).then_some((table, rows)));
+            }
+        }
+        Ok(foreign)
+    }
+
     /// How many of the tenant's rows carry the number, by table.
     fn own(
         &self,

@@ -4,7 +4,9 @@
 //! neither deleted nor updated nor created, and the number of rows that each statement touched must
 //! be the number that was sent. Rows go into temporary tables first and are taken over from there;
 //! only rows to create, in a table that holds the tenant itself and has no triggers, are copied
-//! straight into it, by a COPY whose condition lets the tenant's rows in and nobody else's.
+//! straight into it, by a COPY whose condition lets the tenant's rows in and nobody else's. Where a
+//! parent says whose they are, and the table's guard is armed, they are copied without a condition: the
+//! guard asks at the end of the statement, and the merge before it commits.
 //! The second line is the server's own count of what the transaction changed, cascades and
 //! triggers included, which [`TenantWriter::apply`] returns. See decision record 0004.
 //!
@@ -44,12 +46,13 @@ use tokio_postgres::types::Type;
 
 use crate::catalog::{Catalog, get};
 use crate::connections::{Connections, Reader};
-use crate::fingerprint::{Versions, read_fingerprint};
+use crate::fingerprint::Versions;
 use crate::journal;
 use crate::own_keys::OwnKeys;
 use crate::rows::TenantRows;
 use crate::session::CommitOutcome;
-use crate::snapshot::{Access, begin, settle};
+use crate::snapshot::{Access, begin_and, settle};
+use crate::state::{Ahead, StateQuestion};
 use crate::tenancy::TenancyMap;
 
 use counts::Written;
@@ -64,6 +67,9 @@ pub(crate) use moving::{can_move, making_anew, obstacle};
 pub(crate) use sequences::{AT_END, find_own_sequence, is_at_end};
 pub(crate) use shared::shared_creation;
 
+/// A session that sees the tenant as everybody else does, and one beside it.
+type Others = (Reader, Option<Reader>);
+
 /// One open transaction on one tenant.
 pub(crate) struct PostgresWriter<'s> {
     session: MergeSession<'s>,
@@ -71,6 +77,7 @@ pub(crate) struct PostgresWriter<'s> {
     map: &'s TenancyMap,
     catalog: Catalog,
     tenant: TenantId,
+    state: StateQuestion,
     fingerprint: Fingerprint,
     /// What sequences must have handed out at least.
     restored: RestoredValues,
@@ -83,8 +90,9 @@ pub(crate) struct PostgresWriter<'s> {
     transaction: Option<u64>,
     /// Rows created for everybody, by table.
     shared: Vec<(u32, u64)>,
-    /// The connection for the look before the commit, made while the rows are sent.
-    other: Option<JoinHandle<Result<Reader, StoreError>>>,
+    /// The connections for the look before the commit, made while the rows are sent. Without the second one
+    /// the first is asked for everything.
+    others: Option<JoinHandle<Result<Others, StoreError>>>,
     is_open: bool,
 }
 
@@ -106,14 +114,21 @@ impl<'s> PostgresWriter<'s> {
         // Before the transaction takes its snapshot: whoever held the lease until now, or wrote to the
         // tenant, may have committed after a snapshot taken earlier.
         session.take(map, tenant)?;
-        let moment =
-            begin(&session, map, Access::ReadWrite).inspect_err(|_| session.let_go(tenant))?;
+        let ahead = || Ahead::guess(connections, &session, tenant);
+        let (moment, ahead) = begin_and(&session, map, Access::ReadWrite, ahead)
+            .inspect_err(|_| session.let_go(tenant))?;
+        let state = StateQuestion::new(map, &moment.catalog, tenant).inspect_err(|_| {
+            session.roll_back();
+            session.let_go(tenant);
+        })?;
+        connections.will_ask_again(state.clone());
         let writer = Self {
             session,
             connections,
             map,
             catalog: moment.catalog,
             tenant: tenant.clone(),
+            state,
             fingerprint: expected.clone(),
             restored: RestoredValues::default(),
             written: Written::default(),
@@ -121,7 +136,7 @@ impl<'s> PostgresWriter<'s> {
             versions: Versions::default(),
             transaction: None,
             shared: Vec::new(),
-            other: None,
+            others: None,
             is_open: true,
         };
         let name = String::from_utf8_lossy(tenant.as_bytes()).into_owned();
@@ -133,7 +148,8 @@ impl<'s> PostgresWriter<'s> {
         if writer.catalog.schema != *schema {
             return Err(writer.stale("the tables changed after the plan was made"));
         }
-        if read_fingerprint(&writer.session, &writer.catalog, tenant)? != *expected {
+        let (state, catalog) = (&writer.state, &writer.catalog);
+        if state.ask(&writer.session, catalog, ahead)? != *expected {
             return Err(writer.stale("its rows changed after the plan was made"));
         }
         Ok(writer)
@@ -145,24 +161,33 @@ impl<'s> PostgresWriter<'s> {
     }
 
     /// Starts to connect for [`check_unchanged`](Self::check_unchanged).
-    fn connect_other(&mut self) {
-        let connections = Arc::clone(self.connections);
-        let connect = move || connections.reader();
+    fn connect_others(&mut self) {
+        let (connections, is_shared) = (Arc::clone(self.connections), self.state.is_shared());
+        let connect = move || {
+            let first = connections.reader()?;
+            let second = is_shared.then(|| connections.reader().ok());
+            Ok((first, second.flatten()))
+        };
         // Without a thread the connection is made when it is needed.
-        self.other = thread::Builder::new().spawn(connect).ok();
+        self.others = thread::Builder::new().spawn(connect).ok();
     }
 
     /// Whether everybody else still sees the tenant as the plan expects it.
     fn check_unchanged(&mut self) -> Result<(), StoreError> {
-        let connected = self.other.take().and_then(|other| other.join().ok());
-        let other = match connected {
-            Some(Ok(reader)) => reader,
+        let connected = self.others.take().and_then(|others| others.join().ok());
+        let (other, second) = match connected {
+            Some(Ok(readers)) => readers,
             // It may have been a moment without a free connection.
-            _ => self.connections.reader()?,
+            _ => (self.connections.reader()?, None),
         };
-        other.begin("look at the tenant again", "BEGIN READ ONLY")?;
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        other.begin("look at the tenant again", begin)?;
         settle(&other, self.map, &self.catalog)?;
-        if read_fingerprint(&other, &self.catalog, &self.tenant)? == self.fingerprint {
+        let ahead = match second {
+            Some(second) => Ahead::start(self.state.clone(), &other, second)?,
+            None => None,
+        };
+        if self.state.ask(&other, &self.catalog, ahead)? == self.fingerprint {
             return Ok(());
         }
         Err(self.stale("somebody wrote to its rows at the same time; nothing was committed"))
@@ -222,10 +247,9 @@ impl TenantWriter for PostgresWriter<'_> {
             changes,
         )?;
         guards::check_changes(&self.session, self.map, &self.catalog, changes)?;
-        if !self.connections.settings().unguarded {
-            guards::check_guarded(&self.session, &self.catalog, changes)?;
-        }
-        self.connect_other();
+        let is_needed = !self.connections.settings().unguarded;
+        let guarded = guards::check_guarded(&self.session, &self.catalog, changes, is_needed)?;
+        self.connect_others();
         self.keys.forget();
         self.versions.forget();
         self.written = apply::apply(
@@ -233,6 +257,7 @@ impl TenantWriter for PostgresWriter<'_> {
             &self.catalog,
             &self.tenant,
             changes,
+            &guarded,
             &mut self.restored,
         )?;
         self.transaction = Some(journal::transaction(&self.session)?);
@@ -261,6 +286,13 @@ impl TenantWriter for PostgresWriter<'_> {
         let operation = format!("commit the rows of {}", self.tenant);
         let sequences_raised = self.restored.raise(&self.session)?;
         let transaction = journal::transaction(&self.session)?;
+        mark::check_copied(
+            &self.session,
+            (&self.catalog, &self.tenant),
+            (&self.written, &self.shared),
+            transaction,
+            &self.versions,
+        )?;
         let mark = CommitMark::new(transaction, &self.written, &self.shared).to_bytes();
         journal::write(&self.session, entry, &mark, &sequences_raised)?;
         self.check_unchanged()?;

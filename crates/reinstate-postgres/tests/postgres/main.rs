@@ -14,6 +14,7 @@ mod protection;
 mod quiet;
 mod reading;
 mod scans;
+mod states;
 mod tenancy;
 mod together;
 mod types;

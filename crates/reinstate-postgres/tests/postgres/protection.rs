@@ -1,10 +1,15 @@
 //! The database itself stops a merge at another tenant's row: by guard triggers, or by row-level
 //! security for a role that may do no more than it must.
 
-use reinstate_core::{ErrorKind, LiveStore, TenantKind};
+use std::sync::OnceLock;
+
+use reinstate_core::{
+    ChangeCounts, ChangeSource, ErrorKind, LiveStore, RowRole, RowStream, StoreError, TableIndex,
+    TenantKind,
+};
 use reinstate_postgres::{ConnectionSettings, GuardState, PostgresStore, SecretUrl, TenancyMap};
 
-use crate::ground::{Ground, restore, via};
+use crate::ground::{Ground, Plan, bind, collect, entry, image, restore, tenant, via};
 
 const SHOP: &str = "\
 CREATE TABLE orders (id int PRIMARY KEY, account_id int NOT NULL, note text);
@@ -375,5 +380,132 @@ fn triggers_that_do_not_see_every_statement_are_no_guard() {
         assert_eq!(states(&store)[1].1, GuardState::Outdated, "{instead}");
         store.install_guard().unwrap();
         assert_eq!(states(&store)[1].1, GuardState::Armed, "{instead}");
+    }
+}
+
+/// A plan during which something happens right before its rows are sent.
+struct Meanwhile<'a> {
+    plan: Plan,
+    act: &'a (dyn Fn() + Sync),
+}
+
+impl ChangeSource for Meanwhile<'_> {
+    fn tables(&self) -> &[TableIndex] {
+        self.plan.tables()
+    }
+
+    fn counts(&self, table: TableIndex) -> ChangeCounts {
+        self.plan.counts(table)
+    }
+
+    fn rows(
+        &self,
+        table: TableIndex,
+        role: RowRole,
+    ) -> Result<Box<dyn RowStream + '_>, StoreError> {
+        (self.act)();
+        self.plan.rows(table, role)
+    }
+}
+
+/// Whether a temporary table is being filled: nobody else has a table to himself here.
+fn is_staging(ground: &Ground) -> bool {
+    let sql = "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                               WHERE d.datname = current_database() AND l.locktype = 'relation'
+                                 AND l.mode = 'AccessExclusiveLock')";
+    ground.psql(sql) == "t"
+}
+
+/// A parent says whose the items are. Where the guard asks that of them, they need not be staged first.
+#[test]
+fn rows_of_a_guarded_table_are_copied_into_it_and_others_staged() {
+    for is_guarded in [true, false] {
+        let ground = shop();
+        let guarded = insisting(ground.database.url(), rules);
+        guarded.prepare().unwrap();
+        if is_guarded {
+            guarded.install_guard().unwrap();
+        }
+        let store = match is_guarded {
+            true => &guarded,
+            false => &ground.store,
+        };
+        let wanted = ground.image("1");
+        ground.psql("DELETE FROM items USING orders o WHERE o.id = order_id AND o.account_id = 1");
+        let (fingerprint, schema) = bind(store, &tenant("1"));
+        let found = OnceLock::new();
+        let changes = Meanwhile {
+            plan: Plan::between(&schema, &ground.image("1"), &wanted),
+            act: &|| found.set(is_staging(&ground)).unwrap(),
+        };
+        let id = tenant("1");
+        let mut writer = store.begin_merge(&id, &fingerprint, &schema).unwrap();
+        assert_eq!(
+            writer.apply(&changes).unwrap(),
+            changes.plan.counts_by_name()
+        );
+        writer.commit(&entry(1, &id)).unwrap();
+        assert_eq!(found.get(), Some(&!is_guarded));
+        assert_eq!(ground.image("1"), wanted);
+    }
+}
+
+/// The guard was awake when the merge looked, and is not when the rows come: they are counted by the merge itself
+/// before it commits, whether they were read back or not.
+#[test]
+fn rows_that_are_not_the_tenants_are_not_committed_without_a_guard_either() {
+    let ground = shop();
+    let store = insisting(ground.database.url(), rules);
+    store.prepare().unwrap();
+    let wanted = ground.image("1");
+    // Order 1 is somebody else's by now, and an item of it is missing.
+    ground.psql("DELETE FROM items WHERE order_id IN (1, 4)");
+    ground.psql("UPDATE orders SET account_id = 2 WHERE id = 1");
+    let live = ground.image("1");
+    let (fingerprint, schema) = bind(&store, &tenant("1"));
+    let (items, _) = schema.find("items").unwrap();
+    let mut wrong = live.clone();
+    wrong.insert(items, wanted[&items].clone());
+    let plan = || Plan::between(&schema, &live, &wrong);
+    let name = "SELECT DISTINCT format('reinstate.%I', p.proname) FROM pg_trigger t
+                  JOIN pg_proc p ON p.oid = t.tgfoid
+                 WHERE t.tgrelid = 'items'::regclass AND starts_with(t.tgname, 'reinstate_guard')";
+    let items_before = ground.psql("SELECT count(*) FROM items");
+    for (is_asleep, reads_back) in [(false, false), (true, false), (true, true)] {
+        store.install_guard().unwrap();
+        let function = ground.psql(name);
+        let act = || {
+            if is_asleep {
+                ground.psql(&format!(
+                    "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
+                        AS 'BEGIN RETURN NULL; END'"
+                ));
+            }
+        };
+        let changes = Meanwhile {
+            plan: plan(),
+            act: &act,
+        };
+        let id = tenant("1");
+        let mut writer = store.begin_merge(&id, &fingerprint, &schema).unwrap();
+        let applied = writer.apply(&changes);
+        let error = if is_asleep {
+            assert_eq!(applied.unwrap(), changes.plan.counts_by_name());
+            if reads_back {
+                collect(writer.read_back(items).unwrap()).unwrap();
+            }
+            writer.commit(&entry(1, &id)).unwrap_err()
+        } else {
+            drop(writer);
+            applied.unwrap_err()
+        };
+        let says = match is_asleep {
+            true => "create rows of items: 2 of them are not the tenant's",
+            false => "guard of reinstate: the merge would change rows of items",
+        };
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(ground.psql("SELECT count(*) FROM items"), items_before);
+        assert_eq!(image(&store, "1"), live);
     }
 }

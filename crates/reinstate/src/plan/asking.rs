@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 
 use reinstate_core::{
-    Lead, LiveView, QuestionCost, Reference, RowBatch, StrayReference, TableIndex, TableSchema,
-    TenantId,
+    HeldKey, Lead, LiveView, QuestionCost, Reference, RowBatch, RowRole, StrayReference,
+    TableIndex, TableSchema, TenantId,
 };
 
 use crate::{Context, Error};
@@ -30,6 +30,30 @@ pub(super) fn without(rows: &RowBatch, keys: &HashSet<Vec<u8>>) -> RowBatch {
     let others = rows.iter().filter(|row| !keys.contains(row.key()));
     others.for_each(|row| rest.push_row(row));
     rest
+}
+
+/// The keys among these rows that somebody else holds, and, where there are none, where the rows lead
+/// astray: see [`strays`].
+pub(super) fn around(
+    view: &dyn LiveView,
+    place: (&TenantId, TableIndex, &[Reference]),
+    (role, rows, before): (RowRole, &RowBatch, Option<&RowBatch>),
+    giving_way: &RowBatch,
+) -> Result<(Vec<HeldKey>, Vec<StrayReference>), Error> {
+    let failed = Error::store("look for rows of others in the way");
+    let (tenant, table, younger) = place;
+    if before.is_none() {
+        let around = view.look_around(tenant, (table, role), rows, giving_way, younger);
+        return around.map_err(failed);
+    }
+    let held = view
+        .held_by_strangers(tenant, table, role, rows, giving_way)
+        .map_err(failed)?;
+    let found = match held.is_empty() {
+        true => strays(view, place, rows, (rows, before))?,
+        false => Vec::new(),
+    };
+    Ok((held, found))
 }
 
 /// Where rows that will be written lead astray, which are `after` and, if they are there, `before`, or some

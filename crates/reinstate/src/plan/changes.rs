@@ -11,7 +11,7 @@ use reinstate_format::{
     TenantPlanDescription, push_last_change,
 };
 
-use super::asking::{question_bytes, strays, without};
+use super::asking::{around, question_bytes, strays, without};
 use super::decide::Decision;
 use super::hindrances::Hindrances;
 use super::holds::Holds;
@@ -335,10 +335,8 @@ impl<'w, 'a> TableChanges<'w, 'a> {
         if rows.is_empty() {
             return Ok(HashSet::new());
         }
-        let held = self
-            .view
-            .held_by_strangers(&self.tenant, self.table, role, rows, &self.giving_way)
-            .map_err(Error::store("look for rows of others in the way"))?;
+        let place = (&self.tenant, self.table, self.younger.as_slice());
+        let (held, found) = around(self.view, place, (role, rows, before), &self.giving_way)?;
         let mut places = HashSet::new();
         for held in held {
             if !places.contains(&held.key) {
@@ -346,10 +344,10 @@ impl<'w, 'a> TableChanges<'w, 'a> {
                 places.insert(held.key);
             }
         }
-        let place = (&self.tenant, self.table, self.younger.as_slice());
         if places.is_empty() {
-            self.follow(rows, strays(self.view, place, rows, (rows, before))?)?;
+            self.follow(rows, found)?;
         } else {
+            let place = (&self.tenant, self.table, self.younger.as_slice());
             let free = without(rows, &places);
             self.follow(&free, strays(self.view, place, &free, (rows, before))?)?;
         }
