@@ -230,6 +230,15 @@ impl RowBatch {
         }
     }
 
+    /// An empty batch with room for so many bytes of encoded rows.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            row_count: 0,
+        }
+    }
+
     /// Takes over bytes from outside, after walking them once.
     ///
     /// # Errors

@@ -25,6 +25,10 @@ pub fn read_varint(bytes: &[u8]) -> Option<(u64, usize)> {
     if first < 0x80 {
         return Some((u64::from(first), 1));
     }
+    // Most rows have lengths of two bytes.
+    if let Some(&second @ 1..0x80) = bytes.get(1) {
+        return Some((u64::from(first & 0x7f) | u64::from(second) << 7, 2));
+    }
     let mut value = u64::from(first & 0x7f);
     for (index, &byte) in bytes.iter().enumerate().take(10).skip(1) {
         if index == 9 && byte > 1 {

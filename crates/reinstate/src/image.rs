@@ -6,20 +6,27 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use reinstate_core::{
-    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, SnapshotDescription,
-    SnapshotId, TableIndex, Tenant, TenantId, Timestamp,
+    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, RowStream,
+    SnapshotDescription, SnapshotId, TableIndex, Tenant, TenantId, Timestamp,
 };
 use reinstate_format::{BlockDescriptor, BlockOpener, RunEntry, RunKey, SegmentReader};
 
-use crate::layers::{ImageRows, ImageTable, Layers, PlaceInLog};
+use crate::layers::{ImageRows, ImageTable, Layers, Parts, PlaceInLog, for_each_batch};
 use crate::log::Log;
 use crate::opened::Opened;
 use crate::run_stream::RunPart;
 use crate::{Context, Error};
+
+/// From so many changes on the changes of a table are gathered beside those of another.
+const CHANGES_OF_LONG_MIN: u64 = 1_000;
+
+/// A table with its stored rows, and what became of them.
+type Unresolved = (TableIndex, ImageTable, Parts);
 
 /// Where in a store's history an image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -395,11 +402,44 @@ impl TenantImage {
     fn change(&mut self, context: Context<'_>, owner: &Owner) -> Result<(), Error> {
         let mut stored = std::mem::take(&mut self.tables);
         let mut changes = self.layers.parts(owner)?;
+        let (mut long, mut short) = (Vec::new(), Vec::new());
         for (table, _) in self.snapshot.schema.iter() {
             let was = self.layers.stored(table);
-            let mut rows = was.and_then(|was| stored.remove(&was)).unwrap_or_default();
-            rows.resolve(context, &self.layers, table, &mut changes)?;
+            let rows = was.and_then(|was| stored.remove(&was)).unwrap_or_default();
+            let places = self.layers.places(table);
+            let parts: Parts = places
+                .filter_map(|place| changes.remove_entry(&place))
+                .collect();
+            let counts = parts.values().flatten().map(|part| part.run.row_count);
+            let is_long = counts.sum::<u64>() >= CHANGES_OF_LONG_MIN;
+            let of_its_length = if is_long { &mut long } else { &mut short };
+            of_its_length.push((table, rows, parts));
+        }
+        let layers = &self.layers;
+        let resolve = |(table, mut rows, mut parts): Unresolved, table_count| {
+            rows.resolve_beside(context, layers, table, &mut parts, table_count)?;
             rows.count(context)?;
+            Ok((table, rows))
+        };
+        // Not on the pool, which decodes for them: they wait for it.
+        let at_once = context.resources.threads().min(long.len()).min(2);
+        let resolved: Vec<Result<(TableIndex, ImageTable), Error>> = if at_once < 2 {
+            long.append(&mut short);
+            long.into_iter().map(|table| resolve(table, 1)).collect()
+        } else {
+            let queue = Mutex::new(long);
+            let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let work = || std::iter::from_fn(next).map(|table| resolve(table, at_once));
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| work().collect::<Vec<_>>());
+                let mut resolved: Vec<_> = work().collect();
+                resolved.extend(short.into_iter().map(|table| resolve(table, at_once)));
+                resolved.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+                resolved
+            })
+        };
+        for table in resolved {
+            let (table, rows) = table?;
             self.tables.insert(table, rows);
         }
         self.tables.retain(|_, rows| rows.row_count > 0);
@@ -438,9 +478,24 @@ impl TenantImage {
                 .collect()
         });
         results.into_iter().collect::<Result<(), Error>>()?;
-        let changed = self.tables.iter().filter(|(_, rows)| rows.is_changed());
-        for (&table, rows) in changed {
-            rows.for_each_batch(context, |batch| each(table, batch))?;
+        let keyed = self.tables.iter();
+        let keyed: Vec<_> = keyed
+            .filter_map(|(table, rows)| rows.keyed(*table))
+            .collect();
+        for_each_batch(context, &keyed, &each)?;
+        let mut batch = RowBatch::new();
+        for (&table, rows) in &self.tables {
+            if !rows.is_changed() || rows.keyed(table).is_some() {
+                continue;
+            }
+            let mut changed = rows.rows(context);
+            while changed
+                .next_batch(&mut batch)
+                .map_err(Error::store("read the rows of a snapshot and its log"))?
+            {
+                context.check()?;
+                each(table, &batch);
+            }
         }
         Ok(())
     }

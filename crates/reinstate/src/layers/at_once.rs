@@ -1,10 +1,10 @@
-//! All rows of a table with keys at a position, in any order, by all threads.
+//! All rows of tables with keys at a position, in any order, by all threads.
 //!
 //! The stored blocks are cut into stretches. Whoever reads a stretch handles what became of its rows and what
 //! lies between them. What lies between two stretches was inserted, or something is missing: it follows at
 //! the end.
 
-use reinstate_core::{ContentDigest, RowBatch, RowStream, StoreError};
+use reinstate_core::{ContentDigest, RowBatch, RowStream, StoreError, TableIndex};
 use reinstate_format::{BlockDescriptor, BlockOpener};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
@@ -53,25 +53,44 @@ impl RowStream for Blocks<'_> {
     }
 }
 
-/// Hands out every row of a table of which these are the stored parts, in order.
+/// A table with keys, of which rows changed since.
+pub(crate) struct KeyedTable<'t> {
+    pub(super) index: TableIndex,
+    pub(super) parts: &'t [RunPart],
+    pub(super) delta: &'t TableDelta,
+}
+
+/// What there was in a stretch.
+struct Read {
+    ends: Ends,
+    /// The first row behind it of which something became.
+    next_fate: Option<Vec<u8>>,
+    /// How what the rows contain differs from what the blocks contain.
+    difference: ContentDigest,
+}
+
+/// Hands out every row of these tables.
 ///
 /// # Errors
 /// `Corrupt` if a block is damaged, or if the changes do not fit to the rows.
-pub(super) fn for_each_batch(
+pub(crate) fn for_each_batch(
     context: Context<'_>,
-    parts: &[RunPart],
-    delta: &TableDelta,
-    each: impl Fn(&RowBatch) + Sync,
+    tables: &[KeyedTable<'_>],
+    each: impl Fn(TableIndex, &RowBatch) + Sync,
 ) -> Result<(), Error> {
     let threads = context.resources.threads();
-    let stretches: Vec<_> = parts.iter().flat_map(|part| share(part, threads)).collect();
+    let stretches: Vec<_> = tables
+        .iter()
+        .flat_map(|table| table.parts.iter().map(move |part| (table, part)))
+        .flat_map(|(table, part)| share(part, threads).map(move |stretch| (table, stretch)))
+        .collect();
     // Rayon reports one of the errors, not the first: sort them out by collecting.
-    let read: Vec<Result<(Ends, ContentDigest), Error>> = context.resources.pool().install(|| {
+    let read: Vec<Result<Read, Error>> = context.resources.pool().install(|| {
         stretches
             .par_iter()
             .map_init(
                 || (BlockOpener::new(), RowBatch::new()),
-                |(opener, batch), (part, blocks)| {
+                |(opener, batch), (table, (part, blocks))| {
                     let blocks = Blocks {
                         context,
                         part,
@@ -79,29 +98,58 @@ pub(super) fn for_each_batch(
                         opener,
                         ends: Ends::default(),
                     };
-                    let mut rows = ChangedRows::stretch(blocks, delta.fates.clone());
+                    let mut rows = ChangedRows::stretch(blocks, table.delta.fates.clone());
                     while rows.next(batch)? {
-                        each(batch);
+                        each(table.index, batch);
                     }
-                    let difference = rows.difference();
-                    Ok((rows.into_base().ends, difference))
+                    Ok(Read {
+                        next_fate: rows.next_key().map(<[u8]>::to_vec),
+                        difference: rows.difference(),
+                        ends: rows.into_base().ends,
+                    })
                 },
             )
             .collect()
     });
-    let (before, after) = delta.content;
-    let mut content = before;
-    let mut end: Option<Vec<u8>> = None;
-    for stretch in read {
-        let (ends, difference) = stretch?;
-        content.merge(difference);
-        let Some(first) = ends.first else {
+    let mut read = read.into_iter();
+    for table in tables {
+        let stretch_count = stretches
+            .iter()
+            .filter(|(of, _)| of.index == table.index)
+            .count();
+        let read = read.by_ref().take(stretch_count);
+        between(table, read, |batch| each(table.index, batch))?;
+    }
+    Ok(())
+}
+
+/// Hands out what lies between the stretches of a table, before and behind them, and checks that it is all.
+fn between(
+    table: &KeyedTable<'_>,
+    stretches: impl Iterator<Item = Result<Read, Error>>,
+    each: impl Fn(&RowBatch),
+) -> Result<(), Error> {
+    let delta = table.delta;
+    let (mut content, after) = delta.content;
+    let mut end: Option<(Vec<u8>, Option<Vec<u8>>)> = None;
+    for stretch in stretches {
+        let stretch = stretch?;
+        content.merge(stretch.difference);
+        let Some(first) = stretch.ends.first else {
             continue;
         };
-        content.merge(inserted(delta, end.as_deref(), Some(&first), &each)?);
-        end = Some(ends.last);
+        let nothing = end.as_ref().is_some_and(|(_, next_fate)| {
+            let mut next_fate = next_fate.iter();
+            next_fate.all(|next_fate| *next_fate >= first)
+        });
+        if !nothing {
+            let end = end.as_ref().map(|(last, _)| last.as_slice());
+            content.merge(inserted(delta, end, Some(&first), &each)?);
+        }
+        end = Some((stretch.ends.last, stretch.next_fate));
     }
-    content.merge(inserted(delta, end.as_deref(), None, &each)?);
+    let end = end.as_ref().map(|(last, _)| last.as_slice());
+    content.merge(inserted(delta, end, None, &each)?);
     if content == after {
         Ok(())
     } else {

@@ -51,6 +51,11 @@ impl<B: RowStream> ChangedRows<B> {
         self.content
     }
 
+    /// The key of the first row behind these of which something became, once all were read.
+    pub(super) fn next_key(&self) -> Option<&[u8]> {
+        self.has_fate.then(|| self.delta.place().key())
+    }
+
     /// What the rows come from.
     pub(super) fn into_base(self) -> B {
         self.base

@@ -21,6 +21,10 @@ const WAS: u8 = 1;
 /// The row is there in the end.
 const IS: u8 = 2;
 const COUNT_BYTES: usize = 8;
+/// Whoever looks for one row reads a chunk up to there.
+const CHUNK_BYTES_TARGET: usize = 32 << 10;
+/// By how much the last row of a chunk goes over its end, mostly.
+const ROOM_BYTES: usize = 4 << 10;
 
 /// What became of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +102,10 @@ impl<'d> DeltaWriter<'d> {
     fn push(&mut self, key: &[u8]) -> Result<(), Error> {
         self.rows.push_parts(key, &self.columns);
         self.delta.row_count += 1;
-        if self.rows.as_bytes().len() >= RowBatch::TARGET_BYTES {
+        if self.rows.as_bytes().len() >= CHUNK_BYTES_TARGET {
             self.cut()?;
+            // There will be more of them, most likely.
+            self.rows = RowBatch::with_capacity(CHUNK_BYTES_TARGET + ROOM_BYTES);
         }
         Ok(())
     }

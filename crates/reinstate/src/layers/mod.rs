@@ -32,6 +32,7 @@ use crate::opened::Opened;
 use crate::run_stream::RunPart;
 use crate::{Context, Error};
 
+pub(crate) use at_once::for_each_batch;
 pub use changed::ChangedRows;
 pub(crate) use delta::Delta;
 pub(crate) use owners::AllRows;

@@ -1,7 +1,7 @@
 //! Resolve: from all changes of a row to what became of it.
 
 use reinstate_core::{ContentDigest, ErrorKind, RowBatch, RowBuilder, RowRef, TableIndex};
-use reinstate_format::{ChangeKind, LoggedChange};
+use reinstate_format::{ChangeKind, FormatError, LoggedChange};
 
 use super::delta::{Delta, DeltaWriter};
 use super::{Layers, Parts, Place, Span};
@@ -17,7 +17,8 @@ const CHANGES_BETWEEN_CHECKS: u32 = 1024;
 
 impl Layers {
     /// What became of the rows of one owner in one table while it stayed the same, by these parts of its
-    /// changes, and what the rows contain then if they contained `content` before.
+    /// changes, and what the rows contain then if they contained `content` before. So many tables share the
+    /// memory.
     ///
     /// *Cost*: reads the parts once, and sorts them if there are many.
     ///
@@ -28,7 +29,7 @@ impl Layers {
         context: Context<'_>,
         span: &Span,
         parts: &mut Parts,
-        mut content: ContentDigest,
+        (mut content, table_count): (ContentDigest, usize),
     ) -> Result<(Delta, ContentDigest), Error> {
         let resources = context.resources;
         let (_, table) = *span.tables.last().expect("BUG: a span of nothing");
@@ -46,7 +47,7 @@ impl Layers {
             followed.extend(layer.followed.get(&table));
         }
         let changes = |parts: Vec<RunPart>, width: usize, at_once: usize| Changes {
-            rows: RunStream::beside_others(resources, parts, at_once),
+            rows: RunStream::beside_others(resources, parts, at_once * table_count),
             batch: RowBatch::new(),
             current: 0,
             next: 0,
@@ -62,7 +63,7 @@ impl Layers {
             });
             SortedRows::of(parts.map(|part| Box::new(part) as Box<dyn Cursor + Send>))?
         } else {
-            let mut sorter = sorter(context);
+            let mut sorter = sorter(context, table_count);
             for (parts, width) in read {
                 let mut changes = changes(parts, width, 1);
                 while changes.advance()? {
@@ -85,10 +86,10 @@ impl Layers {
     }
 }
 
-fn sorter<'c>(context: Context<'c>) -> Sorter<'c> {
+fn sorter<'c>(context: Context<'c>, table_count: usize) -> Sorter<'c> {
     let resources = context.resources;
     let budget = SortBudget {
-        memory_bytes_max: resources.memory_bytes_max() / 4,
+        memory_bytes_max: resources.memory_bytes_max() / 4 / table_count,
         directory: resources.spill_directory().to_owned(),
     };
     Sorter::new(resources.pool(), budget)
@@ -139,9 +140,7 @@ impl Cursor for Changes {
             let change = read_change(row)?;
             let counts = self.limits.counts(&change);
             if counts {
-                change
-                    .check(self.width)
-                    .map_err(Error::format("read a change"))?;
+                change.check(self.width).map_err(unreadable)?;
             }
             (self.current, self.next) = (self.next, next);
             if counts {
@@ -161,7 +160,11 @@ impl Cursor for Changes {
 }
 
 fn read_change(row: RowRef<'_>) -> Result<LoggedChange<'_>, Error> {
-    LoggedChange::read(row).map_err(Error::format("read a change"))
+    LoggedChange::read(row).map_err(unreadable)
+}
+
+fn unreadable(error: FormatError) -> Error {
+    Error::format("read a change")(error)
 }
 
 /// What became of each row by its changes, given in order, and of what the rows contain.

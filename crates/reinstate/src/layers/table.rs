@@ -5,7 +5,8 @@ use std::sync::Arc;
 use reinstate_core::{ContentDigest, Owner, RowBatch, RowStream, StoreError, TableIndex};
 use reinstate_format::SegmentReader;
 
-use super::{ChangedRows, Delta, Layers, Parts, PlaceInLog, ReshapedRows, at_once};
+use super::at_once::KeyedTable;
+use super::{ChangedRows, Delta, Layers, Parts, PlaceInLog, ReshapedRows};
 use crate::log::{Log, Reshape};
 use crate::opened::Opened;
 use crate::run_stream::{RunPart, RunStream};
@@ -154,6 +155,18 @@ impl ImageTable {
         table: TableIndex,
         parts: &mut Parts,
     ) -> Result<(), Error> {
+        self.resolve_beside(context, layers, table, parts, 1)
+    }
+
+    /// The same, of one of so many tables at the same time, which share the memory.
+    pub(crate) fn resolve_beside(
+        &mut self,
+        context: Context<'_>,
+        layers: &Layers,
+        table: TableIndex,
+        parts: &mut Parts,
+        table_count: usize,
+    ) -> Result<(), Error> {
         for span in layers.spans(table) {
             if layers.truncated(&span).is_some() {
                 self.clear();
@@ -165,7 +178,8 @@ impl ImageTable {
             let before = self.content;
             let mut delta = None;
             if has_changes {
-                let (fates, content) = layers.resolve(context, &span, parts, before)?;
+                let (fates, content) =
+                    layers.resolve(context, &span, parts, (before, table_count))?;
                 self.content = content;
                 delta = (fates.row_count() > 0).then(|| TableDelta {
                     fates: Arc::new(fates),
@@ -218,31 +232,18 @@ impl ImageTable {
         Ok(rows.rows(context))
     }
 
-    /// Hands out every row, in any order: by all threads, if rows with keys changed and their table did not.
-    ///
-    /// # Errors
-    /// `Corrupt` if a block is damaged, or if the changes do not fit to the rows.
-    pub(crate) fn for_each_batch(
-        &self,
-        context: Context<'_>,
-        each: impl Fn(&RowBatch) + Sync,
-    ) -> Result<(), Error> {
-        if let [stage] = self.stages.as_slice()
-            && let (None, Some(delta)) = (&stage.reshape, &stage.delta)
-            && delta.fates.is_keyed()
-        {
-            return at_once::for_each_batch(context, &self.parts, delta, each);
-        }
-        let mut rows = self.rows(context);
-        let mut batch = RowBatch::new();
-        while rows
-            .next_batch(&mut batch)
-            .map_err(Error::store("read the rows of a snapshot and its log"))?
-        {
-            context.check()?;
-            each(&batch);
-        }
-        Ok(())
+    /// The table as one whose rows can be read by all threads, if it has a key and stayed the same, and only
+    /// rows changed.
+    pub(crate) fn keyed(&self, index: TableIndex) -> Option<KeyedTable<'_>> {
+        let [stage] = self.stages.as_slice() else {
+            return None;
+        };
+        let delta = stage.delta.as_ref().filter(|_| stage.reshape.is_none())?;
+        delta.fates.is_keyed().then_some(KeyedTable {
+            index,
+            parts: &self.parts,
+            delta,
+        })
     }
 
     pub(crate) fn rows(&self, context: Context<'_>) -> ImageRows {
