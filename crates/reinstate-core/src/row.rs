@@ -66,18 +66,21 @@ pub struct RowRef<'a> {
 
 impl<'a> RowRef<'a> {
     /// The encoded key; empty for a table without one.
+    #[inline]
     #[must_use]
     pub fn key(self) -> &'a [u8] {
         &self.body[..self.key_length]
     }
 
     /// The encoded columns.
+    #[inline]
     #[must_use]
     pub fn columns(self) -> &'a [u8] {
         &self.body[self.key_length..]
     }
 
     /// Key and columns together.
+    #[inline]
     #[must_use]
     pub fn body(self) -> &'a [u8] {
         self.body
@@ -85,6 +88,7 @@ impl<'a> RowRef<'a> {
 
     /// The values of the columns, in order. Stops at the first that cannot be read: call
     /// [`check`](Self::check) on rows from outside.
+    #[inline]
     #[must_use]
     pub fn values(self) -> Values<'a> {
         Values {
@@ -110,6 +114,7 @@ impl<'a> RowRef<'a> {
     }
 
     /// The row at the front of `bytes`, and how many bytes it takes.
+    #[inline]
     fn read(bytes: &'a [u8]) -> Option<(Self, usize)> {
         let (body_length, first) = read_varint(bytes)?;
         let (key_length, second) = read_varint(&bytes[first..])?;
@@ -121,6 +126,7 @@ impl<'a> RowRef<'a> {
         (key_length <= body_length).then_some((Self { body, key_length }, end))
     }
 
+    #[inline]
     fn write(self, bytes: &mut Vec<u8>) {
         write_varint(bytes, self.body.len() as u64);
         write_varint(bytes, self.key_length as u64);
@@ -294,12 +300,14 @@ impl RowBatch {
     }
 
     /// Appends a row.
+    #[inline]
     pub fn push_row(&mut self, row: RowRef<'_>) {
         row.write(&mut self.bytes);
         self.row_count += 1;
     }
 
     /// Appends a row given as encoded key and encoded columns.
+    #[inline]
     pub fn push_parts(&mut self, key: &[u8], columns: &[u8]) {
         write_varint(&mut self.bytes, (key.len() + columns.len()) as u64);
         write_varint(&mut self.bytes, key.len() as u64);
@@ -330,6 +338,7 @@ impl RowBatch {
 
     /// The row that starts at this byte, and where the next one starts; `None` at the end. For
     /// cursors that cannot hold a borrow.
+    #[inline]
     #[must_use]
     pub fn row_at(&self, offset: usize) -> Option<(RowRef<'_>, usize)> {
         let (row, taken) = RowRef::read(self.bytes.get(offset..)?)?;
@@ -349,6 +358,7 @@ impl RowBatch {
     }
 
     /// The encoded rows.
+    #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

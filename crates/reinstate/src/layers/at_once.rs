@@ -171,11 +171,11 @@ fn inserted(
         None => cursor.advance()?,
         Some(key) => cursor.advance_to(key)?,
     };
-    if more && behind == Some(cursor.place().key()) {
+    if more && behind == Some(cursor.key()) {
         more = cursor.advance()?;
     }
     while more {
-        let key = cursor.place().key();
+        let key = cursor.key();
         if before.is_some_and(|before| key >= before) {
             break;
         }

@@ -160,7 +160,10 @@ pub(super) struct DeltaCursor {
     delta: Arc<Delta>,
     next_chunk: usize,
     batch: Arc<RowBatch>,
+    /// Where the current row starts, and its body in the bytes of the batch.
     current: usize,
+    body: usize,
+    key_length: usize,
     next: usize,
 }
 
@@ -171,6 +174,8 @@ impl DeltaCursor {
             next_chunk: 0,
             batch: Arc::default(),
             current: 0,
+            body: 0,
+            key_length: 0,
             next: 0,
         }
     }
@@ -187,7 +192,7 @@ impl DeltaCursor {
             return Ok(false);
         }
         while self.advance()? {
-            if self.row().key() >= key {
+            if self.key() >= key {
                 return Ok(true);
             }
         }
@@ -220,22 +225,22 @@ impl DeltaCursor {
         Ok(true)
     }
 
-    /// The key, or all columns, by which the current fate is ordered.
-    pub(super) fn place(&self) -> RowRef<'_> {
-        self.row()
+    /// The key of the current row; empty for one without.
+    pub(super) fn key(&self) -> &[u8] {
+        let bytes = &self.batch.as_bytes()[self.body..];
+        &bytes[..self.key_length]
     }
 
     /// What became of the current row, and the columns by which it is told apart if it has no key.
     pub(super) fn fate(&self) -> (Fate<'_>, &[u8]) {
-        let row = self.row();
-        if row.key().is_empty() {
-            let (columns, count) = row
-                .columns()
+        let columns = &self.batch.as_bytes()[self.body + self.key_length..self.next];
+        if self.key_length == 0 {
+            let (columns, count) = columns
                 .split_last_chunk::<COUNT_BYTES>()
                 .expect("BUG: a fate without a count");
             return (Fate::Keyless(i64::from_le_bytes(*count)), columns);
         }
-        let (fate, columns) = row.columns().split_first().expect("BUG: no fate");
+        let (fate, columns) = columns.split_first().expect("BUG: no fate");
         let fate = Fate::Keyed {
             was: fate & WAS != 0,
             is: (fate & IS != 0).then_some(columns),
@@ -249,10 +254,11 @@ impl RowCursor for DeltaCursor {
         if self.next == self.batch.as_bytes().len() && !self.refill()? {
             return Ok(false);
         }
-        let (_, next) = self
+        let (row, next) = self
             .batch
             .row_at(self.next)
             .expect("BUG: a chunk of no rows");
+        (self.body, self.key_length) = (next - row.body().len(), row.key().len());
         self.current = self.next;
         self.next = next;
         Ok(true)

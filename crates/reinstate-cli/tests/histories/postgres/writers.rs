@@ -111,9 +111,10 @@ fn statement(dice: &mut Dice, history: usize, writer: u64) -> String {
 fn alteration(dice: &mut Dice, history: usize, number: u64) -> String {
     let table = dice.pick(&["projects", "issues"]);
     let (kind, default) = dice.pick(&[("text", "d"), ("int", ""), ("numeric", "1.50")]);
-    // One in each database: a second one, before the rows of the first are written down, would end the log.
-    if history == 3 && number < 3 {
-        return format!("CREATE TABLE later_{number} (id int PRIMARY KEY, account_id int);\n");
+    if history.is_multiple_of(3) && number < 3 {
+        return format!(
+            "CREATE TABLE later_{history}_{number} (id int PRIMARY KEY, account_id int);\n"
+        );
     }
     let (note, sql) = match dice.below(5) {
         0 => (
