@@ -22,7 +22,7 @@ use std::path::Path;
 
 use reinstate_core::{
     Change, ChangeSink, ColumnIndex, ColumnOrigin, ErrorKind, FeedRow, OwnedRowBatch,
-    OwnedRowStream, RowBatch, RowBuilder, RowRef, StoreError, StoreSchema, TableSchema,
+    OwnedRowStream, RowBatch, RowBuilder, RowRef, StoreError, StoreSchema, TableIndex, TableSchema,
 };
 use tokio_postgres::types::{ToSql, Type};
 
@@ -50,6 +50,8 @@ pub(super) struct Fresh {
     pub since: u64,
     /// By their ids.
     pub tables: BTreeMap<u32, Taken>,
+    /// The rows of all of them, those that others go by before those.
+    rows: Underway,
 }
 
 /// One of them, as it was when it was read.
@@ -57,7 +59,6 @@ pub(super) struct Fresh {
 pub(super) struct Taken {
     pub layout: TableLayout,
     schema: TableSchema,
-    rows: Underway,
 }
 
 /// Who reads, and what it needs.
@@ -160,17 +161,16 @@ fn take_in_locked(
             .flat_map(|t| t.relations.keys().copied()),
     );
     let mut taken = BTreeMap::new();
-    for (index, schema, table) in seen.catalog.iter() {
+    let mut rows = Underway::of("the rows of tables that are new");
+    for index in parents_first(&seen.catalog.schema) {
+        let (schema, table) = seen.catalog.table(index);
         let Some(layout) = layout.tables.remove(&table.oid) else {
             continue;
         };
         let mut stream = OwnedRows::open_without_owners(session, &seen.catalog, index)?;
-        let read = Taken {
-            layout,
-            schema: schema.clone(),
-            rows: keep(&mut stream, reader)?,
-        };
-        taken.insert(table.oid, read);
+        keep(table.oid, &mut stream, &mut rows, reader)?;
+        let schema = schema.clone();
+        taken.insert(table.oid, Taken { layout, schema });
     }
     let sql = "SELECT pg_logical_emit_message(true, $1, $2)::text,
                       (pg_current_xact_id()::text::numeric % 4294967296)::int8,
@@ -183,17 +183,45 @@ fn take_in_locked(
         transaction: u32::try_from(transaction).expect("BUG: a remainder of 2^32"),
         since: get::<i64>(&row, 2)?.cast_unsigned(),
         tables: taken,
+        rows,
     }))
 }
 
-/// Reads all rows, of which few wait in memory.
-fn keep(stream: &mut dyn OwnedRowStream, reader: &mut Reader<'_>) -> Result<Underway, StoreError> {
-    let mut rows = Underway::of("the rows of a table that is new");
+/// All tables, each behind those by whose rows it is known whose its own are: a row that comes before the one that it
+/// goes by waits in memory until the transaction ends, and all behind it.
+fn parents_first(schema: &StoreSchema) -> Vec<TableIndex> {
+    let mut hops = vec![0; schema.tables().len()];
+    // Ways have no circles: in each round those are done that have one more.
+    for round in 1..=hops.len() {
+        let mut is_last = true;
+        for (index, table) in schema.iter() {
+            let mut parents = table.tenancy.references().map(|way| way.parent);
+            if parents.any(|parent| hops[parent.get()] + 1 == round) {
+                hops[index.get()] = round;
+                is_last = false;
+            }
+        }
+        if is_last {
+            break;
+        }
+    }
+    let mut tables: Vec<TableIndex> = schema.iter().map(|(index, _)| index).collect();
+    tables.sort_by_key(|table| hops[table.get()]);
+    tables
+}
+
+/// Reads all rows of a table, of which few wait in memory.
+fn keep(
+    table: u32,
+    stream: &mut dyn OwnedRowStream,
+    rows: &mut Underway,
+    reader: &mut Reader<'_>,
+) -> Result<(), StoreError> {
     let mut batch = OwnedRowBatch::new();
     let mut bytes = Vec::new();
     while stream.next_batch(&mut batch)? {
         for (_, row) in batch.iter() {
-            write_row(&mut bytes, row);
+            write_row(&mut bytes, table, row);
             rows.push(0, b'r', &bytes);
             if rows.memory_bytes() > MEMORY_BYTES_MAX {
                 (reader.taken)(rows.memory_bytes())?;
@@ -201,22 +229,25 @@ fn keep(stream: &mut dyn OwnedRowStream, reader: &mut Reader<'_>) -> Result<Unde
             }
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
-fn write_row(bytes: &mut Vec<u8>, row: RowRef<'_>) {
+fn write_row(bytes: &mut Vec<u8>, table: u32, row: RowRef<'_>) {
     let key_bytes = u32::try_from(row.key().len()).expect("BUG: a key longer than a row");
     bytes.clear();
+    bytes.extend_from_slice(&table.to_le_bytes());
     bytes.extend_from_slice(&key_bytes.to_le_bytes());
     bytes.extend_from_slice(row.key());
     bytes.extend_from_slice(row.columns());
 }
 
-/// The key and the columns of a row that was written, behind what it is.
-fn read_row(message: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The table, the key and the columns of a row that was written, behind what it is.
+fn read_row(message: &[u8]) -> Option<(u32, &[u8], &[u8])> {
     let (_kind, rest) = message.split_first()?;
+    let (table, rest) = rest.split_first_chunk()?;
     let (key_bytes, rest) = rest.split_first_chunk()?;
-    rest.split_at_checked(u32::from_le_bytes(*key_bytes) as usize)
+    let (key, columns) = rest.split_at_checked(u32::from_le_bytes(*key_bytes) as usize)?;
+    Some((u32::from_le_bytes(*table), key, columns))
 }
 
 /// Puts tables into the publication that are not in it.
@@ -265,10 +296,31 @@ impl Fresh {
         sink: &mut dyn ChangeSink,
         taken: &mut dyn FnMut(usize) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        let mut targets = BTreeMap::new();
         for (oid, table) in &self.tables {
             if let Some(now) = layout.tables.get(oid) {
-                table.hand_over(schema, now, sink, taken)?;
+                let target = table.target(schema, now);
+                targets.insert(*oid, target.map_err(|reason| stale(&reason))?);
             }
+        }
+        let mut builder = RowBuilder::new();
+        let mut batch = RowBatch::new();
+        let mut rows = self.rows.messages()?;
+        while let Some(message) = rows.next()? {
+            taken(message.len())?;
+            let (oid, key, values) = read_row(message).ok_or_else(unreadable)?;
+            let Some((table, columns)) = targets.get(&oid) else {
+                continue;
+            };
+            batch.clear();
+            batch.push_parts(key, values);
+            let mut row = batch.iter().next().ok_or_else(unreadable)?;
+            if let Some(columns) = columns {
+                reshape(&mut builder, row, columns)?;
+                row = builder.row();
+            }
+            let row = FeedRow { owner: None, row };
+            sink.change(Change::Insert { table: *table, row })?;
         }
         Ok(())
     }
@@ -297,38 +349,20 @@ impl Taken {
         reshaped((&self.layout, &self.schema), (now, described))
     }
 
-    fn hand_over(
+    /// Which table it is by now, and where its columns come from, if they are others.
+    fn target(
         &self,
         schema: &StoreSchema,
         now: &TableLayout,
-        sink: &mut dyn ChangeSink,
-        taken: &mut dyn FnMut(usize) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let columns = self.reshaped(schema, now);
-        let columns = columns.map_err(|reason| stale(&reason))?;
+    ) -> Result<(TableIndex, Option<Vec<ColumnOrigin>>), String> {
+        let columns = self.reshaped(schema, now)?;
         let (table, _) = schema
             .find(&now.name)
             .expect("BUG: its columns were found just now");
         let was = (0..).map(|place| ColumnOrigin::From(ColumnIndex(place)));
         let is_same = columns.len() == self.schema.columns.len()
             && columns.iter().zip(was).all(|(is, was)| *is == was);
-        let mut builder = RowBuilder::new();
-        let mut batch = RowBatch::new();
-        let mut rows = self.rows.messages()?;
-        while let Some(message) = rows.next()? {
-            taken(message.len())?;
-            let (key, values) = read_row(message).ok_or_else(unreadable)?;
-            batch.clear();
-            batch.push_parts(key, values);
-            let mut row = batch.iter().next().ok_or_else(unreadable)?;
-            if !is_same {
-                reshape(&mut builder, row, &columns)?;
-                row = builder.row();
-            }
-            let row = FeedRow { owner: None, row };
-            sink.change(Change::Insert { table, row })?;
-        }
-        Ok(())
+        Ok((table, (!is_same).then_some(columns)))
     }
 }
 
@@ -350,6 +384,6 @@ fn reshape(
 }
 
 fn unreadable() -> StoreError {
-    let message = "read back the rows of a table that is new: it is not what was written";
+    let message = "read back the rows of tables that are new: it is not what was written";
     StoreError::new(ErrorKind::Other, message)
 }

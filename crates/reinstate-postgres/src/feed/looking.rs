@@ -231,7 +231,8 @@ impl PostgresFeed {
         self.fresh.clear();
     }
 
-    /// Looks for tables whose rows are still to come, and that nobody has any more.
+    /// Looks for tables whose rows are still to come, and that nobody has any more. What waits is given up where there
+    /// are some: they are read anew, and those that go by them may be among what waits, which would come before them.
     pub(super) fn find_lost(&mut self, is_to_come: impl Fn(&TableLayout) -> bool) {
         let is_waiting = |oid: &u32| {
             let mut fresh = self.fresh.iter();
@@ -241,8 +242,11 @@ impl PostgresFeed {
         let lost = tables
             .filter(|(oid, table)| table.awaits.is_some() && is_to_come(table) && !is_waiting(oid));
         let lost: Vec<u32> = lost.map(|(oid, _)| *oid).collect();
-        self.is_look_due |= !lost.is_empty();
-        self.lost.extend(lost);
+        if !lost.is_empty() {
+            self.is_look_due = true;
+            self.lost.extend(lost);
+            self.give_up_fresh();
+        }
     }
 
     /// Looks among the transactions that wait for those of an earlier follower that took tables in.

@@ -143,6 +143,13 @@ pub fn open_store_with(url: &str, adapt: impl FnOnce(&mut ConnectionSettings)) -
     PostgresStore::connect(settings, map()).unwrap()
 }
 
+/// The same database with another map.
+pub fn open_store_with_map(url: &str, adapt: impl FnOnce(&mut TenancyMap)) -> PostgresStore {
+    let mut map = map();
+    adapt(&mut map);
+    PostgresStore::connect(unguarded(url), map).unwrap()
+}
+
 fn map() -> TenancyMap {
     let mut map = TenancyMap::new(TenantKind::parse("account").unwrap());
     map.column = Some("account_id".to_owned());

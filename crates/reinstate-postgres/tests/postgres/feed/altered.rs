@@ -260,6 +260,7 @@ fn begin_again(follower: &Follower, at: reinstate_core::Position) -> Follower {
         counts: Vec::new(),
         open: Vec::new(),
         tally: [0; 4],
+        came: Vec::new(),
         counts_only: false,
         steps_left: None,
     }

@@ -140,6 +140,8 @@ pub struct Follower {
     pub counts: Vec<[u64; 4]>,
     open: Vec<Owned>,
     tally: [u64; 4],
+    /// The tables into which rows were inserted, one behind the other.
+    pub came: Vec<String>,
     /// Changes are counted and not kept.
     pub counts_only: bool,
     /// How many steps it has left until it is stopped; none: it is not.
@@ -177,6 +179,7 @@ impl Follower {
             counts: Vec::new(),
             open: Vec::new(),
             tally: [0; 4],
+            came: Vec::new(),
             counts_only: false,
             steps_left: None,
         })
@@ -282,6 +285,12 @@ impl ChangeSink for Follower {
             Change::Truncate { table } => (3, Owned::Truncate(table)),
         };
         self.step()?;
+        if let Owned::Row(table, None, _) = owned {
+            let name = self.schema.table(table).name.to_string();
+            if self.came.last() != Some(&name) {
+                self.came.push(name);
+            }
+        }
         self.tally[place] += 1;
         if !self.counts_only {
             self.open.push(owned);
