@@ -55,8 +55,11 @@ impl Layers {
             width,
             limits,
         };
-        let part_count = read.iter().map(|(parts, _)| parts.len()).sum();
-        let changes = if part_count <= SIDE_BY_SIDE_MAX && followed.is_empty() {
+        let parts = read.iter().flat_map(|(parts, _)| parts);
+        let longest: Vec<usize> = parts.map(longest_block_bytes).collect();
+        let part_count = longest.len();
+        let fit = fit_side_by_side(&longest, resources.memory_bytes_max() / table_count);
+        let changes = if fit && followed.is_empty() {
             let parts = read.into_iter().flat_map(|(parts, width)| {
                 let parts = parts.into_iter();
                 parts.map(move |part| changes(vec![part], width, part_count))
@@ -84,6 +87,20 @@ impl Layers {
         let delta = fates(context, changes, &mut content, delta)?;
         Ok((delta, content))
     }
+}
+
+fn longest_block_bytes(part: &RunPart) -> usize {
+    let blocks = part.run.blocks.iter();
+    let longest = blocks.map(|block| block.plain_bytes as usize).max();
+    longest.unwrap_or(0)
+}
+
+/// Whether parts with blocks of up to these lengths can be read side by side: of each there is a block in memory, and
+/// one that is decoded ahead. A block is as long as its only row may be.
+fn fit_side_by_side(longest_bytes: &[usize], memory_bytes_max: usize) -> bool {
+    let bytes: usize = longest_bytes.iter().map(|bytes| 2 * bytes).sum();
+    longest_bytes.len() <= SIDE_BY_SIDE_MAX
+        && (longest_bytes.len() <= 1 || bytes <= memory_bytes_max / 4)
 }
 
 fn sorter<'c>(context: Context<'c>, table_count: usize) -> Sorter<'c> {
@@ -283,5 +300,23 @@ const fn step(kind: ChangeKind) -> i64 {
         ChangeKind::Inserted => 1,
         ChangeKind::Updated => 0,
         ChangeKind::Removed => -1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_with_long_rows_are_read_one_behind_the_other() {
+        const MIB: usize = 1 << 20;
+        assert!(fit_side_by_side(&[], 16 * MIB));
+        assert!(fit_side_by_side(&[MIB / 4; 8], 16 * MIB));
+        assert!(!fit_side_by_side(&[1; 9], 16 * MIB));
+        assert!(!fit_side_by_side(&[100 * MIB, 100 * MIB], 256 * MIB));
+        assert!(!fit_side_by_side(&[100 * MIB, 1], 256 * MIB));
+        assert!(fit_side_by_side(&[30 * MIB, 1], 256 * MIB));
+        // Sorting it would hold it as well.
+        assert!(fit_side_by_side(&[100 * MIB], 16 * MIB));
     }
 }
