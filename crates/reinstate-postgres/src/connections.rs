@@ -7,11 +7,13 @@
 //! **Invariant:** no session that ever wrote, locked a tenant or was left in the middle of an
 //! answer comes back.
 
+use std::mem;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use reinstate_core::StoreError;
+use reinstate_core::{ErrorKind, StoreError};
 
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
@@ -23,6 +25,11 @@ const IDLE_MAX: usize = 2;
 /// How long a session may have waited. Later, something between here and the server may have
 /// forgotten the connection without a word to either.
 const IDLE_AGE_MAX: Duration = Duration::from_secs(20);
+
+/// How long the server may take to end a session that was let go.
+const ENDING_MAX: Duration = Duration::from_secs(1);
+/// The wait before it is asked again whether it has a place.
+const ENDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a store reaches its database.
 #[derive(Debug)]
@@ -91,6 +98,36 @@ impl Connections {
     pub(crate) fn will_ask_again(&self, question: StateQuestion) {
         let asked = self.asked_before.lock();
         *asked.unwrap_or_else(PoisonError::into_inner) = Some(question);
+    }
+
+    /// Connects for what cannot do without. If the server has no place, sessions that wait for use give theirs up.
+    ///
+    /// # Errors
+    /// As `connect` reports it.
+    pub(crate) fn make_room<T>(
+        &self,
+        connect: impl Fn(&ConnectionSettings) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let is_full = |connected: &Result<T, StoreError>| {
+            let error = connected.as_ref().err();
+            error.is_some_and(|error| error.kind() == ErrorKind::Unavailable)
+        };
+        let mut connected = connect(&self.settings);
+        if !is_full(&connected) {
+            return connected;
+        }
+        let waiting = mem::take(&mut *self.idle());
+        if waiting.is_empty() {
+            return connected;
+        }
+        drop(waiting);
+        // Their processes may take a moment to end.
+        let since = Instant::now();
+        while is_full(&connected) && since.elapsed() < ENDING_MAX {
+            thread::sleep(ENDING_PAUSE);
+            connected = connect(&self.settings);
+        }
+        connected
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Session, Instant)>> {

@@ -90,12 +90,13 @@ impl Session {
                 runtime.block_on(open(&config, tls, settings.connect_timeout))
             }
         };
+        let no_answer = || {
+            let message = format!("{operation}: no answer in {:?}", settings.connect_timeout);
+            StoreError::new(ErrorKind::Unavailable, message)
+        };
         let (client, connection) = opened.map_err(|error| match error {
             Some(error) => store_error(&operation, &error),
-            None => StoreError::new(
-                ErrorKind::Unavailable,
-                format!("{operation}: no answer in {:?}", settings.connect_timeout),
-            ),
+            None => no_answer(),
         })?;
         let session = Self {
             client: Some(client),
@@ -106,7 +107,12 @@ impl Session {
         };
         let lock_timeout = settings.lock_timeout.as_millis();
         let all = format!("{PINNED_SETTINGS}{further}SET lock_timeout = {lock_timeout};");
-        session.run(&operation, &all)?;
+        // Where a pooler stands between, it may have taken the connection and have no session for it.
+        let settle = session.client().batch_execute(&all);
+        let settled = session
+            .wait(async { tokio::time::timeout(settings.connect_timeout, settle).await })
+            .map_err(|_| no_answer())?;
+        settled.map_err(|error| store_error(&operation, &error))?;
         Ok(session)
     }
 

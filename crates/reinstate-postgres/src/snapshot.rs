@@ -16,6 +16,9 @@ use crate::tenancy::{TableRule, TenancyMap};
 /// How often a capture starts anew because tables came in between.
 const ATTEMPTS_MAX: u32 = 5;
 
+/// How many milliseconds a session that sees the same as another one waits for a lock.
+const LOCK_WAIT_BESIDE: u32 = 100;
+
 /// What the transaction is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -195,6 +198,10 @@ pub(crate) fn read_position(session: &Session) -> Result<(Position, Timestamp), 
 /// Begins a transaction of another session at the moment that this one is at, as SQL. The transaction of this one
 /// must not end before.
 ///
+/// Who waits to alter a table that this session reads waits for it, and the other one would wait behind him: each
+/// for the next, which the server cannot see. So the other one hardly waits for locks, whatever is set, and what it
+/// cannot be asked is asked here.
+///
 /// # Errors
 /// As the server reports it.
 pub(crate) fn same_moment(session: &Session, settings: &str) -> Result<String, StoreError> {
@@ -202,7 +209,7 @@ pub(crate) fn same_moment(session: &Session, settings: &str) -> Result<String, S
     let row = session.row("export the snapshot", export, &[])?;
     Ok(format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY, NOT DEFERRABLE;
-         SET TRANSACTION SNAPSHOT {};{settings}",
+         SET TRANSACTION SNAPSHOT {}; SET LOCAL lock_timeout = {LOCK_WAIT_BESIDE};{settings}",
         literal(get(&row, 0)?)
     ))
 }

@@ -140,7 +140,7 @@ impl LiveStore for PostgresStore {
         expected: &Fingerprint,
         schema: &StoreSchema,
     ) -> Result<Box<dyn TenantWriter + '_>, StoreError> {
-        let session = MergeSession::Own(Box::new(lease::session(self.settings())?));
+        let session = MergeSession::Own(Box::new(self.connections.make_room(lease::session)?));
         let (connections, map) = (&self.connections, &self.map);
         let writer = PostgresWriter::open(session, connections, map, tenant, expected, schema)?;
         Ok(Box::new(writer))

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, OnceCell};
 use std::fmt;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
 
@@ -226,20 +225,24 @@ impl LiveView for PostgresView {
             few if few < ASKED_BESIDE_MIN => None,
             _ => self.beside()?,
         };
-        let (held, strays) = match beside {
+        let (held, told) = match beside {
             Some(beside) => thread::scope(|scope| {
-                let strays = scope.spawn(|| strays(beside));
-                (
-                    held(),
-                    strays.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                )
+                let ask = || strays(beside).ok();
+                let asked = thread::Builder::new().spawn_scoped(scope, ask).ok();
+                let held = held();
+                (held, asked.and_then(|asked| asked.join().ok().flatten()))
             }),
-            None => (held(), strays(&self.session)),
+            None => (held(), None),
         };
-        let (held, mut strays) = (held?, strays?);
+        let held = held?;
         if !held.is_empty() {
-            strays.clear();
+            return Ok((held, Vec::new()));
         }
+        // Whatever goes wrong with the other session is no reason not to know.
+        let strays = match told {
+            Some(told) => told,
+            None => strays(&self.session)?,
+        };
         Ok((held, strays))
     }
 

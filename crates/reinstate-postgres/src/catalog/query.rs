@@ -180,6 +180,8 @@ pub(super) fn unique_indexes(session: &Session) -> Result<Vec<Row>, StoreError> 
                 AND NOT i.indisexclusion,
                 i.indimmediate, i.indisexclusion,
                 i.indisvalid AND i.indisunique AND NOT i.indnullsnotdistinct
+                -- WITHOUT OVERLAPS is both: several rows may meet one.
+                AND NOT i.indisexclusion
                 AND NOT EXISTS (SELECT FROM generate_series(1, i.indnkeyatts) k
                                   LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid
                                    AND a.attnum = i.indkey[k - 1]

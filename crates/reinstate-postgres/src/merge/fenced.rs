@@ -36,7 +36,7 @@ impl<'s> PostgresFence<'s> {
         map: &'s TenancyMap,
         tenant: &TenantId,
     ) -> Result<Self, StoreError> {
-        let session = lease::session(connections.settings())?;
+        let session = connections.make_room(lease::session)?;
         lease::raise_fence(&session, &map.kind, tenant)?;
         Ok(Self {
             session,

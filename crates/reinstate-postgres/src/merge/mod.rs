@@ -36,6 +36,7 @@ mod suspects;
 use std::fmt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use reinstate_core::{
     ChangeCounts, ChangeSource, Committed, ErrorKind, Fingerprint, JournalEntry, Position,
@@ -67,8 +68,9 @@ pub(crate) use moving::{can_move, making_anew, obstacle};
 pub(crate) use sequences::{AT_END, find_own_sequence, is_at_end};
 pub(crate) use shared::shared_creation;
 
-/// A session that sees the tenant as everybody else does, and one beside it.
-type Others = (Reader, Option<Reader>);
+/// How long the look before the commit waits for a lock at most. All tables are locked against whoever could keep it
+/// from reading, but for the time that an index is rebuilt.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// One open transaction on one tenant.
 pub(crate) struct PostgresWriter<'s> {
@@ -90,9 +92,8 @@ pub(crate) struct PostgresWriter<'s> {
     transaction: Option<u64>,
     /// Rows created for everybody, by table.
     shared: Vec<(u32, u64)>,
-    /// The connections for the look before the commit, made while the rows are sent. Without the second one
-    /// the first is asked for everything.
-    others: Option<JoinHandle<Result<Others, StoreError>>>,
+    /// The connection for the look before the commit, made while the rows are sent.
+    other: Option<JoinHandle<Result<Reader, StoreError>>>,
     is_open: bool,
 }
 
@@ -136,7 +137,7 @@ impl<'s> PostgresWriter<'s> {
             versions: Versions::default(),
             transaction: None,
             shared: Vec::new(),
-            others: None,
+            other: None,
             is_open: true,
         };
         let name = String::from_utf8_lossy(tenant.as_bytes()).into_owned();
@@ -161,29 +162,39 @@ impl<'s> PostgresWriter<'s> {
     }
 
     /// Starts to connect for [`check_unchanged`](Self::check_unchanged).
-    fn connect_others(&mut self) {
-        let (connections, is_shared) = (Arc::clone(self.connections), self.state.is_shared());
-        let connect = move || {
-            let first = connections.reader()?;
-            let second = is_shared.then(|| connections.reader().ok());
-            Ok((first, second.flatten()))
-        };
+    fn connect_other(&mut self) {
+        let connections = Arc::clone(self.connections);
         // Without a thread the connection is made when it is needed.
-        self.others = thread::Builder::new().spawn(connect).ok();
+        self.other = thread::Builder::new()
+            .spawn(move || connections.reader())
+            .ok();
     }
 
     /// Whether everybody else still sees the tenant as the plan expects it.
     fn check_unchanged(&mut self) -> Result<(), StoreError> {
-        let connected = self.others.take().and_then(|others| others.join().ok());
-        let (other, second) = match connected {
-            Some(Ok(readers)) => readers,
+        let connected = self.other.take().and_then(|other| other.join().ok());
+        let other = match connected {
+            Some(Ok(reader)) => reader,
             // It may have been a moment without a free connection.
-            _ => (self.connections.reader()?, None),
+            _ => self.connections.reader()?,
         };
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        other.begin("look at the tenant again", begin)?;
+        // Only one that waits: another merge may need the connection that would have to be made.
+        let second = self
+            .state
+            .is_shared()
+            .then(|| self.connections.idle_reader());
+        // Who waits to alter a table waits for this merge, and the other session behind him: nobody would get on.
+        let lock_timeout = match self.connections.settings().lock_timeout {
+            Duration::ZERO => LOCK_WAIT_MAX,
+            timeout => timeout.min(LOCK_WAIT_MAX),
+        };
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {}",
+            lock_timeout.as_millis()
+        );
+        other.begin("look at the tenant again", &begin)?;
         settle(&other, self.map, &self.catalog)?;
-        let ahead = match second {
+        let ahead = match second.flatten() {
             Some(second) => Ahead::start(self.state.clone(), &other, second)?,
             None => None,
         };
@@ -249,7 +260,7 @@ impl TenantWriter for PostgresWriter<'_> {
         guards::check_changes(&self.session, self.map, &self.catalog, changes)?;
         let is_needed = !self.connections.settings().unguarded;
         let guarded = guards::check_guarded(&self.session, &self.catalog, changes, is_needed)?;
-        self.connect_others();
+        self.connect_other();
         self.keys.forget();
         self.versions.forget();
         self.written = apply::apply(

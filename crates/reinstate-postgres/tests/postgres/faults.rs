@@ -7,8 +7,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use reinstate_core::{ErrorKind, JobId, JournalEntry, LiveStore, RowBatch, RowStream, StoreError};
-use reinstate_postgres::PostgresStore;
+use reinstate_core::{
+    ErrorKind, JobId, JournalEntry, LiveStore, RowBatch, RowStream, StoreError, TenantKind,
+};
+use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl, TenancyMap};
 use reinstate_testkit::cluster::{ClusterOptions, PostgresCluster, shared_cluster};
 
 use crate::ground::{
@@ -377,4 +379,31 @@ fn settled_entry(store: &PostgresStore, job: JobId) -> Option<JournalEntry> {
             settled => return settled.unwrap(),
         }
     }
+}
+
+/// A pooler that has no session for its client takes the connection all the same, and lets the first statement
+/// wait, which for some is for ever.
+#[test]
+fn a_server_that_lets_in_and_says_no_more_is_unavailable() {
+    let ground = Ground::new("CREATE TABLE notes (id int PRIMARY KEY, account_id int NOT NULL)");
+    let directory = ground.psql("SELECT current_setting('unix_socket_directories')");
+    let silent = Path::new(&directory).join(format!("silent-{}", ground.database.name()));
+    std::fs::create_dir(&silent).unwrap();
+    let listener = UnixListener::bind(silent.join(".s.PGSQL.5432")).unwrap();
+    std::thread::spawn(move || {
+        let mut client = listener.accept().unwrap().0;
+        let mut bytes = [0; 1024];
+        assert!(client.read(&mut bytes).unwrap() > 0);
+        // Authenticated, and ready for a query.
+        client
+            .write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")
+            .unwrap();
+        while client.read(&mut bytes).unwrap() > 0 {}
+    });
+    let url = format!("postgres:///silent?host={}&user=somebody", silent.display());
+    let mut settings = ConnectionSettings::new(SecretUrl::new(&url), "silent");
+    settings.connect_timeout = Duration::from_millis(300);
+    let map = TenancyMap::new(TenantKind::parse("account").unwrap());
+    let error = PostgresStore::connect(settings, map).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }

@@ -8,6 +8,7 @@ mod feed;
 mod fences;
 mod ground;
 mod guards;
+mod held;
 mod lease;
 mod merge;
 mod protection;

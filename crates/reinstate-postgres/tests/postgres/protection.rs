@@ -16,7 +16,7 @@ CREATE TABLE orders (id int PRIMARY KEY, account_id int NOT NULL, note text);
 CREATE TABLE items (id int PRIMARY KEY, order_id int NOT NULL REFERENCES orders, name text);
 CREATE TABLE prices (id int PRIMARY KEY, amount int);
 INSERT INTO orders SELECT n, n % 3, 'o' || n FROM generate_series(1, 30) n;
-INSERT INTO items SELECT n, n % 30 + 1, 'i' || n FROM generate_series(1, 60) n;
+INSERT INTO items (id, order_id, name) SELECT n, n % 30 + 1, 'i' || n FROM generate_series(1, 60) n;
 INSERT INTO prices VALUES (1, 10);
 ";
 
@@ -455,6 +455,22 @@ fn rows_of_a_guarded_table_are_copied_into_it_and_others_staged() {
 #[test]
 fn rows_that_are_not_the_tenants_are_not_committed_without_a_guard_either() {
     let ground = shop();
+    check_without_a_guard(&ground);
+    check_without_a_guard(&Ground::with_map(&SHOP.replace(ITEMS, PARTITIONED), rules));
+}
+
+const ITEMS: &str = "\
+CREATE TABLE items (id int PRIMARY KEY, order_id int NOT NULL REFERENCES orders, name text);
+";
+const PARTITIONED: &str = "\
+CREATE TABLE items (name text, id int, order_id int NOT NULL REFERENCES orders, PRIMARY KEY (id, order_id))
+    PARTITION BY HASH (order_id);
+CREATE TABLE items_0 PARTITION OF items FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE items_1 (order_id int NOT NULL, name text, id int NOT NULL);
+ALTER TABLE items ATTACH PARTITION items_1 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+";
+
+fn check_without_a_guard(ground: &Ground) {
     let store = insisting(ground.database.url(), rules);
     store.prepare().unwrap();
     let wanted = ground.image("1");
