@@ -456,10 +456,12 @@ impl TenantImage {
         context: Context<'_>,
         each: impl Fn(TableIndex, &RowBatch) + Sync,
     ) -> Result<(), Error> {
-        let unchanged = self.tables.values().filter(|table| !table.is_changed());
-        let blocks: Vec<(&RunPart, Range<usize>)> = unchanged
-            .flat_map(|table| &table.parts)
-            .flat_map(|part| share(part, context.resources.threads()))
+        let threads = context.resources.threads();
+        // In the snapshot it may have been another of the tables.
+        let unchanged = self.tables.iter().filter(|(_, rows)| !rows.is_changed());
+        let blocks: Vec<(TableIndex, (&RunPart, Range<usize>))> = unchanged
+            .flat_map(|(table, rows)| rows.parts.iter().map(|part| (*table, part)))
+            .flat_map(|(table, part)| share(part, threads).map(move |piece| (table, piece)))
             .collect();
         // Rayon reports one of the errors, not the first: sort them out by collecting.
         let results: Vec<Result<(), Error>> = context.resources.pool().install(|| {
@@ -467,10 +469,10 @@ impl TenantImage {
                 .par_iter()
                 .map_init(
                     || (BlockOpener::new(), RowBatch::new()),
-                    |(opener, batch), (part, blocks)| {
+                    |(opener, batch), (table, (part, blocks))| {
                         for block in &part.run.blocks[blocks.clone()] {
                             read_block(part, block, opener, batch)?;
-                            each(part.run.key.table, batch);
+                            each(*table, batch);
                         }
                         context.check()
                     },

@@ -382,6 +382,15 @@ fn rows_are_as_they_were_in_the_tables_of_every_commit() {
     );
 }
 
+/// Nothing became of its rows, and it has another index than in the snapshot: they were handed out as those of the
+/// table that had it.
+#[test]
+fn rows_of_a_table_that_has_another_index_by_then_are_handed_out_as_its_own() {
+    let draws = [vec![(0, 0, 3, 0)], Vec::new(), Vec::new()];
+    let ground = ground(&[Vec::new()], &draws, &[Some((8, 0, 27))]);
+    check(ground, &(Vec::new(), true, 1, 0));
+}
+
 /// A column that is added with a default, one that goes, and a table that is renamed.
 fn simple() -> Ground {
     let schema = schema();
