@@ -22,8 +22,8 @@ use crate::opened::Opened;
 use crate::run_stream::RunPart;
 use crate::{Context, Error};
 
-/// From so many changes on the changes of a table are gathered beside those of another.
-const CHANGES_OF_LONG_MIN: u64 = 1_000;
+/// From so many bytes on the changes of a table are gathered beside those of another.
+const CHANGES_BYTES_OF_LONG_MIN: u64 = 256 << 10;
 
 /// A table with its stored rows, and what became of them.
 type Unresolved = (TableIndex, ImageTable, Parts);
@@ -410,8 +410,8 @@ impl TenantImage {
             let parts: Parts = places
                 .filter_map(|place| changes.remove_entry(&place))
                 .collect();
-            let counts = parts.values().flatten().map(|part| part.run.row_count);
-            let is_long = counts.sum::<u64>() >= CHANGES_OF_LONG_MIN;
+            let bytes = parts.values().flatten().map(|part| part.run.plain_bytes);
+            let is_long = bytes.sum::<u64>() >= CHANGES_BYTES_OF_LONG_MIN;
             let of_its_length = if is_long { &mut long } else { &mut short };
             of_its_length.push((table, rows, parts));
         }

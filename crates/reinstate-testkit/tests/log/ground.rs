@@ -36,12 +36,13 @@ pub struct Ground {
     pub reads_blocks: bool,
 }
 
-/// One thread for all of them: starting it takes longer than most histories.
-fn resources() -> &'static Resources {
-    static RESOURCES: OnceLock<Resources> = OnceLock::new();
-    RESOURCES.get_or_init(|| {
+/// So many threads for all of them: starting them takes longer than most histories.
+fn resources(of_two_threads: bool) -> &'static Resources {
+    static RESOURCES: [OnceLock<Resources>; 2] = [const { OnceLock::new() }; 2];
+    let threads = 1 + usize::from(of_two_threads);
+    RESOURCES[threads - 1].get_or_init(|| {
         let options = ResourceOptions {
-            threads: NonZeroUsize::MIN,
+            threads: NonZeroUsize::new(threads).unwrap(),
             ..ResourceOptions::default()
         };
         Resources::try_new(options).unwrap()
@@ -159,7 +160,7 @@ impl Ground {
     }
 
     pub fn context(&self) -> Context<'_> {
-        Context::new(resources(), &Silent, &self.cancellation)
+        Context::new(resources(self.reads_blocks), &Silent, &self.cancellation)
     }
 
     pub fn log(&self) -> Log {
