@@ -15,7 +15,7 @@ const START: &str = "<!-- figures: cargo run -p reinstate-tests --bin guarantees
 const END: &str = "<!-- end of figures -->";
 
 /// Every run of the tests leaves these. What a test adds here it has to record.
-const ROWS: [(&str, &str); 29] = [
+const ROWS: [(&str, &str); 30] = [
     (
         "crash-images-in-place",
         "Power fails at every step of a life; merges in place",
@@ -95,6 +95,10 @@ const ROWS: [(&str, &str); 29] = [
     (
         "histories-postgres",
         "The same, through a PostgreSQL server that several write to at once; another decoder replays",
+    ),
+    (
+        "histories-migrations",
+        "Tables that come, change and go milliseconds apart beside writers on PostgreSQL, followed by who is stopped again and again",
     ),
     (
         "resumed-runs",

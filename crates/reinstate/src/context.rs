@@ -146,6 +146,8 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        self.cancellation.check().map_err(Error::store("stop"))
+        // Asked for every row in places: the text is made only if it is needed.
+        let stopped = self.cancellation.check();
+        stopped.map_err(|error| Error::store("stop")(error))
     }
 }

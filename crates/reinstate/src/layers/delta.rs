@@ -182,7 +182,7 @@ impl DeltaCursor {
 
     /// Goes to the first row whose key is not less than this one; `false` if there is none.
     ///
-    /// *Cost*: one chunk is read.
+    /// *Cost*: one chunk is read, or two.
     pub(super) fn advance_to(&mut self, key: &[u8]) -> Result<bool, Error> {
         let chunks = &self.delta.chunks;
         let behind = chunks.partition_point(|chunk| chunk.first.as_slice() < key);

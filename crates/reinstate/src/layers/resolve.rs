@@ -5,15 +5,13 @@ use reinstate_format::{ChangeKind, FormatError, LoggedChange};
 
 use super::delta::{Delta, DeltaWriter};
 use super::{Layers, Parts, Place, Span};
+use crate::plan::{finish_sort, start_sort_of};
 use crate::run_stream::{RunPart, RunStream};
-use crate::sort::{Cursor, Item, SortBudget, Sorted, SortedRows, Sorter};
+use crate::sort::{Cursor, Item, SortedRows};
 use crate::{Context, Error};
 
 /// Up to so many parts are read side by side: each is in order. More are sorted.
 const SIDE_BY_SIDE_MAX: usize = 8;
-
-/// After how many changes it is asked whether to go on.
-const CHANGES_BETWEEN_CHECKS: u32 = 1024;
 
 impl Layers {
     /// What became of the rows of one owner in one table while it stayed the same, by these parts of its
@@ -66,7 +64,7 @@ impl Layers {
             });
             SortedRows::of(parts.map(|part| Box::new(part) as Box<dyn Cursor + Send>))?
         } else {
-            let mut sorter = sorter(context, table_count);
+            let mut sorter = start_sort_of(context, table_count);
             for (parts, width) in read {
                 let mut changes = changes(parts, width, 1);
                 while changes.advance()? {
@@ -79,8 +77,7 @@ impl Layers {
                     sorter.push(&[], table, row)?;
                 }
             }
-            let memory = resources.memory_bytes_max() / 16;
-            Sorted::merge(vec![sorter.finish()?], memory)?
+            finish_sort(context, sorter)?
         };
         let memory = resources.memory_bytes_max() / 16;
         let delta = DeltaWriter::new(memory, resources.spill_directory());
@@ -101,15 +98,6 @@ fn fit_side_by_side(longest_bytes: &[usize], memory_bytes_max: usize) -> bool {
     let bytes: usize = longest_bytes.iter().map(|bytes| 2 * bytes).sum();
     longest_bytes.len() <= SIDE_BY_SIDE_MAX
         && (longest_bytes.len() <= 1 || bytes <= memory_bytes_max / 4)
-}
-
-fn sorter<'c>(context: Context<'c>, table_count: usize) -> Sorter<'c> {
-    let resources = context.resources;
-    let budget = SortBudget {
-        memory_bytes_max: resources.memory_bytes_max() / 4 / table_count,
-        directory: resources.spill_directory().to_owned(),
-    };
-    Sorter::new(resources.pool(), budget)
 }
 
 /// Which changes count.
@@ -193,13 +181,8 @@ fn fates(
 ) -> Result<Delta, Error> {
     let mut row = Row::default();
     let mut after = RowBuilder::new();
-    let mut until_check = 0_u32;
     while changes.advance()? {
-        if until_check == 0 {
-            context.check()?;
-            until_check = CHANGES_BETWEEN_CHECKS;
-        }
-        until_check -= 1;
+        context.check()?;
         let Item {
             table, row: logged, ..
         } = changes.current();

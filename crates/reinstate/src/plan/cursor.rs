@@ -199,9 +199,14 @@ pub(crate) fn sorted_rows(
 
 /// Begins to sort rows, with a part of the context's memory.
 pub(crate) fn start_sort(context: Context<'_>) -> Sorter<'_> {
+    start_sort_of(context, 1)
+}
+
+/// One of so many sorts at the same time, which share that part.
+pub(crate) fn start_sort_of(context: Context<'_>, sort_count: usize) -> Sorter<'_> {
     let resources = context.resources;
     let budget = SortBudget {
-        memory_bytes_max: resources.memory_bytes_max() / 4,
+        memory_bytes_max: resources.memory_bytes_max() / 4 / sort_count,
         directory: resources.spill_directory().to_owned(),
     };
     Sorter::new(resources.pool(), budget)

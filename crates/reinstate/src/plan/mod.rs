@@ -52,7 +52,7 @@ use owners::Owners;
 use since::Lookup;
 
 pub(crate) use compare::mapped_rows;
-pub(crate) use cursor::{RowCursor, finish_sort, sorted_rows, start_sort};
+pub(crate) use cursor::{RowCursor, finish_sort, sorted_rows, start_sort, start_sort_of};
 pub(crate) use left_behind::are_unchanged;
 
 /// Plans are written once and read two or three times: a light level costs the least overall.
