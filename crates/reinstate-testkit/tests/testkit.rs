@@ -6,6 +6,8 @@ mod campaign;
 mod campaign_risks;
 #[path = "testkit/faults.rs"]
 mod faults;
+#[path = "testkit/fences.rs"]
+mod fences;
 #[path = "testkit/meanwhile.rs"]
 mod meanwhile;
 #[path = "testkit/memory.rs"]

@@ -33,6 +33,7 @@ mod moving;
 mod neighbours;
 mod obstacles;
 mod prompting;
+mod proving;
 mod reporting;
 mod restoring;
 mod retries;

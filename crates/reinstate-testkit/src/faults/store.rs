@@ -9,8 +9,10 @@ use reinstate_core::{
     OwnHold, OwnedRowBatch, OwnedRowStream, Position, PositionNotation, QuestionCost, Reference,
     RowBatch, RowOrder, RowRole, RowStream, SequenceValue, SharedCreation, SideEffect,
     SnapshotSource, StoreError, StoreIdentity, StoreSchema, StrayReference, TableIndex, TableName,
-    TenantId, TenantKind, TenantWriter, Timestamp, UniqueKey, ValueKind,
+    TenantFence, TenantId, TenantKind, TenantWriter, Timestamp, UniqueKey, ValueKind,
 };
+
+use super::fence::{CountedFence, FenceCounts};
 
 /// What a store does wrong, and when. Calls are counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,13 @@ pub enum StoreFault {
         /// How many.
         rows: u64,
     },
+    /// It counts other changes in a table than it made.
+    Counts {
+        /// In which table.
+        table: TableIndex,
+        /// What it counts there; none at all leaves the table out.
+        counts: ChangeCounts,
+    },
     /// Somebody does something just before one call: see [`FaultyStore::with_interloper`].
     Interlope {
         /// Which.
@@ -54,6 +63,7 @@ pub enum StoreFault {
 pub struct FaultyStore<'a> {
     inner: &'a dyn LiveStore,
     faults: Faults<'a>,
+    fences: Option<&'a FenceCounts>,
 }
 
 struct Faults<'a> {
@@ -95,6 +105,16 @@ impl<'a> FaultyStore<'a> {
                 journal_reads: AtomicU64::new(0),
                 interloper: Box::new(interloper),
             },
+            fences: None,
+        }
+    }
+
+    /// The same, with fences.
+    #[must_use]
+    pub fn with_fences(self, counts: &'a FenceCounts) -> Self {
+        Self {
+            fences: Some(counts),
+            ..self
         }
     }
 
@@ -181,10 +201,25 @@ impl LiveStore for FaultyStore<'_> {
         schema: &StoreSchema,
     ) -> Result<Box<dyn TenantWriter + '_>, StoreError> {
         self.faults.call("begin merge")?;
+        let miscounted = match self.faults.fault {
+            StoreFault::Counts { table, counts } => {
+                Some((schema.table(table).name.clone(), counts))
+            }
+            _ => None,
+        };
         Ok(Box::new(FaultyWriter {
             inner: self.inner.begin_merge(tenant, expected, schema)?,
             faults: &self.faults,
+            miscounted,
         }))
+    }
+
+    fn fence(&self, tenant: &TenantId) -> Result<Option<Box<dyn TenantFence + '_>>, StoreError> {
+        let Some(counts) = self.fences else {
+            return Ok(None);
+        };
+        self.faults.call("put up a fence")?;
+        Ok(Some(Box::new(CountedFence::raise(self, tenant, counts))))
     }
 
     fn journal_entry(
@@ -453,6 +488,7 @@ impl LiveView for FaultyView<'_> {
 struct FaultyWriter<'a> {
     inner: Box<dyn TenantWriter + 'a>,
     faults: &'a Faults<'a>,
+    miscounted: Option<(TableName, ChangeCounts)>,
 }
 
 impl TenantWriter for FaultyWriter<'_> {
@@ -469,7 +505,14 @@ impl TenantWriter for FaultyWriter<'_> {
         changes: &dyn ChangeSource,
     ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
         self.faults.call("apply")?;
-        self.inner.apply(changes)
+        let mut counted = self.inner.apply(changes)?;
+        if let Some((table, counts)) = self.miscounted.take() {
+            counted.retain(|(name, _)| *name != table);
+            if counts.total() > 0 {
+                counted.push((table, counts));
+            }
+        }
+        Ok(counted)
     }
 
     fn suspects(&mut self, table: &TableName, changes: &dyn ChangeSource) -> Vec<String> {
@@ -482,6 +525,10 @@ impl TenantWriter for FaultyWriter<'_> {
             inner: self.inner.read_back(table)?,
             faults: self.faults,
         }))
+    }
+
+    fn state_read_back(&mut self) -> Option<Fingerprint> {
+        self.inner.state_read_back()
     }
 
     fn commit(self: Box<Self>, entry: &JournalEntry) -> Result<Committed, StoreError> {

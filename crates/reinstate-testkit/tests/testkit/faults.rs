@@ -7,8 +7,8 @@ use reinstate::{
     CaptureOptions, Context, DriftRules, Error, ResourceOptions, Resources, RestoreRequest,
 };
 use reinstate_core::{
-    Cancellation, ErrorKind, JobId, LiveStore, Policy, Repository, Silent, SnapshotDescription,
-    SnapshotId, Tenant, Timestamp,
+    Cancellation, ChangeCounts, ErrorKind, JobId, LiveStore, Policy, Repository, Silent,
+    SnapshotDescription, SnapshotId, Tenant, Timestamp,
 };
 use reinstate_testkit::certification::{Contents, Fixture, Flavour, Rows, captured, owner, tenant};
 use reinstate_testkit::faults::{
@@ -22,6 +22,11 @@ use crate::memory::{MemoryFixture, SQL};
 pub(crate) const OPERATIONS_MAX: u64 = 10_000;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_micros(0);
+
+pub(crate) const ROWS: Rows = Rows {
+    flavour: Flavour::Columns,
+    key_space: KeySpace::Global,
+};
 
 /// A store with a snapshot, and a tenant that has lost rows since.
 pub(crate) struct Scene {
@@ -52,21 +57,17 @@ impl Scene {
             cancellation: Cancellation::new(),
             fixture,
         };
-        let rows = Rows {
-            flavour: Flavour::Columns,
-            key_space: KeySpace::Global,
-        };
         let (acme, other) = (owner("acme"), owner("acme2"));
         let put = ApplicationChange::Put;
         let first = [
-            rows.currency("EUR", "euro"),
-            rows.project(&acme, 1, Some("one")),
-            rows.issue(&acme, 1, 1, Some("issue"), None),
-            rows.comment(&acme, 1, 1, Some("comment")),
-            rows.activity(&acme, None, Some("twice")),
-            rows.activity(&acme, None, Some("twice")),
-            rows.project(&other, 2, Some("two")),
-            rows.activity(&other, None, Some("twice")),
+            ROWS.currency("EUR", "euro"),
+            ROWS.project(&acme, 1, Some("one")),
+            ROWS.issue(&acme, 1, 1, Some("issue"), None),
+            ROWS.comment(&acme, 1, 1, Some("comment")),
+            ROWS.activity(&acme, None, Some("twice")),
+            ROWS.activity(&acme, None, Some("twice")),
+            ROWS.project(&other, 2, Some("two")),
+            ROWS.activity(&other, None, Some("twice")),
         ];
         scene.write(&first.clone().map(put));
         scene.then = scene.contents();
@@ -75,8 +76,8 @@ impl Scene {
         scene.write(&[
             ApplicationChange::Delete(first[3].clone()),
             ApplicationChange::Delete(first[4].clone()),
-            put(rows.project(&acme, 1, Some("changed"))),
-            put(rows.setting(&acme, "new", None)),
+            put(ROWS.project(&acme, 1, Some("changed"))),
+            put(ROWS.setting(&acme, "new", None)),
         ]);
         scene.now = scene.contents();
         scene
@@ -112,9 +113,19 @@ impl Scene {
         repository: &dyn Repository,
         job: u8,
     ) -> Result<reinstate::Restored, Error> {
+        self.restore_from(store, repository, job, &self.snapshot)
+    }
+
+    fn restore_from(
+        &self,
+        store: &dyn LiveStore,
+        repository: &dyn Repository,
+        job: u8,
+        snapshot: &Arc<SnapshotDescription>,
+    ) -> Result<reinstate::Restored, Error> {
         let request = RestoreRequest {
             job: JobId::from_bytes([job; 16]),
-            snapshot: Arc::clone(&self.snapshot),
+            snapshot: Arc::clone(snapshot),
             tenants: vec![Tenant {
                 kind: store.tenant_kind().clone(),
                 id: tenant("acme"),
@@ -267,11 +278,7 @@ fn a_write_that_comes_in_between_is_never_lost() {
     let (mut refused, mut restored) = (0, 0);
     for call in 0..OPERATIONS_MAX {
         let scene = Scene::set();
-        let rows = Rows {
-            flavour: Flavour::Columns,
-            key_space: KeySpace::Global,
-        };
-        let row = rows.setting(&owner("acme"), "concurrent", Some("here"));
+        let row = ROWS.setting(&owner("acme"), "concurrent", Some("here"));
         let fault = StoreFault::Interlope { call };
         let write = || scene.write(&[ApplicationChange::Put(row.clone())]);
         let store = FaultyStore::with_interloper(scene.fixture.store(), fault, write);
@@ -322,6 +329,115 @@ fn a_write_that_comes_in_between_is_never_lost() {
                     "{error}"
                 );
                 refused += 1;
+            }
+        }
+    }
+    panic!("a restore takes more than {OPERATIONS_MAX} calls");
+}
+
+/// Two runs of one job with different plans, each in a repository of its own: what the journal says of the
+/// other's commit is no answer to the question what became of this one.
+#[test]
+fn a_commit_of_another_plan_is_no_answer_to_a_commit_without_one() {
+    let mut lost = 0;
+    for call in 0..OPERATIONS_MAX {
+        let scene = Scene::set();
+        let store = FaultyStore::new(scene.fixture.store(), StoreFault::UnknownBeforeCommit);
+        let other = || {
+            let (live, repository) = (scene.fixture.store(), MemoryRepository::default());
+            let snapshot = scene.capture(live, &repository).expect("a capture");
+            scene.write(&[ApplicationChange::Put(ROWS.setting(
+                &owner("acme"),
+                "late",
+                None,
+            ))]);
+            match scene.restore_from(live, &repository, 1, &Arc::new(snapshot)) {
+                Ok(restored) => assert!(restored.receipt.committed.is_some()),
+                // The first one is in its transaction.
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Locked, "{error}"),
+            }
+        };
+        let fault = StoreFault::Interlope { call };
+        let interloped = FaultyStore::with_interloper(&store, fault, other);
+        let error = scene
+            .restore(&interloped, scene.repository.as_ref(), 1)
+            .expect_err("its commit never came");
+        if interloped.call_count() <= call {
+            assert!(lost > 0, "the other one never came last");
+            return;
+        }
+        lost += u64::from(error.kind() == ErrorKind::Unavailable);
+    }
+    panic!("a restore takes more than {OPERATIONS_MAX} calls");
+}
+
+#[test]
+fn a_store_that_counts_other_changes_than_planned_commits_nothing() {
+    let planned = {
+        let scene = Scene::set();
+        let restored = scene.restore(scene.fixture.store(), scene.repository.as_ref(), 1);
+        restored.expect("no fault").receipt.applied
+    };
+    let mut tables = 0;
+    for (table, schema) in Scene::set().snapshot.schema.iter() {
+        let found = planned.iter().find(|(planned, _, _)| *planned == table);
+        let right = found.map_or(ChangeCounts::NONE, |(_, _, counts)| *counts);
+        tables += usize::from(found.is_some());
+        let one = |created, put_back, deleted| ChangeCounts {
+            created,
+            put_back,
+            deleted,
+        };
+        let mut wrong = vec![one(1, 0, 0), one(0, 1, 0), one(0, 0, 1)];
+        for more in &mut wrong {
+            *more += right;
+        }
+        wrong.push(ChangeCounts::NONE);
+        for counts in wrong.into_iter().filter(|counts| *counts != right) {
+            let scene = Scene::set();
+            let fault = StoreFault::Counts { table, counts };
+            let store = FaultyStore::new(scene.fixture.store(), fault);
+            let error = scene
+                .restore(&store, scene.repository.as_ref(), 1)
+                .expect_err("other counts than planned");
+            assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+            let said = error.to_string();
+            assert!(
+                said.contains("the store counted other changes")
+                    && said.contains(&schema.name.to_string()),
+                "{said}"
+            );
+            assert!(!scene.expect_all_or_nothing(1, &format!("{fault:?}")));
+        }
+    }
+    assert_eq!(tables, planned.len());
+    assert!(tables > 1);
+}
+
+#[test]
+fn a_plan_without_changes_is_stale_once_its_tenant_was_written_to() {
+    let mut stale = 0;
+    for call in 0..OPERATIONS_MAX {
+        let scene = Scene::set();
+        let first = scene.restore(scene.fixture.store(), scene.repository.as_ref(), 1);
+        assert!(first.expect("no fault").verdict.is_restored());
+        let row = ROWS.setting(&owner("acme"), "concurrent", Some("here"));
+        let write = || scene.write(&[ApplicationChange::Put(row.clone())]);
+        let fault = StoreFault::Interlope { call };
+        let store = FaultyStore::with_interloper(scene.fixture.store(), fault, write);
+        let result = scene.restore(&store, scene.repository.as_ref(), 2);
+        if store.call_count() <= call {
+            let receipt = result.expect("no fault was met").receipt;
+            assert!(receipt.committed.is_none(), "{receipt:?}");
+            assert!(stale > 0, "no write came after the plan");
+            return;
+        }
+        match result {
+            // Written before the plan, which deletes it, or while it was verified, which finds it.
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Stale, "call {call}: {error}");
+                stale += 1;
             }
         }
     }

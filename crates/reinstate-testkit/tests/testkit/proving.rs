@@ -3,20 +3,15 @@
 use std::num::NonZeroUsize;
 
 use reinstate::{
-    Context, Finding, ResourceOptions, Resources, StoreDigests, Verdict, store_digests,
-    verify_snapshot,
+    Context, Finding, ResourceOptions, Resources, StoreDigests, Verdict, keep_receipt, plan_of,
+    receipt_of, store_digests, verify_snapshot,
 };
-use reinstate_core::{Cancellation, Owner, Silent, SnapshotDescription};
-use reinstate_testkit::certification::{Fixture, Flavour, Rows, owner, tenant};
+use reinstate_core::{Cancellation, JobId, Owner, Silent, SnapshotDescription, Timestamp};
+use reinstate_testkit::ApplicationChange;
+use reinstate_testkit::certification::{Fixture, owner, tenant};
 use reinstate_testkit::faults::{FaultyStore, StoreFault};
-use reinstate_testkit::{ApplicationChange, KeySpace};
 
-use crate::faults::Scene;
-
-const ROWS: Rows = Rows {
-    flavour: Flavour::Columns,
-    key_space: KeySpace::Global,
-};
+use crate::faults::{NOW, ROWS, Scene};
 
 fn digests(scene: &Scene) -> StoreDigests {
     store_digests(scene.context(), scene.fixture.store()).expect("a store that works")
@@ -81,6 +76,22 @@ fn a_proof_says_how_much_was_read_and_a_finding_where_it_differs() {
     assert!(proof.table_count() > 1, "{proof:?}");
     // The comment and one activity came back, the project as it was, and the setting went.
     assert_eq!(restored.receipt.changed_rows(), 4);
+    let applied = restored.receipt.applied.iter();
+    let named: Vec<_> = applied.map(|(_, name, _)| name.to_string()).collect();
+    assert_eq!(named.len(), 4, "{named:?}");
+    let job = JobId::from_bytes([1; 16]);
+    let repository = scene.repository.as_ref();
+    let kept = || receipt_of(repository, job, &tenant("acme")).expect("a receipt that is whole");
+    let receipt = kept().expect("a receipt");
+    assert_eq!(
+        (receipt.merged_at, &receipt.counts),
+        (NOW, &restored.receipt.applied)
+    );
+    // One that is there stays.
+    let plan = plan_of(repository, job).expect("a plan");
+    let later = Timestamp::from_micros(1);
+    keep_receipt(repository, &plan, &restored.receipt, later).expect("one is there");
+    assert_eq!(kept().expect("a receipt").merged_at, NOW);
     assert!(restored.verdict.is_restored() && restored.verdict.findings().is_empty());
 
     // The tenant's own users write before it is verified.
