@@ -140,14 +140,45 @@ fn a_run_that_names_the_changes_of_another_is_found_out() {
             let place = place.expect("it is in the record");
             record[place..place + to.len()].copy_from_slice(to);
         }
-        let signed = record.len() - 32;
-        let digest = blake3::hash(&record[..signed]);
-        record[signed..].copy_from_slice(digest.as_bytes());
+        sign(record);
     };
     assert!(ground.repository.tamper_record("log", last, forge));
     assert_eq!(ground.log().runs().len(), RUNS);
     let kind = kind_at(&ground, RUNS as u64, "a");
     assert_eq!(kind, Some(ErrorKind::Corrupt), "its rows came twice");
+}
+
+#[test]
+fn a_run_that_says_another_number_of_changes_is_found_out() {
+    let ground = ground();
+    let last = name(&ground, RUNS - 1);
+    let log = ground.log();
+    let extent = &log.runs()[RUNS - 1].description.extent;
+    let forge = |record: &mut Vec<u8>| {
+        // Right before how long the commits are, and their digest.
+        let digest = extent.commits_digest.as_bytes();
+        let place = record
+            .windows(digest.len())
+            .position(|bytes| bytes == digest);
+        let end = place.expect("it is in the record") - 8;
+        let number = &mut record[end - 8..end];
+        assert_eq!(*number, extent.change_count.to_le_bytes());
+        number.copy_from_slice(&(extent.change_count + 1).to_le_bytes());
+        sign(record);
+    };
+    assert!(ground.repository.tamper_record("log", last, forge));
+    let report = verify_log(ground.context(), &ground.repository, &ground.log()).unwrap();
+    let [damage] = report.damage.as_slice() else {
+        panic!("{:?}", report.damage)
+    };
+    let said = format!("{} changes, its record says", extent.change_count);
+    assert!(damage.message.contains(&said), "{damage:?}");
+}
+
+/// Puts the digest of a record right.
+fn sign(record: &mut [u8]) {
+    let (signed, digest) = record.split_at_mut(record.len() - 32);
+    digest.copy_from_slice(blake3::hash(signed).as_bytes());
 }
 
 #[test]
