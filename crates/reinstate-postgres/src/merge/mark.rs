@@ -264,6 +264,11 @@ mod tests {
             };
             assert_eq!(CommitMark::parse(&mark.to_bytes()), Some(mark));
         }
+        // As it lies in journals.
+        let text = b"8589934592;16384:7:3;16390:9";
+        let mark = CommitMark::parse(text).expect("a mark");
+        assert_eq!(mark.tables, [(16_384, 7, 3), (16_390, 9, 0)]);
+        assert_eq!(mark.to_bytes(), text);
         for bad in ["", "x", "1;", "1;2", "1;2:x", "1;:2", "\u{e9}"] {
             assert_eq!(CommitMark::parse(bad.as_bytes()), None, "{bad:?}");
         }
