@@ -183,8 +183,7 @@ pub(crate) fn session(settings: &ConnectionSettings) -> Result<Session, StoreErr
     Ok(session)
 }
 
-/// Takes the lease on a tenant: nobody else merges into it until the session ends or
-/// [lets go](let_go) of it.
+/// Takes the lease on a tenant: nobody else merges into it until the session ends or unlocks.
 ///
 /// # Errors
 /// `Locked` if another run holds the tenant.
@@ -200,13 +199,6 @@ pub(crate) fn take(
         true => Ok(()),
         false => Err(held(session, "lock it", kind, tenant)?),
     }
-}
-
-/// Lets go of the lease. What cannot be freed here is freed when the server notices that the connection
-/// is gone.
-pub(crate) fn let_go(session: &Session, tenant: &TenantId) {
-    let sql = format!("SELECT pg_advisory_unlock({})", lock_number(tenant));
-    session.free(&sql);
 }
 
 /// Puts the tenant's fence up until the session ends or unlocks: its users' writes wait where the fence is

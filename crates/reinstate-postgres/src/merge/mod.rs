@@ -116,11 +116,11 @@ impl<'s> PostgresWriter<'s> {
         // tenant, may have committed after a snapshot taken earlier.
         session.take(map, tenant)?;
         let ahead = || Ahead::guess(connections, &session, tenant);
-        let (moment, ahead) = begin_and(&session, map, Access::ReadWrite, ahead)
-            .inspect_err(|_| session.let_go(tenant))?;
+        let (moment, ahead) =
+            begin_and(&session, map, Access::ReadWrite, ahead).inspect_err(|_| session.let_go())?;
         let state = StateQuestion::new(map, &moment.catalog, tenant).inspect_err(|_| {
             session.roll_back();
-            session.let_go(tenant);
+            session.let_go();
         })?;
         connections.will_ask_again(state.clone());
         let writer = Self {
@@ -332,6 +332,6 @@ impl Drop for PostgresWriter<'_> {
         }
         // The server would do it by itself when it notices that the connection is gone, which
         // may be later than somebody's next attempt.
-        self.session.let_go(&self.tenant);
+        self.session.let_go();
     }
 }
