@@ -111,7 +111,7 @@ impl EmbeddedWriter<'_> {
     }
 
     /// What changed, by the answers of the store to each row and by its count of keys in every
-    /// table. Where the two disagree the surplus is reported too, so that no plan can match it.
+    /// table.
     fn reconcile(
         &self,
         before: &[u64],
@@ -120,12 +120,8 @@ impl EmbeddedWriter<'_> {
     ) -> Vec<(TableName, ChangeCounts)> {
         let mut counted = Vec::new();
         for (index, table) in self.store.schema.iter() {
-            let tally = &tallies[index.get()];
-            let mut counts = tally.counts;
-            let expected = before[index.get()] + tally.keys_added - tally.keys_removed;
-            let found = after[index.get()];
-            counts.created += found.saturating_sub(expected);
-            counts.deleted += expected.saturating_sub(found);
+            let place = index.get();
+            let counts = tallies[place].reconciled(before[place], after[place]);
             if counts.total() > 0 {
                 counted.push((table.name.clone(), counts));
             }
@@ -140,6 +136,18 @@ struct Tally {
     counts: ChangeCounts,
     keys_added: u64,
     keys_removed: u64,
+}
+
+impl Tally {
+    /// What was counted in a table that held so many keys before and holds so many after. Where the answers say
+    /// another number the surplus is counted too, so that no plan can match it.
+    fn reconciled(&self, before: u64, after: u64) -> ChangeCounts {
+        let mut counts = self.counts;
+        let expected = before + self.keys_added - self.keys_removed;
+        counts.created += after.saturating_sub(expected);
+        counts.deleted += expected.saturating_sub(after);
+        counts
+    }
 }
 
 struct TableChange<'t> {
@@ -312,5 +320,29 @@ impl TableChange<'_> {
             RowChange::Delete(row.into())
         })?;
         self.notes.write()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_store_did_beyond_its_answers_is_counted() {
+        let answered = ChangeCounts {
+            created: 5,
+            put_back: 1,
+            deleted: 2,
+        };
+        let tally = Tally {
+            counts: answered,
+            keys_added: 5,
+            keys_removed: 2,
+        };
+        assert_eq!(tally.reconciled(10, 13), answered);
+        let more = tally.reconciled(10, 17);
+        assert_eq!((more.created, more.deleted), (9, 2));
+        let fewer = tally.reconciled(10, 9);
+        assert_eq!((fewer.created, fewer.deleted), (5, 6));
     }
 }
