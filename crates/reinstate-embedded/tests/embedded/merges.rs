@@ -116,6 +116,26 @@ fn built_aside(path: &Path) -> u64 {
     generations.len().unwrap()
 }
 
+/// The plan is wrong about what there is: what is counted is what the store did.
+#[test]
+fn a_row_that_is_put_back_where_none_is_left_is_counted_as_created() {
+    let mut claimed = State::new();
+    put(&mut claimed, ISSUES, row(ISSUES, 1, Some("there")).row());
+    let mut after = State::new();
+    put(&mut after, ISSUES, row(ISSUES, 1, Some("put back")).row());
+    let directory = tempfile::tempdir().unwrap();
+    let store = store_with(&directory.path().join("store"), Way::InPlace, &[]);
+    let target = tenant(b"a");
+    let mut writer = store
+        .begin_merge(&target, &fingerprint(&store, &target), store.schema())
+        .unwrap();
+    let counted = writer.apply(&Plan::new(&claimed, &after)).unwrap();
+    let [(_, counts)] = counted.as_slice() else {
+        panic!("{counted:?}")
+    };
+    assert_eq!((counts.created, counts.put_back, counts.deleted), (1, 0, 0));
+}
+
 #[test]
 fn a_writer_that_is_dropped_leaves_nothing() {
     let (first, second) = (many(6_000, 1), many(6_000, 2));
