@@ -41,15 +41,21 @@ fn shop() -> Ground {
     })
 }
 
-/// A merge of what was lost that is about to be committed.
-fn merged<'g>(ground: &'g Ground, wanted: &crate::ground::Image) -> Box<dyn TenantWriter + 'g> {
+/// A merge of what was lost, and its plan.
+fn begun<'g>(
+    ground: &'g Ground,
+    wanted: &crate::ground::Image,
+) -> (Box<dyn TenantWriter + 'g>, Plan) {
     let id = tenant("1");
     let (fingerprint, schema) = bind(&ground.store, &id);
     let plan = Plan::between(&schema, &image(&ground.store, "1"), wanted);
-    let mut writer = ground
-        .store
-        .begin_merge(&id, &fingerprint, &schema)
-        .unwrap();
+    let writer = ground.store.begin_merge(&id, &fingerprint, &schema);
+    (writer.unwrap(), plan)
+}
+
+/// The same, about to be committed.
+fn merged<'g>(ground: &'g Ground, wanted: &crate::ground::Image) -> Box<dyn TenantWriter + 'g> {
+    let (mut writer, plan) = begun(ground, wanted);
     writer.apply(&plan).unwrap();
     writer
 }
@@ -81,6 +87,19 @@ fn what_was_read_back_is_found_again_until_somebody_writes() {
         ground.psql(sql);
         assert_ne!(now(), before, "{sql}");
     }
+}
+
+#[test]
+fn what_was_read_before_rows_were_written_is_not_the_state_behind_them() {
+    let ground = shop();
+    let wanted = ground.image("1");
+    // Taken away only: no row that is left says that it was written since.
+    ground.psql("INSERT INTO orders VALUES (301, 1)");
+    let found = ground.image("1");
+    let (mut writer, plan) = begun(&ground, &wanted);
+    check_read_back(writer.as_mut(), &found).unwrap();
+    writer.apply(&plan).unwrap();
+    assert_eq!(writer.state_read_back(), None);
 }
 
 /// What rows hold in a column that was dropped and made anew is not what they held, and no row is another
