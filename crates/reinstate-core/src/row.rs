@@ -309,10 +309,19 @@ impl RowBatch {
     /// Appends a row given as encoded key and encoded columns.
     #[inline]
     pub fn push_parts(&mut self, key: &[u8], columns: &[u8]) {
-        write_varint(&mut self.bytes, (key.len() + columns.len()) as u64);
+        self.push_joined(key, [columns, &[]]);
+    }
+
+    /// Appends a row whose encoded columns come in two pieces.
+    #[inline]
+    pub fn push_joined(&mut self, key: &[u8], columns: [&[u8]; 2]) {
+        let [first, second] = columns;
+        let body = key.len() + first.len() + second.len();
+        write_varint(&mut self.bytes, body as u64);
         write_varint(&mut self.bytes, key.len() as u64);
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(columns);
+        for piece in [key, first, second] {
+            self.bytes.extend_from_slice(piece);
+        }
         self.row_count += 1;
     }
 

@@ -411,10 +411,16 @@ impl TenantImage {
                 .filter_map(|place| changes.remove_entry(&place))
                 .collect();
             let bytes = parts.values().flatten().map(|part| part.run.plain_bytes);
-            let is_long = bytes.sum::<u64>() >= CHANGES_BYTES_OF_LONG_MIN;
-            let of_its_length = if is_long { &mut long } else { &mut short };
-            of_its_length.push((table, rows, parts));
+            let bytes = bytes.sum::<u64>();
+            if bytes >= CHANGES_BYTES_OF_LONG_MIN {
+                long.push((bytes, (table, rows, parts)));
+            } else {
+                short.push((table, rows, parts));
+            }
         }
+        // The longest are taken first, from the end.
+        long.sort_by_key(|(bytes, _)| *bytes);
+        let mut long: Vec<_> = long.into_iter().map(|(_, table)| table).collect();
         let layers = &self.layers;
         let resolve = |(table, mut rows, mut parts): Unresolved, table_count| {
             rows.resolve_beside(context, layers, table, &mut parts, table_count)?;
@@ -447,7 +453,8 @@ impl TenantImage {
     }
 
     /// Reads and checks every row, in any order, on all threads of the context; hands each block
-    /// of one table to `each`. The fastest way to read a tenant.
+    /// of one table to `each`. The fastest way to read a tenant. A changed table without a key, or one that was
+    /// reshaped, is read in order by one thread more, beside them.
     ///
     /// # Errors
     /// `Corrupt` with the block, if one is damaged.
@@ -464,42 +471,59 @@ impl TenantImage {
             .flat_map(|(table, part)| share(part, threads).map(move |piece| (table, piece)))
             .collect();
         // Rayon reports one of the errors, not the first: sort them out by collecting.
-        let results: Vec<Result<(), Error>> = context.resources.pool().install(|| {
-            blocks
-                .par_iter()
-                .map_init(
-                    || (BlockOpener::new(), RowBatch::new()),
-                    |(opener, batch), (table, (part, blocks))| {
-                        for block in &part.run.blocks[blocks.clone()] {
-                            read_block(part, block, opener, batch)?;
-                            each(*table, batch);
-                        }
-                        context.check()
-                    },
-                )
-                .collect()
-        });
-        results.into_iter().collect::<Result<(), Error>>()?;
         let keyed = self.tables.iter();
         let keyed: Vec<_> = keyed
             .filter_map(|(table, rows)| rows.keyed(*table))
             .collect();
-        for_each_batch(context, &keyed, &each)?;
-        let mut batch = RowBatch::new();
-        for (&table, rows) in &self.tables {
-            if !rows.is_changed() || rows.keyed(table).is_some() {
-                continue;
+        let one_by_one = self.tables.iter();
+        let one_by_one: Vec<_> = one_by_one
+            .filter(|(table, rows)| rows.is_changed() && rows.keyed(**table).is_none())
+            .collect();
+        let at_once = || {
+            // Rayon reports one of the errors, not the first: sort them out by collecting.
+            let results: Vec<Result<(), Error>> = context.resources.pool().install(|| {
+                blocks
+                    .par_iter()
+                    .map_init(
+                        || (BlockOpener::new(), RowBatch::new()),
+                        |(opener, batch), (table, (part, blocks))| {
+                            for block in &part.run.blocks[blocks.clone()] {
+                                read_block(part, block, opener, batch)?;
+                                each(*table, batch);
+                            }
+                            context.check()
+                        },
+                    )
+                    .collect()
+            });
+            results.into_iter().collect::<Result<(), Error>>()?;
+            for_each_batch(context, &keyed, &each)
+        };
+        let one_after_the_other = || {
+            let mut batch = RowBatch::new();
+            for (table, rows) in one_by_one.iter() {
+                let mut changed = rows.rows(context);
+                while changed
+                    .next_batch(&mut batch)
+                    .map_err(Error::store("read the rows of a snapshot and its log"))?
+                {
+                    context.check()?;
+                    each(**table, &batch);
+                }
             }
-            let mut changed = rows.rows(context);
-            while changed
-                .next_batch(&mut batch)
-                .map_err(Error::store("read the rows of a snapshot and its log"))?
-            {
-                context.check()?;
-                each(table, &batch);
-            }
+            Ok(())
+        };
+        if threads < 2 || one_by_one.is_empty() {
+            at_once()?;
+            return one_after_the_other();
         }
-        Ok(())
+        // In order there is work for one thread, which would be alone with it at the end.
+        std::thread::scope(|scope| {
+            let beside = scope.spawn(one_after_the_other);
+            let at_once = at_once();
+            let beside = beside.join().unwrap_or_else(|panic| resume_unwind(panic));
+            at_once.and(beside)
+        })
     }
 
     fn runs(&self) -> impl Iterator<Item = &RunPart> {

@@ -65,7 +65,6 @@ pub(super) struct DeltaWriter<'d> {
     written: u64,
     memory_left: usize,
     directory: &'d Path,
-    columns: Vec<u8>,
 }
 
 impl<'d> DeltaWriter<'d> {
@@ -80,27 +79,20 @@ impl<'d> DeltaWriter<'d> {
             written: 0,
             memory_left: memory_bytes_max,
             directory,
-            columns: Vec::new(),
         }
     }
 
     pub(super) fn keyed(&mut self, key: &[u8], was: bool, is: Option<&[u8]>) -> Result<(), Error> {
         let fate = if was { WAS } else { 0 } | if is.is_some() { IS } else { 0 };
-        self.columns.clear();
-        self.columns.push(fate);
-        self.columns.extend_from_slice(is.unwrap_or_default());
-        self.push(key)
+        self.push(key, [&[fate], is.unwrap_or_default()])
     }
 
     pub(super) fn keyless(&mut self, columns: &[u8], count: i64) -> Result<(), Error> {
-        self.columns.clear();
-        self.columns.extend_from_slice(columns);
-        self.columns.extend_from_slice(&count.to_le_bytes());
-        self.push(&[])
+        self.push(&[], [columns, &count.to_le_bytes()])
     }
 
-    fn push(&mut self, key: &[u8]) -> Result<(), Error> {
-        self.rows.push_parts(key, &self.columns);
+    fn push(&mut self, key: &[u8], columns: [&[u8]; 2]) -> Result<(), Error> {
+        self.rows.push_joined(key, columns);
         self.delta.row_count += 1;
         if self.rows.as_bytes().len() >= CHUNK_BYTES_TARGET {
             self.cut()?;
