@@ -470,14 +470,9 @@ impl TenantImage {
             .flat_map(|(table, rows)| rows.parts.iter().map(|part| (*table, part)))
             .flat_map(|(table, part)| share(part, threads).map(move |piece| (table, piece)))
             .collect();
-        // Rayon reports one of the errors, not the first: sort them out by collecting.
         let keyed = self.tables.iter();
         let keyed: Vec<_> = keyed
             .filter_map(|(table, rows)| rows.keyed(*table))
-            .collect();
-        let one_by_one = self.tables.iter();
-        let one_by_one: Vec<_> = one_by_one
-            .filter(|(table, rows)| rows.is_changed() && rows.keyed(**table).is_none())
             .collect();
         let at_once = || {
             // Rayon reports one of the errors, not the first: sort them out by collecting.
@@ -499,27 +494,20 @@ impl TenantImage {
             results.into_iter().collect::<Result<(), Error>>()?;
             for_each_batch(context, &keyed, &each)
         };
-        let one_after_the_other = || {
-            let mut batch = RowBatch::new();
-            for (table, rows) in one_by_one.iter() {
-                let mut changed = rows.rows(context);
-                while changed
-                    .next_batch(&mut batch)
-                    .map_err(Error::store("read the rows of a snapshot and its log"))?
-                {
-                    context.check()?;
-                    each(**table, &batch);
-                }
-            }
-            Ok(())
+        let others = self.tables.iter();
+        let others: Vec<_> = others
+            .filter(|(table, rows)| rows.is_changed() && rows.keyed(**table).is_none())
+            .collect();
+        let in_order = || {
+            let mut others = others.iter();
+            others.try_for_each(|(table, rows)| read_in_order(context, (**table, rows), &each))
         };
-        if threads < 2 || one_by_one.is_empty() {
-            at_once()?;
-            return one_after_the_other();
+        if threads < 2 || others.is_empty() {
+            return at_once().and_then(|()| in_order());
         }
         // In order there is work for one thread, which would be alone with it at the end.
         std::thread::scope(|scope| {
-            let beside = scope.spawn(one_after_the_other);
+            let beside = scope.spawn(in_order);
             let at_once = at_once();
             let beside = beside.join().unwrap_or_else(|panic| resume_unwind(panic));
             at_once.and(beside)
@@ -529,6 +517,24 @@ impl TenantImage {
     fn runs(&self) -> impl Iterator<Item = &RunPart> {
         self.tables.values().flat_map(|table| &table.parts)
     }
+}
+
+/// Hands each batch of a table at its point to `each`.
+fn read_in_order(
+    context: Context<'_>,
+    (table, rows): (TableIndex, &ImageTable),
+    each: impl Fn(TableIndex, &RowBatch),
+) -> Result<(), Error> {
+    let mut rows = rows.rows(context);
+    let mut batch = RowBatch::new();
+    while rows
+        .next_batch(&mut batch)
+        .map_err(Error::store("read the rows of a snapshot and its log"))?
+    {
+        context.check()?;
+        each(table, &batch);
+    }
+    Ok(())
 }
 
 /// Cuts a run into pieces for the threads, small enough that none is left with much more work.
