@@ -123,7 +123,8 @@ pub(crate) fn count_foreign_rows(
 
 /// Refuses to commit rows that a COPY took without asking whose they are, unless all that the transaction
 /// left in those tables is the tenant's: the rows with its number that were read back as the tenant's have to
-/// be as many as the server counted.
+/// be as many as the server counted. Where they are not, or nobody read a table back, the rows of others are
+/// counted.
 ///
 /// This is what an INSERT would have asked row by row, and it is asked of the rows as they will be
 /// committed. It does not depend on the guard, which looked at the end of each such statement.
@@ -146,14 +147,10 @@ pub(super) fn check_copied(
         tenant,
         transaction,
     };
-    // Whoever did not read a table back is asked now.
-    let unread = tables.iter().map(|(table, _, _)| *table);
-    let counted = counter.own(unread.filter(|table| versions.own_count(*table) == 0))?;
-    let own = |table| match versions.own_count(table) {
-        0 => counted.get(&table).copied().unwrap_or(0),
-        read => read,
-    };
-    match counter.foreign(&tables, own)?.as_slice() {
+    match counter
+        .foreign(&tables, |table| versions.own_count(table))?
+        .as_slice()
+    {
         [] => Ok(()),
         [(table, rows), ..] => {
             let name = &catalog.schema.table(*table).name;
