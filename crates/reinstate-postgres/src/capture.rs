@@ -79,7 +79,7 @@ impl PostgresCapture {
     ) -> Result<Option<Self>, StoreError> {
         let first = import(settings, snapshot)?;
         let (_, taken_at) = read_position(&first)?;
-        let Some(catalog) = examine(&first, map, locked)? else {
+        let Some(catalog) = examine(&first, map, locked, None)? else {
             return Ok(None);
         };
         let sequences = read_sequences(&first, &catalog)?;

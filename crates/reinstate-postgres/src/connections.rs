@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use reinstate_core::{ErrorKind, StoreError};
 
+use crate::catalog::KeptCatalog;
 use crate::session::Session;
 use crate::settings::ConnectionSettings;
 use crate::state::StateQuestion;
@@ -37,6 +38,7 @@ pub(crate) struct Connections {
     settings: ConnectionSettings,
     idle: Mutex<Vec<(Session, Instant)>>,
     asked_before: Mutex<Option<StateQuestion>>,
+    catalog: KeptCatalog,
 }
 
 impl Connections {
@@ -45,11 +47,17 @@ impl Connections {
             settings,
             idle: Mutex::default(),
             asked_before: Mutex::default(),
+            catalog: KeptCatalog::default(),
         }
     }
 
     pub(crate) fn settings(&self) -> &ConnectionSettings {
         &self.settings
+    }
+
+    /// The catalogue that was read last.
+    pub(crate) fn catalog(&self) -> &KeptCatalog {
+        &self.catalog
     }
 
     /// A session that waited, outside of any transaction.

@@ -5,10 +5,11 @@
 //! the snapshot still holds its rows. ACCESS SHARE stands in no writer's way.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use reinstate_core::{ErrorKind, Position, StoreError, Tenancy, Timestamp};
 
-use crate::catalog::{Catalog, get, lockable_tables, read_catalog};
+use crate::catalog::{Catalog, KeptCatalog, get, lockable_tables, read_catalog};
 use crate::session::Session;
 use crate::sql::{literal, quote};
 use crate::tenancy::{TableRule, TenancyMap};
@@ -29,7 +30,7 @@ pub(crate) enum Access {
 /// What was found when the transaction began.
 #[derive(Debug)]
 pub(crate) struct Moment {
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     pub position: Position,
     pub taken_at: Timestamp,
 }
@@ -44,10 +45,11 @@ pub(crate) fn begin(
     map: &TenancyMap,
     access: Access,
 ) -> Result<Moment, StoreError> {
-    begin_and(session, map, access, || Ok(())).map(|(moment, ())| moment)
+    begin_and(session, map, access, None, || Ok(())).map(|(moment, ())| moment)
 }
 
-/// The same, with what `start` starts as soon as the transaction has its snapshot.
+/// The same, with a catalogue that is kept, and with what `start` starts as soon as the transaction has its
+/// snapshot.
 ///
 /// # Errors
 /// As [`begin`], and as `start` reports it.
@@ -55,10 +57,11 @@ pub(crate) fn begin_and<T>(
     session: &Session,
     map: &TenancyMap,
     access: Access,
+    kept: Option<&KeptCatalog>,
     start: impl Fn() -> Result<T, StoreError>,
 ) -> Result<(Moment, T), StoreError> {
     for _ in 0..ATTEMPTS_MAX {
-        if let Some(begun) = try_begin_and(session, map, access, "", &start)? {
+        if let Some(begun) = try_begin_and(session, map, (access, ""), kept, &start)? {
             return Ok(begun);
         }
     }
@@ -76,15 +79,15 @@ pub(crate) fn try_begin(
     access: Access,
     further: &str,
 ) -> Result<Option<Moment>, StoreError> {
-    let begun = try_begin_and(session, map, access, further, &|| Ok(()))?;
+    let begun = try_begin_and(session, map, (access, further), None, &|| Ok(()))?;
     Ok(begun.map(|(moment, ())| moment))
 }
 
 fn try_begin_and<T>(
     session: &Session,
     map: &TenancyMap,
-    access: Access,
-    further: &str,
+    (access, further): (Access, &str),
+    kept: Option<&KeptCatalog>,
     start: &impl Fn() -> Result<T, StoreError>,
 ) -> Result<Option<(Moment, T)>, StoreError> {
     let mode = match access {
@@ -97,7 +100,7 @@ fn try_begin_and<T>(
     };
     let (position, taken_at) = read_position(session)?;
     let started = start()?;
-    let Some(catalog) = examine(session, map, &locked)? else {
+    let Some(catalog) = examine(session, map, &locked, kept)? else {
         session.roll_back();
         return Ok(None);
     };
@@ -155,8 +158,12 @@ pub(crate) fn examine(
     session: &Session,
     map: &TenancyMap,
     locked: &HashSet<u32>,
-) -> Result<Option<Catalog>, StoreError> {
-    let catalog = read_catalog(session, map)?;
+    kept: Option<&KeptCatalog>,
+) -> Result<Option<Arc<Catalog>>, StoreError> {
+    let catalog = match kept {
+        Some(kept) => kept.read(session, map)?,
+        None => Arc::new(read_catalog(session, map)?),
+    };
     let has_new = catalog.iter().any(|(_, schema, table)| {
         schema.tenancy != Tenancy::Excluded && table.is_readable && !locked.contains(&table.oid)
     });

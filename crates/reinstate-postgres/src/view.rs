@@ -67,7 +67,13 @@ impl PostgresView {
             Some(tenant) => Ahead::guess(connections, &session, tenant),
             None => Ok(None),
         };
-        let (moment, ahead) = begin_and(&session, map, Access::ReadOnly, ahead)?;
+        let (moment, ahead) = begin_and(
+            &session,
+            map,
+            Access::ReadOnly,
+            Some(connections.catalog()),
+            ahead,
+        )?;
         let map = map.clone();
         Ok(Self {
             session,

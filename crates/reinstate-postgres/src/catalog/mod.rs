@@ -4,6 +4,7 @@
 //! is of the same moment.
 
 mod classify;
+mod kept;
 mod kinds;
 mod query;
 mod read;
@@ -18,6 +19,7 @@ use reinstate_core::{
 use crate::sql::{columns_of, qualified, quote};
 
 pub(crate) use classify::ForeignKey;
+pub(crate) use kept::KeptCatalog;
 pub(crate) use kinds::TenantType;
 pub(crate) use query::{IS_TABLE, PARTITIONS, POLICY, get, lockable_tables, read_sequences};
 pub(crate) use read::{Draft, Drafts, read_catalog, read_drafts};
@@ -26,7 +28,7 @@ pub(crate) use read::{Draft, Drafts, read_catalog, read_drafts};
 pub(crate) const OWN_NAMESPACE: &str = "reinstate";
 
 /// The tables of a database: `tables[i]` belongs to `schema.table(i)`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Catalog {
     pub schema: StoreSchema,
     pub tables: Vec<CatalogTable>,

@@ -103,7 +103,7 @@ impl PostgresFeed {
         let known = tables.and_then(|tables| Some((tables.schema, tables.facts?)));
         let (schema, mut layout) = match known {
             Some((schema, kept)) => (schema.clone(), Layout::decode(kept)?),
-            None if facts.digest() == slot.digest => (catalog.schema, now),
+            None if facts.digest() == slot.digest => (catalog.schema.clone(), now),
             None => {
                 let what = "tables, types or the publication were altered since the snapshot was \
                             taken";

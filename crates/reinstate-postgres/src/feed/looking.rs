@@ -10,6 +10,7 @@
 //! hands over the transaction in whose place the earlier one was.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,7 @@ const LOCK_MILLISECONDS: u128 = 200;
 /// The tables as of one moment.
 #[derive(Debug)]
 pub(super) struct Seen {
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     pub facts: Facts,
     pub layout: Layout,
 }
@@ -137,7 +138,7 @@ impl PostgresFeed {
             facts,
             mut layout,
         } = self.look_closely()?;
-        let schema = catalog.schema;
+        let schema = catalog.schema.clone();
         let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
         let row = self.session.row("look for the end of the log", sql, &[])?;
         layout.reached = get::<i64>(&row, 0)?.cast_unsigned();

@@ -16,7 +16,7 @@ use crate::fingerprint::Versions;
 use crate::own_sets::OwnSets;
 use crate::owner::{Selection, ownership};
 use crate::session::Session;
-use crate::snapshot::{Access, begin};
+use crate::snapshot::{Access, begin_and};
 use crate::tenancy::TenancyMap;
 
 /// A transaction, how many rows it left in which tables, and how many of these are nobody's. Text form:
@@ -107,7 +107,9 @@ pub(crate) fn count_foreign_rows(
         StoreError::new(ErrorKind::Corrupt, message)
     })?;
     let session = connections.reader()?;
-    let catalog = begin(&session, map, Access::ReadOnly)?.catalog;
+    let kept = Some(connections.catalog());
+    let (moment, ()) = begin_and(&session, map, Access::ReadOnly, kept, || Ok(()))?;
+    let catalog = moment.catalog;
     let counter = Counter {
         session: &session,
         catalog: &catalog,

@@ -77,7 +77,7 @@ pub(crate) struct PostgresWriter<'s> {
     session: MergeSession<'s>,
     connections: &'s Arc<Connections>,
     map: &'s TenancyMap,
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
     tenant: TenantId,
     state: StateQuestion,
     fingerprint: Fingerprint,
@@ -116,8 +116,14 @@ impl<'s> PostgresWriter<'s> {
         // tenant, may have committed after a snapshot taken earlier.
         session.take(map, tenant)?;
         let ahead = || Ahead::guess(connections, &session, tenant);
-        let (moment, ahead) =
-            begin_and(&session, map, Access::ReadWrite, ahead).inspect_err(|_| session.let_go())?;
+        let (moment, ahead) = begin_and(
+            &session,
+            map,
+            Access::ReadWrite,
+            Some(connections.catalog()),
+            ahead,
+        )
+        .inspect_err(|_| session.let_go())?;
         let state = StateQuestion::new(map, &moment.catalog, tenant).inspect_err(|_| {
             session.roll_back();
             session.let_go();
@@ -250,13 +256,15 @@ impl TenantWriter for PostgresWriter<'_> {
         &mut self,
         changes: &dyn ChangeSource,
     ) -> Result<Vec<(TableName, ChangeCounts)>, StoreError> {
-        sequences::add_own_sequences(
-            &self.session,
-            self.map,
-            &mut self.catalog,
-            &self.tenant,
-            changes,
-        )?;
+        if !self.map.sequences.is_empty() {
+            sequences::add_own_sequences(
+                &self.session,
+                self.map,
+                Arc::make_mut(&mut self.catalog),
+                &self.tenant,
+                changes,
+            )?;
+        }
         guards::check_changes(&self.session, self.map, &self.catalog, changes)?;
         let is_needed = !self.connections.settings().unguarded;
         let guarded = guards::check_guarded(&self.session, &self.catalog, changes, is_needed)?;

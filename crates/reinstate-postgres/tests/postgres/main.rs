@@ -9,6 +9,7 @@ mod fences;
 mod ground;
 mod guards;
 mod held;
+mod kept;
 mod lease;
 mod merge;
 mod protection;
