@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 
 use crate::catalog::{Catalog, UniqueIndex, get};
 use crate::owner::{Selection, ownership};
-use crate::sent::{ORDINAL, gather, parameters, sent_rows, sent_rows_from};
+use crate::sent::{ORDINAL, TOGETHER_BYTES_MAX, gather, parameters, sent_rows, sent_rows_from};
 use crate::session::Session;
 use crate::sql::quote;
 
@@ -41,20 +41,19 @@ impl Holders<'_> {
         rows: &RowBatch,
         giving_way: &RowBatch,
     ) -> Result<Vec<HeldKey>, StoreError> {
-        let mut held = Vec::new();
         let whose = match role {
             RowRole::PutBackAfter => Whose::OthersElsewhere,
             _ => Whose::Others,
         };
-        for index in &self.catalog.tables[self.table.get()].unique_indexes {
-            self.ask(index, whose, (rows, giving_way), |row, _| {
-                held.push(HeldKey {
-                    key: row.key().to_vec(),
-                    constraint: index.name.clone(),
-                });
-                Ok(())
-            })?;
-        }
+        let indexes = &self.catalog.tables[self.table.get()].unique_indexes;
+        let mut held = Vec::new();
+        self.ask_each(indexes, whose, (rows, giving_way), |index, row, _| {
+            held.push(HeldKey {
+                key: row.key().to_vec(),
+                constraint: index.name.clone(),
+            });
+            Ok(())
+        })?;
         Ok(held)
     }
 
@@ -63,71 +62,99 @@ impl Holders<'_> {
         let (schema, relation) = self.catalog.table(self.table);
         let mut held = Vec::new();
         let mut key = KeyWriter::new();
-        for index in relation
-            .unique_indexes
-            .iter()
-            .filter(|index| !index.is_primary || !relation.has_exact_key(schema))
-        {
-            self.ask(
-                index,
-                Whose::Own,
-                (rows, &RowBatch::new()),
-                |row, answer| {
-                    key.clear();
-                    for (column, place) in schema.key.iter().zip(1..) {
-                        let text: String = get(answer, place)?;
-                        key.push(schema.columns[column.get()].key_form, text.as_bytes());
-                    }
-                    held.push(OwnHold {
-                        key: row.key().to_vec(),
-                        columns: row.columns().to_vec(),
-                        holder: key.as_bytes().to_vec(),
-                        constraint: index.name.clone(),
-                    });
-                    Ok(())
-                },
-            )?;
-        }
+        let indexes = relation.unique_indexes.iter();
+        let indexes = indexes.filter(|index| !index.is_primary || !relation.has_exact_key(schema));
+        let nothing = RowBatch::new();
+        self.ask_each(
+            indexes,
+            Whose::Own,
+            (rows, &nothing),
+            |index, row, answer| {
+                key.clear();
+                for (column, place) in schema.key.iter().zip(1..) {
+                    let text: String = get(answer, place)?;
+                    key.push(schema.columns[column.get()].key_form, text.as_bytes());
+                }
+                held.push(OwnHold {
+                    key: row.key().to_vec(),
+                    columns: row.columns().to_vec(),
+                    holder: key.as_bytes().to_vec(),
+                    constraint: index.name.clone(),
+                });
+                Ok(())
+            },
+        )?;
         Ok(held)
     }
 
-    /// Calls `each` with every row that meets one of `whose`, and the server's answer.
-    fn ask(
+    /// Calls `each` with every row that meets one of `whose` in one of the indexes, and the server's answer.
+    /// Of few rows the indexes are asked about together.
+    fn ask_each<'i>(
         &self,
-        index: &UniqueIndex,
+        indexes: impl IntoIterator<Item = &'i UniqueIndex>,
         whose: Whose,
         (rows, giving_way): (&RowBatch, &RowBatch),
-        mut each: impl FnMut(RowRef<'_>, &Row) -> Result<(), StoreError>,
+        mut each: impl FnMut(&UniqueIndex, RowRef<'_>, &Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let indexes: Vec<&UniqueIndex> = indexes.into_iter().collect();
+        let bytes = rows.as_bytes().len() + giving_way.as_bytes().len();
+        let at_once = if bytes <= TOGETHER_BYTES_MAX {
+            indexes.len()
+        } else {
+            1
+        };
+        for indexes in indexes.chunks(at_once.max(1)) {
+            self.ask(indexes, whose, (rows, giving_way), &mut each)?;
+        }
+        Ok(())
+    }
+
+    fn ask(
+        &self,
+        indexes: &[&UniqueIndex],
+        whose: Whose,
+        (rows, giving_way): (&RowBatch, &RowBatch),
+        mut each: impl FnMut(&UniqueIndex, RowRef<'_>, &Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let schema = self.catalog.schema.table(self.table);
         let operation = format!("look for rows in the way in table {}", schema.name);
         // What an expression needs is not looked at: all columns.
         let every = || (0..).map(ColumnIndex).take(schema.columns.len()).collect();
-        let mut columns: Vec<ColumnIndex> = index.columns.clone().unwrap_or_else(every);
-        if whose != Whose::Others {
-            columns.extend(&schema.key);
-            columns.sort_unstable();
-            columns.dedup();
-        }
         let gives_way = !schema.key.is_empty() && !giving_way.is_empty();
-        let Some(sql) = self.question(index, whose, &columns, gives_way)? else {
-            return Ok(());
-        };
-        let not_text = || StoreError::new(ErrorKind::Corrupt, format!("{operation}: not text"));
-        let mut values = gather(rows, &columns).ok_or_else(not_text)?;
-        if gives_way {
-            values.extend(gather(giving_way, &schema.key).ok_or_else(not_text)?);
+        let mut asked = Vec::new();
+        for &index in indexes {
+            let mut columns: Vec<ColumnIndex> = index.columns.clone().unwrap_or_else(every);
+            if whose != Whose::Others {
+                columns.extend(&schema.key);
+                columns.sort_unstable();
+                columns.dedup();
+            }
+            let Some(sql) = self.question(index, whose, &columns, gives_way)? else {
+                continue;
+            };
+            let not_text = || StoreError::new(ErrorKind::Corrupt, format!("{operation}: not text"));
+            let mut values = gather(rows, &columns).ok_or_else(not_text)?;
+            if gives_way {
+                values.extend(gather(giving_way, &schema.key).ok_or_else(not_text)?);
+            }
+            asked.push((index, sql, values));
         }
-        let answers = self.session.rows(&operation, &sql, &parameters(&values))?;
-        let mut answers = answers.iter().peekable();
-        // Ordinals start at one, and the answers are in their order.
-        for (row, ordinal) in rows.iter().zip(1_i64..) {
-            while let Some(answer) = answers.peek() {
-                if get::<i64>(answer, 0)? != ordinal {
-                    break;
+        let questions = asked
+            .iter()
+            .map(|(_, sql, values)| (sql.as_str(), parameters(values)));
+        let questions: Vec<_> = questions.collect();
+        let answers = self.session.rows_of_each(&operation, &questions)?;
+        for ((index, ..), answers) in asked.iter().zip(answers) {
+            let mut answers = answers.iter().peekable();
+            // Ordinals start at one, and the answers are in their order.
+            for (row, ordinal) in rows.iter().zip(1_i64..) {
+                while let Some(answer) = answers.peek() {
+                    if get::<i64>(answer, 0)? != ordinal {
+                        break;
+                    }
+                    each(index, row, answer)?;
+                    answers.next();
                 }
-                each(row, answer)?;
-                answers.next();
             }
         }
         Ok(())

@@ -6,13 +6,17 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::catalog::{CatalogColumn, CatalogTable, get};
+use crate::session::Parameters;
 use crate::sql::quote;
 
 /// The place of a sent row, from one: a name that no column of an application has.
 pub(crate) const ORDINAL: &str = "\"reinstate ordinal\"";
 
+/// Up to how many bytes of rows are sent with several questions at once, which are all in memory then.
+pub(crate) const TOGETHER_BYTES_MAX: usize = 1 << 20;
+
 /// The lists as parameters.
-pub(crate) fn parameters<L: ToSql + Sync>(lists: &[L]) -> Vec<(&(dyn ToSql + Sync), Type)> {
+pub(crate) fn parameters<L: ToSql + Sync>(lists: &[L]) -> Parameters<'_> {
     let lists = lists.iter();
     lists
         .map(|list| (list as &(dyn ToSql + Sync), Type::TEXT_ARRAY))

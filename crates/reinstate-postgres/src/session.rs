@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use futures_util::{SinkExt, TryStreamExt};
 use reinstate_core::{ErrorKind, StoreError};
 use tokio::runtime::{Builder, Runtime};
@@ -32,6 +33,9 @@ const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// How long a transaction that is given up may take to roll back.
 const ROLLBACK_MAX: Duration = Duration::from_secs(5);
+
+/// Values of a query, each with its type.
+pub(crate) type Parameters<'v> = Vec<(&'v (dyn ToSql + Sync), Type)>;
 
 /// A connection with pinned settings.
 #[derive(Debug)]
@@ -146,6 +150,20 @@ impl Session {
         values: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Row>, StoreError> {
         self.wait(self.client().query_typed(sql, values))
+            .map_err(|error| store_error(operation, &error))
+    }
+
+    /// The rows of several queries, in their order. They are sent together: the server goes on from one to the
+    /// next by itself. All answers are held.
+    pub(crate) fn rows_of_each(
+        &self,
+        operation: &str,
+        questions: &[(&str, Parameters<'_>)],
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        let asked = questions
+            .iter()
+            .map(|(sql, values)| self.client().query_typed(sql, values));
+        self.wait(try_join_all(asked))
             .map_err(|error| store_error(operation, &error))
     }
 

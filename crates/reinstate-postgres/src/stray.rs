@@ -12,15 +12,16 @@ use std::collections::BTreeMap;
 use reinstate_core::{
     ErrorKind, Lead, Reference, RowBatch, StoreError, StrayReference, TableIndex, Tenancy, TenantId,
 };
+use tokio_postgres::Row;
 
 use crate::catalog::{Catalog, ForeignKey, get};
 use crate::owner::{joined, ownership};
-use crate::sent::{ORDINAL, column_texts, parameters, push_answers, sent_rows};
+use crate::sent::{ORDINAL, TOGETHER_BYTES_MAX, column_texts, parameters, push_answers, sent_rows};
 use crate::session::Session;
 use crate::sql::literal;
 
 /// The references of `rows`, all to be written for `tenant`, that lead astray. Those in `younger` came after
-/// the rows were.
+/// the rows were. Of few rows all keys are followed together.
 pub(crate) fn stray_references(
     session: &Session,
     catalog: &Catalog,
@@ -28,22 +29,70 @@ pub(crate) fn stray_references(
     (table, younger): (TableIndex, &[Reference]),
     rows: &RowBatch,
 ) -> Result<Vec<StrayReference>, StoreError> {
-    let mut strays = Vec::new();
     let keys = catalog.foreign_keys.iter().filter(|key| key.child == table);
-    for key in keys {
+    let keys: Vec<&ForeignKey> = keys.collect();
+    let at_once = match rows.as_bytes().len() {
+        few if few <= TOGETHER_BYTES_MAX => keys.len(),
+        _ => 1,
+    };
+    let operation = format!(
+        "follow the foreign keys of {}",
+        catalog.schema.table(table).name
+    );
+    let mut strays = Vec::new();
+    for keys in keys.chunks(at_once.max(1)) {
+        let mut followed = Vec::with_capacity(keys.len());
+        for key in keys {
+            followed.extend(Followed::find(catalog, key, tenant, younger, rows)?);
+        }
+        let asked = followed.iter().flat_map(|followed| {
+            let questions = followed.questions.iter();
+            questions.map(|(sql, _)| (sql.as_str(), parameters(&followed.lists)))
+        });
+        let asked: Vec<_> = asked.collect();
+        let mut answers = session.rows_of_each(&operation, &asked)?.into_iter();
+        for followed in &followed {
+            for ((_, lead), answers) in followed.questions.iter().zip(answers.by_ref()) {
+                followed.add_strays(catalog, *lead, &answers, &mut strays)?;
+            }
+        }
+    }
+    Ok(strays)
+}
+
+/// A foreign key of rows to be written that has to be followed.
+struct Followed<'a> {
+    key: &'a ForeignKey,
+    /// Its values, and how many rows have each.
+    values: Vec<(Vec<&'a str>, u64)>,
+    /// The same as lists, one for each column.
+    lists: Vec<Vec<&'a str>>,
+    /// What is asked of them, and what it means of those that are the answer.
+    questions: Vec<(String, Lead)>,
+}
+
+impl<'a> Followed<'a> {
+    /// None if it cannot lead astray.
+    fn find(
+        catalog: &'a Catalog,
+        key: &'a ForeignKey,
+        tenant: &TenantId,
+        younger: &[Reference],
+        rows: &'a RowBatch,
+    ) -> Result<Option<Self>, StoreError> {
         let is_within = stays_within(catalog, key);
         let child = &catalog.schema.table(key.child).tenancy;
         let is_way = child.references().any(|way| *way == key.reference);
         let is_proven = key.is_validated && !younger.contains(&key.reference);
         let may_dangle = !is_proven && !is_way && is_exact(catalog, key);
         if is_within && !may_dangle {
-            continue;
+            return Ok(None);
         }
         let values: Vec<(Vec<&str>, u64)> = distinct(rows, key)?.into_iter().collect();
         if values.is_empty() {
-            continue;
+            return Ok(None);
         }
-        let lists: Vec<Vec<&str>> = (0..key.reference.columns.len())
+        let lists = (0..key.reference.columns.len())
             .map(|place| values.iter().map(|(value, _)| value[place]).collect())
             .collect();
         let parent = catalog.schema.table(key.reference.parent);
@@ -52,7 +101,6 @@ pub(crate) fn stray_references(
         } else {
             Lead::Nowhere
         };
-        let operation = format!("follow foreign key {}", key.name);
         let mut questions = Vec::new();
         if !is_within {
             questions.push((question(catalog, key, tenant), lead));
@@ -60,23 +108,37 @@ pub(crate) fn stray_references(
         if may_dangle && parent.tenancy.is_tenant_owned() {
             questions.push((unfound(catalog, key), Lead::Unfound));
         }
-        for (sql, lead) in questions {
-            for answer in session.rows(&operation, &sql, &parameters(&lists))? {
-                let place = usize::try_from(get::<i64>(&answer, 0)?).ok();
-                if let Some((value, row_count)) = place.and_then(|place| values.get(place)) {
-                    strays.push(StrayReference {
-                        reference: name(catalog, key),
-                        parent: key.reference.parent,
-                        parent_columns: key.reference.parent_columns.clone(),
-                        values: value.iter().map(|&value| value.to_owned()).collect(),
-                        lead,
-                        row_count: *row_count,
-                    });
-                }
+        Ok(Some(Self {
+            key,
+            values,
+            lists,
+            questions,
+        }))
+    }
+
+    fn add_strays(
+        &self,
+        catalog: &Catalog,
+        lead: Lead,
+        answers: &[Row],
+        strays: &mut Vec<StrayReference>,
+    ) -> Result<(), StoreError> {
+        let reference = &self.key.reference;
+        for answer in answers {
+            let place = usize::try_from(get::<i64>(answer, 0)?).ok();
+            if let Some((value, row_count)) = place.and_then(|place| self.values.get(place)) {
+                strays.push(StrayReference {
+                    reference: name(catalog, self.key),
+                    parent: reference.parent,
+                    parent_columns: reference.parent_columns.clone(),
+                    values: value.iter().map(|&value| value.to_owned()).collect(),
+                    lead,
+                    row_count: *row_count,
+                });
             }
         }
+        Ok(())
     }
-    Ok(strays)
 }
 
 /// The rows of everybody that `rows`, all to be written into `table`, refer to by a foreign key; none
