@@ -37,6 +37,18 @@ fn is_usable(session: &Session) -> Result<Option<bool>, StoreError> {
     rows.first().map(|row| get(row, 0)).transpose()
 }
 
+/// Whether the journal is there and the role may use it.
+///
+/// # Errors
+/// `Refused` if it is one of before the first release.
+pub(crate) fn is_prepared(session: &Session) -> Result<bool, StoreError> {
+    if is_usable(session)? != Some(true) {
+        return Ok(false);
+    }
+    check_columns(session)?;
+    Ok(true)
+}
+
 /// Creates the journal unless it is there.
 ///
 /// # Errors

@@ -121,6 +121,10 @@ impl LiveStore for PostgresStore {
     }
 
     fn prepare(&self) -> Result<(), StoreError> {
+        // Nearly always it is there, which is seen without another connection.
+        if journal::is_prepared(&*self.connections.reader()?)? {
+            return Ok(());
+        }
         journal::prepare(&Session::connect(self.settings())?)
     }
 
