@@ -155,6 +155,17 @@ pub fn create_plan_file(path: &Path) -> Result<Box<dyn ObjectWriter>, Failure> {
 /// # Errors
 /// Usage if there is no such file; `Altered` if it is not what was saved.
 pub fn open_plan_file(path: &Path) -> anyhow::Result<(Arc<dyn ObjectReader>, RestorePlan)> {
+    let (reader, plan) = open_plan_unread(path)?;
+    plan.check()?;
+    Ok((reader, plan))
+}
+
+/// Opens a saved plan and checks what it says of itself, but not its rows: for whoever reads all of them anyway
+/// before anything is done.
+///
+/// # Errors
+/// As [`open_plan_file`].
+pub fn open_plan_unread(path: &Path) -> anyhow::Result<(Arc<dyn ObjectReader>, RestorePlan)> {
     let reader = open_file(path).map_err(|error| {
         let kind = match error.kind() {
             ErrorKind::NotFound => ErrorKind::Usage,
@@ -165,6 +176,5 @@ pub fn open_plan_file(path: &Path) -> anyhow::Result<(Arc<dyn ObjectReader>, Res
             .next("make one: reinstate plan --help")
     })?;
     let plan = RestorePlan::open(Arc::clone(&reader))?;
-    plan.check()?;
     Ok((reader, plan))
 }

@@ -66,7 +66,8 @@ impl Run<'_> {
         file: &Path,
         live: &'l dyn LiveStore,
     ) -> anyhow::Result<Exit> {
-        let (reader, plan) = adapters::open_plan_file(file)?;
+        // Every row of it is checked when it is stored, before anything is written.
+        let (reader, plan) = adapters::open_plan_unread(file)?;
         let description = plan.description();
         check_obstacles(description)?;
         check_conflicts(description)?;
