@@ -183,7 +183,8 @@ pub(crate) fn session(settings: &ConnectionSettings) -> Result<Session, StoreErr
     Ok(session)
 }
 
-/// Takes the lease on a tenant: nobody else merges into it until the session ends or unlocks.
+/// Takes the lease on a tenant: nobody else merges into it until the session ends or
+/// [lets go](let_go) of it.
 ///
 /// # Errors
 /// `Locked` if another run holds the tenant.
@@ -199,6 +200,19 @@ pub(crate) fn take(
         true => Ok(()),
         false => Err(held(session, "lock it", kind, tenant)?),
     }
+}
+
+/// Lets go of the lease, which whoever reads the journal asks for. What cannot be freed here is freed when the
+/// server notices that the connection is gone.
+///
+/// What the session wrote is counted to the end: the counts of a transaction that was rolled back would be
+/// there in the next one else, until the server comes to them by itself, up to a second later.
+pub(crate) fn let_go(session: &Session, tenant: &TenantId) {
+    let sql = format!(
+        "SELECT pg_advisory_unlock({}), pg_stat_force_next_flush()",
+        lock_number(tenant)
+    );
+    session.free(&sql);
 }
 
 /// Puts the tenant's fence up until the session ends or unlocks: its users' writes wait where the fence is

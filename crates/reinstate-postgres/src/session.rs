@@ -331,7 +331,12 @@ impl Session {
     /// Frees the locks that outlive transactions. What cannot be freed here is freed when the
     /// server notices that the connection is gone.
     pub(crate) fn unlock(&self) {
-        self.ends_in_time(ROLLBACK_MAX, "SELECT pg_advisory_unlock_all()");
+        self.free("SELECT pg_advisory_unlock_all()");
+    }
+
+    /// Frees some of them, by this statement.
+    pub(crate) fn free(&self, sql: &str) {
+        self.ends_in_time(ROLLBACK_MAX, sql);
     }
 }
 

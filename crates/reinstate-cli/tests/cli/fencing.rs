@@ -1,6 +1,9 @@
 //! The fence on a real server, from before a plan or a merge until its verdict.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
 
 use reinstate::{
     Context, DriftRules, Fences, OwnerCheck, PlanRequest, StoredPlan, TenantOutcome, Verdict,
@@ -198,6 +201,75 @@ fn a_plan_that_is_made_behind_the_fence_is_not_made_stale() {
     expect_restored(&outcomes.unwrap());
     assert_eq!(other.lease_holder(&one).unwrap(), None);
     ground.psql(WRITE);
+}
+
+/// A plan of these tenants that is made behind their fences, and what carries it out behind them.
+fn behind_fences<'g>(
+    ground: &'g Ground,
+    tenants: &[u32],
+) -> impl FnOnce() -> Vec<TenantOutcome> + Send + use<'g> {
+    let context = Context::new(&ground.resources, &Silent, &ground.cancellation);
+    let ids: Vec<_> = tenants.iter().map(|number| account(*number)).collect();
+    let fences = Fences::raise(context, &ground.store, &ids).unwrap();
+    let repository: &dyn Repository = &ground.repository;
+    let images = tenants.iter().map(|number| {
+        let tenant = format!("account:{number}").parse().unwrap();
+        reinstate::extract(repository, &ground.snapshot, &tenant).unwrap()
+    });
+    let (images, output) = (
+        images.collect::<Vec<_>>(),
+        repository.create_object().unwrap(),
+    );
+    let request = plan_request(ground, 3);
+    let plan = reinstate::plan(context, &images, &ground.store, &request, output).unwrap();
+    move || {
+        let plan = StoredPlan::open(repository, plan.object).unwrap();
+        reinstate::apply_behind(context, &plan, &ground.store, repository, NOW, fences).unwrap()
+    }
+}
+
+/// A tenant's rows refer to another one's that is restored after it: it is tried again behind the same fence.
+#[test]
+fn whoever_refers_to_another_tenant_is_tried_again_behind_its_fence() {
+    let schema = "\
+CREATE TABLE tags (id int PRIMARY KEY, account_id int NOT NULL);
+CREATE TABLE notes (id int PRIMARY KEY, account_id int NOT NULL, tag int REFERENCES tags);
+INSERT INTO tags SELECT n, n % 3 FROM generate_series(1, 30) n;
+INSERT INTO notes SELECT n, n % 3, 2 FROM generate_series(1, 30) n WHERE n % 3 > 0;
+";
+    let incident = "DELETE FROM notes WHERE account_id > 0; DELETE FROM tags WHERE account_id > 0";
+    let ground = Ground::after(schema, incident, |_, _| {});
+    ground.store.install_fence().unwrap();
+    expect_restored(&behind_fences(&ground, &[1, 2])());
+}
+
+/// What an attempt did that others came in the way of, before it wrote or in the middle of it, is none of the next
+/// one's, although both have the session of the fence.
+#[test]
+fn a_merge_is_tried_again_behind_its_fence_as_if_it_was_the_first_time() {
+    for in_the_way in [
+        "SELECT id FROM notes WHERE id = 28 FOR UPDATE",
+        "LOCK TABLE notes IN ACCESS EXCLUSIVE MODE",
+    ] {
+        let ground = Ground::new(|settings| settings.lock_timeout = Duration::from_millis(300));
+        ground.store.install_fence().unwrap();
+        let apply = behind_fences(&ground, &[1]);
+        let holder = Prompt::after(&ground.database, in_the_way);
+        let outcomes = thread::scope(|scope| {
+            let run = scope.spawn(apply);
+            // Two transactions met it.
+            let mut met = BTreeSet::new();
+            while met.len() < 2 && !run.is_finished() {
+                let waiting = "SELECT xact_start FROM pg_stat_activity
+                    WHERE datname = current_database() AND application_name = 'reinstate'
+                      AND wait_event_type = 'Lock'";
+                met.extend(Some(ground.psql(waiting)).filter(|began| !began.is_empty()));
+            }
+            drop(holder);
+            run.join().unwrap()
+        });
+        expect_restored(&outcomes);
+    }
 }
 
 /// A store without a fence says so, instead of doing without.

@@ -48,7 +48,7 @@ impl Ground {
     }
 
     /// Tables with a snapshot, and what became of them.
-    fn after(
+    pub fn after(
         schema: &str,
         incident: &str,
         adapt: impl FnOnce(&mut ConnectionSettings, &mut TenancyMap),

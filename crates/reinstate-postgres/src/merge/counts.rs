@@ -1,8 +1,9 @@
 //! What the transaction changed, as the server counted it: the second line.
 //!
 //! The server counts every row that anything in the transaction inserts, updates or deletes, in
-//! every table, whatever caused it. The session has written nothing before this transaction, so
-//! that the counts are this transaction's alone.
+//! every table, whatever caused it. The session has written nothing before this transaction, or what
+//! it wrote is [counted to the end](crate::lease::let_go), so that the counts are this transaction's
+//! alone.
 
 use std::collections::BTreeMap;
 

@@ -94,11 +94,11 @@ impl MergeSession<'_> {
         Ok(())
     }
 
-    /// Lets go of what [`take`](Self::take) took. Behind a fence the lease stays with it: nobody else gets
-    /// past the fence either.
-    pub(super) fn let_go(&self) {
-        if let Self::Own(session) = self {
-            session.unlock();
+    /// Lets go of what [`take`](Self::take) took. A fence stays up, and its session may have another merge.
+    pub(super) fn let_go(&self, tenant: &TenantId) {
+        match self {
+            Self::Own(session) => session.unlock(),
+            Self::Fenced(session) => lease::let_go(session, tenant),
         }
     }
 }

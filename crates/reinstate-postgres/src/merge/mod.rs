@@ -123,10 +123,13 @@ impl<'s> PostgresWriter<'s> {
             Some(connections.catalog()),
             ahead,
         )
-        .inspect_err(|_| session.let_go())?;
+        .inspect_err(|_| {
+            session.roll_back();
+            session.let_go(tenant);
+        })?;
         let state = StateQuestion::new(map, &moment.catalog, tenant).inspect_err(|_| {
             session.roll_back();
-            session.let_go();
+            session.let_go(tenant);
         })?;
         connections.will_ask_again(state.clone());
         let writer = Self {
@@ -340,6 +343,6 @@ impl Drop for PostgresWriter<'_> {
         }
         // The server would do it by itself when it notices that the connection is gone, which
         // may be later than somebody's next attempt.
-        self.session.let_go();
+        self.session.let_go(&self.tenant);
     }
 }
