@@ -418,7 +418,7 @@ impl TenantImage {
                 short.push((table, rows, parts));
             }
         }
-        // The longest are taken first, from the end.
+        // Taken from the end where there are two threads: the longest first.
         long.sort_by_key(|(bytes, _)| *bytes);
         let mut long: Vec<_> = long.into_iter().map(|(_, table)| table).collect();
         let layers = &self.layers;
@@ -507,10 +507,10 @@ impl TenantImage {
         }
         // In order there is work for one thread, which would be alone with it at the end.
         std::thread::scope(|scope| {
-            let beside = scope.spawn(in_order);
-            let at_once = at_once();
-            let beside = beside.join().unwrap_or_else(|panic| resume_unwind(panic));
-            at_once.and(beside)
+            let others = scope.spawn(in_order);
+            let read = at_once();
+            let others = others.join().unwrap_or_else(|panic| resume_unwind(panic));
+            read.and(others)
         })
     }
 

@@ -106,7 +106,7 @@ fn few_rows_that_are_large_are_not_written_in_place() {
     assert_eq!(built_aside(&path), 1, "only the tenant with large rows");
 }
 
-/// How many tenants' rows were built aside last.
+/// In how many tables a tenant's rows were ever built aside.
 fn built_aside(path: &Path) -> u64 {
     let database = redb::Database::open(path).unwrap();
     let generations: TableDefinition<'_, &[u8], u64> =
