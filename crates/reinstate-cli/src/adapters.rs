@@ -161,7 +161,7 @@ pub fn open_plan_file(path: &Path) -> anyhow::Result<(Arc<dyn ObjectReader>, Res
 }
 
 /// Opens a saved plan and checks what it says of itself, but not its rows: for whoever reads all of them anyway
-/// before anything is done.
+/// before a row of the store is written.
 ///
 /// # Errors
 /// As [`open_plan_file`].

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use reinstate_core::{
-    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, RowStream,
-    SnapshotDescription, SnapshotId, TableIndex, Tenant, TenantId, Timestamp,
+    ContentDigest, Digest, ErrorKind, Owner, Position, Repository, RowBatch, SnapshotDescription,
+    SnapshotId, TableIndex, Tenant, TenantId, Timestamp,
 };
 use reinstate_format::{BlockDescriptor, BlockOpener, RunEntry, RunKey, SegmentReader};
 
@@ -500,7 +500,9 @@ impl TenantImage {
             .collect();
         let in_order = || {
             let mut others = others.iter();
-            others.try_for_each(|(table, rows)| read_in_order(context, (**table, rows), &each))
+            others.try_for_each(|(table, rows)| {
+                rows.for_each_in_order(context, |batch| each(**table, batch))
+            })
         };
         if threads < 2 || others.is_empty() {
             return at_once().and_then(|()| in_order());
@@ -517,24 +519,6 @@ impl TenantImage {
     fn runs(&self) -> impl Iterator<Item = &RunPart> {
         self.tables.values().flat_map(|table| &table.parts)
     }
-}
-
-/// Hands each batch of a table at its point to `each`.
-fn read_in_order(
-    context: Context<'_>,
-    (table, rows): (TableIndex, &ImageTable),
-    each: impl Fn(TableIndex, &RowBatch),
-) -> Result<(), Error> {
-    let mut rows = rows.rows(context);
-    let mut batch = RowBatch::new();
-    while rows
-        .next_batch(&mut batch)
-        .map_err(Error::store("read the rows of a snapshot and its log"))?
-    {
-        context.check()?;
-        each(table, &batch);
-    }
-    Ok(())
 }
 
 /// Cuts a run into pieces for the threads, small enough that none is left with much more work.

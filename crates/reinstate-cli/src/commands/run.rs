@@ -66,7 +66,7 @@ impl Run<'_> {
         file: &Path,
         live: &'l dyn LiveStore,
     ) -> anyhow::Result<Exit> {
-        // Every row of it is checked when it is stored, before anything is written.
+        // Every row of it is checked when it is stored, before a row of the store is written.
         let (reader, plan) = adapters::open_plan_unread(file)?;
         let description = plan.description();
         check_obstacles(description)?;

@@ -202,17 +202,29 @@ impl ImageTable {
             return Ok(());
         }
         let mut content = ContentDigest::EMPTY;
+        self.for_each_in_order(context, |batch| {
+            batch.iter().for_each(|row| content.add(row));
+        })?;
+        self.content = content;
+        self.row_count = content.row_count();
+        Ok(())
+    }
+
+    /// Hands each batch of its rows to `each`.
+    pub(crate) fn for_each_in_order(
+        &self,
+        context: Context<'_>,
+        mut each: impl FnMut(&RowBatch),
+    ) -> Result<(), Error> {
         let mut rows = self.rows(context);
         let mut batch = RowBatch::new();
         while rows
             .next_batch(&mut batch)
-            .map_err(Error::store("read the rows of a table that changed"))?
+            .map_err(Error::store("read the rows of a snapshot and its log"))?
         {
             context.check()?;
-            batch.iter().for_each(|row| content.add(row));
+            each(&batch);
         }
-        self.content = content;
-        self.row_count = content.row_count();
         Ok(())
     }
 
