@@ -86,6 +86,16 @@ impl<'a> RowRef<'a> {
         self.body
     }
 
+    /// The row without the last bytes of its columns, and those: for who keeps something of his own behind a
+    /// row. `None` if the columns are shorter.
+    #[inline]
+    #[must_use]
+    pub fn split_trailer<const BYTES: usize>(self) -> Option<(Self, &'a [u8; BYTES])> {
+        let (body, trailer) = self.body.split_last_chunk::<BYTES>()?;
+        let row = Self { body, ..self };
+        (row.key_length <= body.len()).then_some((row, trailer))
+    }
+
     /// The values of the columns, in order. Stops at the first that cannot be read: call
     /// [`check`](Self::check) on rows from outside.
     #[inline]
@@ -330,6 +340,13 @@ impl RowBatch {
     pub fn push_encoded(&mut self, rows: &Self, bytes: std::ops::Range<usize>, row_count: usize) {
         self.bytes.extend_from_slice(&rows.bytes[bytes]);
         self.row_count += row_count;
+    }
+
+    /// Forgets all but the first bytes, which are so many rows: the end is where [`row_at`](Self::row_at) says
+    /// that a row starts.
+    pub fn truncate(&mut self, bytes: usize, row_count: usize) {
+        self.bytes.truncate(bytes);
+        self.row_count = row_count;
     }
 
     /// The rows, in the order they were pushed.

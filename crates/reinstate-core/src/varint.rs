@@ -29,7 +29,14 @@ pub fn read_varint(bytes: &[u8]) -> Option<(u64, usize)> {
     if let Some(&second @ 1..0x80) = bytes.get(1) {
         return Some((u64::from(first & 0x7f) | u64::from(second) << 7, 2));
     }
-    let mut value = u64::from(first & 0x7f);
+    read_long(bytes)
+}
+
+/// Not where the others are read: loops over rows stay small enough to be one.
+#[cold]
+#[inline(never)]
+fn read_long(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut value = u64::from(bytes.first()? & 0x7f);
     for (index, &byte) in bytes.iter().enumerate().take(10).skip(1) {
         if index == 9 && byte > 1 {
             return None;

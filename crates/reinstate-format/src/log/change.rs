@@ -74,6 +74,7 @@ impl<'a> LoggedChange<'a> {
     ///
     /// # Errors
     /// `Malformed` if it stands for none.
+    #[inline]
     pub fn read(row: RowRef<'a>) -> Result<Self, FormatError> {
         let malformed = || FormatError::malformed("logged change", "no place, or an unknown kind");
         let (key, body) = (row.key(), row.columns());
@@ -132,6 +133,7 @@ impl<'a> LoggedChange<'a> {
     ///
     /// # Errors
     /// `Malformed` if they are not.
+    #[inline]
     pub fn check(&self, column_count: usize) -> Result<(), FormatError> {
         let expected = if self.kind == ChangeKind::Removed && !self.key.is_empty() {
             0
@@ -153,6 +155,7 @@ impl<'a> LoggedChange<'a> {
 }
 
 /// What follows the first value; nothing if there is no whole one.
+#[inline]
 fn skip_value(bytes: &[u8]) -> Option<&[u8]> {
     let (marker, taken) = read_varint(bytes)?;
     let length = usize::try_from(marker.saturating_sub(1)).ok()?;

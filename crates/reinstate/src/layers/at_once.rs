@@ -9,7 +9,7 @@ use reinstate_format::{BlockDescriptor, BlockOpener};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use super::changed::{ChangedRows, contradiction, push_counted};
+use super::changed::{ChangedRows, contradiction};
 use super::delta::{DeltaCursor, Fate};
 use super::table::TableDelta;
 use crate::image::{read_block, share};
@@ -65,7 +65,7 @@ struct Read {
     ends: Ends,
     /// The first row behind it of which something became.
     next_fate: Option<Vec<u8>>,
-    /// How what the rows contain differs from what the blocks contain.
+    /// How what stays of the blocks differs from what they contain.
     difference: ContentDigest,
 }
 
@@ -130,7 +130,7 @@ fn between(
     each: impl Fn(&RowBatch),
 ) -> Result<(), Error> {
     let delta = table.delta;
-    let (mut content, after) = delta.content;
+    let (mut content, stays) = delta.content;
     let mut end: Option<(Vec<u8>, Option<Vec<u8>>)> = None;
     for stretch in stretches {
         let stretch = stretch?;
@@ -144,13 +144,13 @@ fn between(
         });
         if !nothing {
             let end = end.as_ref().map(|(last, _)| last.as_slice());
-            content.merge(inserted(delta, end, Some(&first), &each)?);
+            inserted(delta, end, Some(&first), &each)?;
         }
         end = Some((stretch.ends.last, stretch.next_fate));
     }
     let end = end.as_ref().map(|(last, _)| last.as_slice());
-    content.merge(inserted(delta, end, None, &each)?);
-    if content == after {
+    inserted(delta, end, None, &each)?;
+    if content == stays {
         Ok(())
     } else {
         Err(contradiction())
@@ -163,9 +163,8 @@ fn inserted(
     behind: Option<&[u8]>,
     before: Option<&[u8]>,
     each: &impl Fn(&RowBatch),
-) -> Result<ContentDigest, Error> {
+) -> Result<(), Error> {
     let mut cursor = DeltaCursor::new(delta.fates.clone());
-    let mut content = ContentDigest::EMPTY;
     let mut batch = RowBatch::new();
     let mut more = match behind {
         None => cursor.advance()?,
@@ -179,11 +178,11 @@ fn inserted(
         if before.is_some_and(|before| key >= before) {
             break;
         }
-        let (Fate::Keyed { was: false, is }, _) = cursor.fate() else {
+        let Fate::Keyed { was: false, is } = cursor.fate() else {
             return Err(contradiction());
         };
-        if let Some(columns) = is {
-            push_counted(&mut batch, &mut content, key, columns);
+        if let Some(row) = is {
+            batch.push_row(row);
         }
         if batch.as_bytes().len() >= RowBatch::TARGET_BYTES {
             each(&batch);
@@ -194,5 +193,5 @@ fn inserted(
     if !batch.is_empty() {
         each(&batch);
     }
-    Ok(content)
+    Ok(())
 }

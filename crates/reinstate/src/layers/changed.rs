@@ -18,8 +18,8 @@ pub struct ChangedRows<B = ImageRows> {
     base_ended: bool,
     delta: DeltaCursor,
     has_fate: bool,
-    /// What the base contains, with what became of the rows so far. Of rows that were reshaped the sum
-    /// is that of the rows before: only what is taken from it and added to it counts.
+    /// What the base contains, without the rows so far of which something became. Of rows that were reshaped the
+    /// sum is that of the rows before: only what is taken from it counts.
     content: ContentDigest,
     /// What that has to be in the end: what the changes say, row by row, of what was there.
     expected: ContentDigest,
@@ -46,7 +46,7 @@ impl<B: RowStream> ChangedRows<B> {
         }
     }
 
-    /// How what the rows contain differs from what the base contains, once all were read.
+    /// How what stays of the base differs from it, once all rows were read.
     pub(super) fn difference(&self) -> ContentDigest {
         self.content
     }
@@ -61,7 +61,7 @@ impl<B: RowStream> ChangedRows<B> {
         self.base
     }
 
-    /// What the base contains, and what it has to contain with what became of its rows.
+    /// What the base contains, and what has to stay of it: the rows of which nothing became.
     pub(crate) fn new(
         base: B,
         (content, expected): (ContentDigest, ContentDigest),
@@ -90,9 +90,18 @@ impl<B: RowStream> ChangedRows<B> {
             self.start()?;
         }
         while batch.as_bytes().len() < RowBatch::TARGET_BYTES {
-            self.pass_unchanged(batch);
-            if !self.step(batch)? {
-                break;
+            match self.pass_unchanged(batch) {
+                Some(Ordering::Equal) => self.meet(batch)?,
+                Some(_) => self.fate_alone(batch)?,
+                None => {
+                    self.refill()?;
+                    if self.base_ended && (self.is_stretch || !self.has_fate) {
+                        break;
+                    }
+                    if self.base_ended {
+                        self.fate_alone(batch)?;
+                    }
+                }
             }
         }
         if batch.is_empty() && !self.is_stretch && self.content != self.expected {
@@ -115,26 +124,30 @@ impl<B: RowStream> ChangedRows<B> {
 
     fn next_fate(&mut self) -> Result<(), Error> {
         self.has_fate = self.delta.advance()?;
-        self.copies = match self.has_fate.then(|| self.delta.fate().0) {
-            Some(Fate::Keyless(count)) => count,
+        self.copies = match self.has_fate.then(|| self.delta.fate()) {
+            Some(Fate::Keyless { count, .. }) => count,
             _ => 0,
         };
         Ok(())
     }
 
-    /// Copies the rows of the base's current batch before the next fate, as they lie there.
-    fn pass_unchanged(&mut self, batch: &mut RowBatch) {
+    /// Copies the rows of the base's current batch before the next fate, as they lie there. Returns how the row
+    /// behind them is ordered to it; `None` if there is no more in that batch.
+    fn pass_unchanged(&mut self, batch: &mut RowBatch) -> Option<Ordering> {
         let start = self.next;
-        let mut count = 0;
-        let fate = self.has_fate.then(|| Place::of(&self.delta));
-        while let Some((row, next)) = self.batch.row_at(self.next) {
-            if fate.is_some_and(|fate| fate.order(row) != Ordering::Less) {
-                break;
+        // One loop for each, since most of the time goes into them.
+        let (end, count, order) = match self.has_fate.then(|| self.delta.fate_and_key()) {
+            None => pass(&self.batch, start, |_| Ordering::Less),
+            Some((Fate::Keyed { .. }, key)) => {
+                pass(&self.batch, start, |row| compare_keys(row.key(), key))
             }
-            self.next = next;
-            count += 1;
-        }
-        batch.push_encoded(&self.batch, start..self.next, count);
+            Some((Fate::Keyless { row: fate, .. }, _)) => {
+                pass(&self.batch, start, |row| row.columns().cmp(fate.columns()))
+            }
+        };
+        self.next = end;
+        batch.push_encoded(&self.batch, start..end, count);
+        order
     }
 
     /// Goes to the base's next batch, once this one was passed.
@@ -149,105 +162,67 @@ impl<B: RowStream> ChangedRows<B> {
         Ok(())
     }
 
-    /// Handles the row or the fate that comes first; `false` at the end.
-    fn step(&mut self, batch: &mut RowBatch) -> Result<bool, Error> {
-        self.refill()?;
-        if self.is_stretch && self.base_ended {
-            return Ok(false);
-        }
-        let base = self.batch.row_at(self.next);
-        let base = if self.base_ended { None } else { base };
-        let order = match (base, self.has_fate) {
-            (None, false) => return Ok(false),
-            (Some(_), false) => Ordering::Less,
-            (None, true) => Ordering::Greater,
-            (Some((row, _)), true) => self.order(row),
-        };
-        match (order, base) {
-            (Ordering::Less, Some((row, next))) => {
-                batch.push_row(row);
-                self.next = next;
-            }
-            (Ordering::Equal, Some((row, next))) => {
-                let (fate, _) = self.delta.fate();
-                match fate {
-                    Fate::Keyed { was: false, .. } => return Err(contradiction()),
-                    Fate::Keyed { is, .. } => {
-                        self.content.remove(row);
-                        if let Some(columns) = is {
-                            push_counted(batch, &mut self.content, row.key(), columns);
-                        }
-                        self.next = next;
-                        self.next_fate()?;
-                    }
-                    Fate::Keyless(_) => {
-                        if self.copies < 0 {
-                            self.copies += 1;
-                            self.content.remove(row);
-                        } else {
-                            batch.push_row(row);
-                        }
-                        self.next = next;
-                    }
+    /// Handles the fate of the base's next row.
+    fn meet(&mut self, batch: &mut RowBatch) -> Result<(), Error> {
+        let row = self.batch.row_at(self.next);
+        let (row, next) = row.expect("BUG: met no row");
+        self.next = next;
+        match self.delta.fate() {
+            Fate::Keyed { was: false, .. } => Err(contradiction()),
+            Fate::Keyed { is, .. } => {
+                self.content.remove(row);
+                if let Some(is) = is {
+                    batch.push_row(is);
                 }
+                self.next_fate()
             }
-            _ => self.fate_alone(batch)?,
+            Fate::Keyless { .. } if self.copies < 0 => {
+                self.copies += 1;
+                self.content.remove(row);
+                Ok(())
+            }
+            Fate::Keyless { .. } => {
+                batch.push_row(row);
+                Ok(())
+            }
         }
-        Ok(true)
     }
 
     /// Handles a fate for which there is no row, or no more, in the base.
     fn fate_alone(&mut self, batch: &mut RowBatch) -> Result<(), Error> {
         match self.delta.fate() {
-            (Fate::Keyed { was: true, .. }, _) => return Err(contradiction()),
-            (Fate::Keyed { is, .. }, _) => {
-                let key = self.delta.key();
-                if let Some(columns) = is {
-                    push_counted(batch, &mut self.content, key, columns);
-                }
-            }
-            (Fate::Keyless(_), columns) => {
-                if self.copies < 0 {
-                    return Err(contradiction());
-                }
-                for _ in 0..self.copies {
-                    push_counted(batch, &mut self.content, &[], columns);
-                }
-            }
+            Fate::Keyed { was: true, .. } => return Err(contradiction()),
+            Fate::Keyed { is: Some(is), .. } => batch.push_row(is),
+            Fate::Keyed { .. } => (),
+            Fate::Keyless { .. } if self.copies < 0 => return Err(contradiction()),
+            Fate::Keyless { row, .. } => (0..self.copies).for_each(|_| batch.push_row(row)),
         }
         self.next_fate()
     }
-
-    fn order(&self, row: RowRef<'_>) -> Ordering {
-        Place::of(&self.delta).order(row)
-    }
 }
 
-/// By what the current fate is ordered.
-#[derive(Clone, Copy)]
-enum Place<'d> {
-    Key(&'d [u8]),
-    Columns(&'d [u8]),
-}
-
-impl<'d> Place<'d> {
-    fn of(delta: &'d DeltaCursor) -> Self {
-        match delta.fate() {
-            (Fate::Keyed { .. }, _) => Self::Key(delta.key()),
-            (Fate::Keyless(_), columns) => Self::Columns(columns),
+/// From where one starts, the rows that are less: where they end, how many they are, and how the one behind them
+/// is ordered.
+#[inline]
+fn pass(
+    rows: &RowBatch,
+    start: usize,
+    order: impl Fn(RowRef<'_>) -> Ordering,
+) -> (usize, usize, Option<Ordering>) {
+    let (mut end, mut count) = (start, 0);
+    while let Some((row, next)) = rows.row_at(end) {
+        let order = order(row);
+        if order != Ordering::Less {
+            return (end, count, Some(order));
         }
+        end = next;
+        count += 1;
     }
-
-    /// How a row is ordered to it.
-    fn order(self, row: RowRef<'_>) -> Ordering {
-        match self {
-            Self::Key(key) => compare_keys(row.key(), key),
-            Self::Columns(columns) => row.columns().cmp(columns),
-        }
-    }
+    (end, count, None)
 }
 
 /// Most keys differ in their first bytes, or in those behind them: a number is compared faster than bytes are.
+#[inline]
 fn compare_keys(left: &[u8], right: &[u8]) -> Ordering {
     if let (Some(left), Some(right)) = (left.first_chunk::<8>(), right.first_chunk::<8>()) {
         let order = u64::from_be_bytes(*left).cmp(&u64::from_be_bytes(*right));
@@ -256,19 +231,6 @@ fn compare_keys(left: &[u8], right: &[u8]) -> Ordering {
         }
     }
     left.cmp(right)
-}
-
-/// Adds a row to a batch and to what is contained.
-pub(super) fn push_counted(
-    batch: &mut RowBatch,
-    content: &mut ContentDigest,
-    key: &[u8],
-    columns: &[u8],
-) {
-    let start = batch.as_bytes().len();
-    batch.push_parts(key, columns);
-    let (row, _) = batch.row_at(start).expect("BUG: pushed just now");
-    content.add(row);
 }
 
 pub(super) fn contradiction() -> Error {

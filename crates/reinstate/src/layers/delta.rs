@@ -1,9 +1,11 @@
 //! What became of the rows of one owner and table: sorted, in memory or in an unnamed file.
 //!
 //! ```text
-//! keyed   := key | fate u8 | columns            the columns only if the row is there
+//! keyed   := key | columns | fate u8            the columns only if the row is there
 //! keyless := columns | count i64                how many more, or fewer, of that row there are
 //! ```
+//!
+//! Without what is behind it each is the row itself: it is copied and hashed as it lies there.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use reinstate_core::{ErrorKind, RowBatch, RowRef};
+use reinstate_core::{ContentDigest, ErrorKind, RowBatch, RowRef};
 
 use crate::Error;
 use crate::plan::RowCursor;
@@ -21,6 +23,7 @@ const WAS: u8 = 1;
 /// The row is there in the end.
 const IS: u8 = 2;
 const COUNT_BYTES: usize = 8;
+const READ_BACK: &str = "read back what was spilled";
 /// Whoever looks for one row reads a chunk up to there.
 const CHUNK_BYTES_TARGET: usize = 32 << 10;
 /// By how much the last row of a chunk goes over its end, mostly.
@@ -33,11 +36,16 @@ pub(crate) enum Fate<'a> {
     Keyed {
         /// Whether there was one of this key.
         was: bool,
-        /// The columns of the one that is there now, if there is one.
-        is: Option<&'a [u8]>,
+        /// The one that is there now, if there is one.
+        is: Option<RowRef<'a>>,
     },
-    /// A row without a key: how many more, or fewer, of it there are.
-    Keyless(i64),
+    /// A row without a key.
+    Keyless {
+        /// The row.
+        row: RowRef<'a>,
+        /// How many more, or fewer, of it there are.
+        count: i64,
+    },
 }
 
 /// The fates of rows, in order.
@@ -45,6 +53,8 @@ pub(crate) struct Delta {
     chunks: Vec<Chunk>,
     file: Option<File>,
     row_count: u64,
+    /// What the rows contain that are there now, as often as there are more of them.
+    arrived: ContentDigest,
 }
 
 struct Chunk {
@@ -55,13 +65,20 @@ struct Chunk {
 
 enum ChunkPlace {
     Memory(Arc<RowBatch>),
-    File { offset: u64, length: usize },
+    File {
+        offset: u64,
+        length: usize,
+        /// What its rows contain, with what is behind them.
+        content: ContentDigest,
+    },
 }
 
-/// Gathers fates, given in order.
+/// Gathers fates, given in order. The last one may be replaced as long as none follows.
 pub(super) struct DeltaWriter<'d> {
     delta: Delta,
     rows: RowBatch,
+    /// Where the last one starts in these rows.
+    last: usize,
     written: u64,
     memory_left: usize,
     directory: &'d Path,
@@ -74,32 +91,78 @@ impl<'d> DeltaWriter<'d> {
                 chunks: Vec::new(),
                 file: None,
                 row_count: 0,
+                arrived: ContentDigest::EMPTY,
             },
             rows: RowBatch::new(),
+            last: 0,
             written: 0,
             memory_left: memory_bytes_max,
             directory,
         }
     }
 
-    pub(super) fn keyed(&mut self, key: &[u8], was: bool, is: Option<&[u8]>) -> Result<(), Error> {
+    /// Appends what became of a row with a key: whether it was there, and the columns of the one that is. Returns
+    /// that one.
+    pub(super) fn keyed(
+        &mut self,
+        key: &[u8],
+        was: bool,
+        is: Option<&[u8]>,
+    ) -> Result<Option<RowRef<'_>>, Error> {
         let fate = if was { WAS } else { 0 } | if is.is_some() { IS } else { 0 };
-        self.push(key, [&[fate], is.unwrap_or_default()])
+        self.push(key, [is.unwrap_or_default(), &[fate]])?;
+        let (row, [_]) = trailed(self.last_row());
+        Ok(is.is_some().then_some(row))
     }
 
-    pub(super) fn keyless(&mut self, columns: &[u8], count: i64) -> Result<(), Error> {
-        self.push(&[], [columns, &count.to_le_bytes()])
+    /// Appends how many more, or fewer, there are of a row without a key. Returns it.
+    pub(super) fn keyless(&mut self, columns: &[u8], count: i64) -> Result<RowRef<'_>, Error> {
+        self.push(&[], [columns, &count.to_le_bytes()])?;
+        Ok(trailed::<COUNT_BYTES>(self.last_row()).0)
+    }
+
+    /// Whether the last one is of this row: of one with a key by that, of another by its columns.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub(super) fn is_last(&self, key: &[u8], columns: &[u8]) -> bool {
+        let last = self.last_row();
+        if key.is_empty() {
+            last.key().is_empty() && trailed::<COUNT_BYTES>(last).0.columns() == columns
+        } else {
+            last.key() == key
+        }
+    }
+
+    /// Takes the last one back.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(super) fn pop(&mut self) {
+        self.rows.truncate(self.last, self.rows.len() - 1);
+        self.delta.row_count -= 1;
+    }
+
+    /// Counts rows as there now.
+    pub(super) fn arrived(&mut self, content: ContentDigest) {
+        self.delta.arrived.merge(content);
     }
 
     fn push(&mut self, key: &[u8], columns: [&[u8]; 2]) -> Result<(), Error> {
-        self.rows.push_joined(key, columns);
-        self.delta.row_count += 1;
         if self.rows.as_bytes().len() >= CHUNK_BYTES_TARGET {
             self.cut()?;
             // There will be more of them, most likely.
             self.rows = RowBatch::with_capacity(CHUNK_BYTES_TARGET + ROOM_BYTES);
         }
+        self.last = self.rows.as_bytes().len();
+        self.rows.push_joined(key, columns);
+        self.delta.row_count += 1;
         Ok(())
+    }
+
+    fn last_row(&self) -> RowRef<'_> {
+        self.rows.row_at(self.last).expect("BUG: no row yet").0
     }
 
     fn cut(&mut self) -> Result<(), Error> {
@@ -119,9 +182,12 @@ impl<'d> DeltaWriter<'d> {
         }
         let file = self.delta.file.as_mut().expect("BUG: created just now");
         file.write_all(rows.as_bytes()).map_err(Error::spill)?;
-        let offset = self.written;
+        let place = ChunkPlace::File {
+            offset: self.written,
+            length,
+            content: content_of(&rows),
+        };
         self.written += length as u64;
-        let place = ChunkPlace::File { offset, length };
         self.delta.chunks.push(Chunk { first, place });
         Ok(())
     }
@@ -140,6 +206,11 @@ impl Delta {
         self.row_count
     }
 
+    /// What the rows contain that are there now, as often as there are more of them.
+    pub(super) const fn arrived(&self) -> ContentDigest {
+        self.arrived
+    }
+
     /// Whether the rows have keys.
     pub(super) fn is_keyed(&self) -> bool {
         let first = self.chunks.first();
@@ -147,15 +218,26 @@ impl Delta {
     }
 }
 
+/// What rows contain.
+fn content_of(rows: &RowBatch) -> ContentDigest {
+    let mut content = ContentDigest::EMPTY;
+    rows.iter().for_each(|row| content.add(row));
+    content
+}
+
+/// A row and what is behind it.
+#[inline]
+fn trailed<const BYTES: usize>(row: RowRef<'_>) -> (RowRef<'_>, &[u8; BYTES]) {
+    row.split_trailer().expect("BUG: a row without a fate")
+}
+
 /// Walks over fates.
 pub(super) struct DeltaCursor {
     delta: Arc<Delta>,
     next_chunk: usize,
     batch: Arc<RowBatch>,
-    /// Where the current row starts, and its body in the bytes of the batch.
+    /// Where the current row starts, and the next one.
     current: usize,
-    body: usize,
-    key_length: usize,
     next: usize,
 }
 
@@ -166,8 +248,6 @@ impl DeltaCursor {
             next_chunk: 0,
             batch: Arc::default(),
             current: 0,
-            body: 0,
-            key_length: 0,
             next: 0,
         }
     }
@@ -198,7 +278,11 @@ impl DeltaCursor {
         self.next_chunk += 1;
         self.batch = match &chunk.place {
             ChunkPlace::Memory(rows) => Arc::clone(rows),
-            ChunkPlace::File { offset, length } => {
+            ChunkPlace::File {
+                offset,
+                length,
+                content,
+            } => {
                 let file = self
                     .delta
                     .file
@@ -207,9 +291,13 @@ impl DeltaCursor {
                 let mut bytes = vec![0; *length];
                 file.read_exact_at(&mut bytes, *offset)
                     .map_err(Error::spill)?;
-                let rows = RowBatch::try_from_bytes(bytes).map_err(|error| {
-                    Error::new(ErrorKind::Other, "read back what was spilled").caused_by(error)
-                })?;
+                let rows = RowBatch::try_from_bytes(bytes)
+                    .map_err(|error| Error::new(ErrorKind::Other, READ_BACK).caused_by(error))?;
+                // A row that has become of another is not hashed again when it is handed out.
+                if content_of(&rows) != *content {
+                    let message = format!("{READ_BACK}: it is not what was written");
+                    return Err(Error::new(ErrorKind::Other, message));
+                }
                 rows.into()
             }
         };
@@ -218,26 +306,32 @@ impl DeltaCursor {
     }
 
     /// The key of the current row; empty for one without.
+    #[inline]
     pub(super) fn key(&self) -> &[u8] {
-        let bytes = &self.batch.as_bytes()[self.body..];
-        &bytes[..self.key_length]
+        self.row().key()
     }
 
-    /// What became of the current row, and the columns by which it is told apart if it has no key.
-    pub(super) fn fate(&self) -> (Fate<'_>, &[u8]) {
-        let columns = &self.batch.as_bytes()[self.body + self.key_length..self.next];
-        if self.key_length == 0 {
-            let (columns, count) = columns
-                .split_last_chunk::<COUNT_BYTES>()
-                .expect("BUG: a fate without a count");
-            return (Fate::Keyless(i64::from_le_bytes(*count)), columns);
+    /// What became of the current row.
+    #[inline]
+    pub(super) fn fate(&self) -> Fate<'_> {
+        self.fate_and_key().0
+    }
+
+    /// The same, with its key.
+    #[inline]
+    pub(super) fn fate_and_key(&self) -> (Fate<'_>, &[u8]) {
+        let row = self.row();
+        if row.key().is_empty() {
+            let (row, count) = trailed(row);
+            let count = i64::from_le_bytes(*count);
+            return (Fate::Keyless { row, count }, &[]);
         }
-        let (fate, columns) = columns.split_first().expect("BUG: no fate");
+        let (row, [fate]) = trailed(row);
         let fate = Fate::Keyed {
             was: fate & WAS != 0,
-            is: (fate & IS != 0).then_some(columns),
+            is: (fate & IS != 0).then_some(row),
         };
-        (fate, &[])
+        (fate, row.key())
     }
 }
 
@@ -246,20 +340,97 @@ impl RowCursor for DeltaCursor {
         if self.next == self.batch.as_bytes().len() && !self.refill()? {
             return Ok(false);
         }
-        let (row, next) = self
+        let (_, next) = self
             .batch
             .row_at(self.next)
             .expect("BUG: a chunk of no rows");
-        (self.body, self.key_length) = (next - row.body().len(), row.key().len());
-        self.current = self.next;
-        self.next = next;
+        (self.current, self.next) = (self.next, next);
         Ok(true)
     }
 
+    #[inline]
     fn row(&self) -> RowRef<'_> {
         self.batch
             .row_at(self.current)
             .expect("BUG: read before advance")
             .0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hundred rows with keys, each with another row's columns behind it.
+    fn written(memory_bytes_max: usize) -> Delta {
+        let directory = std::env::temp_dir();
+        let mut delta = DeltaWriter::new(memory_bytes_max, &directory);
+        for number in 0..100_u8 {
+            let columns = vec![number; 1_000];
+            let is = (!number.is_multiple_of(3)).then_some(columns.as_slice());
+            delta
+                .keyed(&[1, number], number.is_multiple_of(2), is)
+                .unwrap();
+            assert!(delta.is_last(&[1, number], &[]));
+            assert!(!delta.is_last(&[2, number], &columns));
+        }
+        delta.finish().unwrap()
+    }
+
+    fn read(delta: Delta) -> Result<Vec<(u8, bool, Option<usize>)>, Error> {
+        let mut cursor = DeltaCursor::new(delta.into());
+        let mut fates = Vec::new();
+        while cursor.advance()? {
+            let Fate::Keyed { was, is } = cursor.fate() else {
+                panic!("a row without a key");
+            };
+            fates.push((cursor.key()[1], was, is.map(|row| row.columns().len())));
+        }
+        Ok(fates)
+    }
+
+    #[test]
+    fn fates_read_back_from_memory_and_from_a_file() {
+        let in_memory = read(written(1 << 20)).unwrap();
+        assert_eq!(in_memory.len(), 100);
+        assert_eq!(in_memory[3], (3, false, None));
+        assert_eq!(in_memory[4], (4, true, Some(1_000)));
+        let spilled = written(0);
+        assert!(spilled.file.is_some());
+        assert_eq!(spilled.row_count(), 100);
+        assert_eq!(read(spilled).unwrap(), in_memory);
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_was_written_is_refused() {
+        let spilled = written(0);
+        let file = spilled.file.as_ref().unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 5_000).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], 5_000).unwrap();
+        let error = read(spilled).unwrap_err();
+        assert!(
+            error.to_string().contains("not what was written"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_was_taken_back_is_not_there() {
+        let directory = std::env::temp_dir();
+        let mut delta = DeltaWriter::new(0, &directory);
+        delta.keyless(b"first", 2).unwrap();
+        delta.keyless(b"second", 1).unwrap();
+        delta.pop();
+        delta.keyless(b"third", -1).unwrap();
+        let mut cursor = DeltaCursor::new(delta.finish().unwrap().into());
+        for (columns, expected) in [(&b"first"[..], 2), (b"third", -1)] {
+            assert!(cursor.advance().unwrap());
+            let Fate::Keyless { row, count } = cursor.fate() else {
+                panic!("a row with a key");
+            };
+            assert_eq!((row.columns(), count), (columns, expected));
+        }
+        assert!(!cursor.advance().unwrap());
     }
 }

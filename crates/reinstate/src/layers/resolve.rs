@@ -1,6 +1,6 @@
 //! Resolve: from all changes of a row to what became of it.
 
-use reinstate_core::{ContentDigest, ErrorKind, RowBatch, RowBuilder, RowRef, TableIndex};
+use reinstate_core::{ContentDigest, ErrorKind, RowBatch, RowRef, TableIndex};
 use reinstate_format::{ChangeKind, FormatError, LoggedChange};
 
 use super::delta::{Delta, DeltaWriter};
@@ -27,7 +27,7 @@ impl Layers {
         context: Context<'_>,
         span: &Span,
         parts: &mut Parts,
-        (mut content, table_count): (ContentDigest, usize),
+        (content, table_count): (ContentDigest, usize),
     ) -> Result<(Delta, ContentDigest), Error> {
         let resources = context.resources;
         let (_, table) = *span.tables.last().expect("BUG: a span of nothing");
@@ -57,12 +57,22 @@ impl Layers {
         let longest: Vec<usize> = parts.map(longest_block_bytes).collect();
         let part_count = longest.len();
         let fit = fit_side_by_side(&longest, resources.memory_bytes_max() / table_count);
-        let changes = if fit && followed.is_empty() {
+        let memory = resources.memory_bytes_max() / 16;
+        let delta = DeltaWriter::new(memory, resources.spill_directory());
+        let mut fates = Fates::new(table, content, delta);
+        if fit && followed.is_empty() {
             let parts = read.into_iter().flat_map(|(parts, width)| {
                 let parts = parts.into_iter();
                 parts.map(move |part| changes(vec![part], width, part_count))
             });
-            SortedRows::of(parts.map(|part| Box::new(part) as Box<dyn Cursor + Send>))?
+            let mut parts: Vec<Changes> = parts.collect();
+            if parts.len() > 1 {
+                let parts = parts.into_iter();
+                let merged = parts.map(|part| Box::new(part) as Box<dyn Cursor + Send>);
+                fates.follow(context, SortedRows::of(merged)?)?;
+            } else if let Some(part) = parts.pop() {
+                part.for_each(context, |change| fates.add(change))?;
+            }
         } else {
             let mut sorter = start_sort_of(context, table_count);
             for (parts, width) in read {
@@ -77,12 +87,9 @@ impl Layers {
                     sorter.push(&[], table, row)?;
                 }
             }
-            finish_sort(context, sorter)?
-        };
-        let memory = resources.memory_bytes_max() / 16;
-        let delta = DeltaWriter::new(memory, resources.spill_directory());
-        let delta = fates(context, changes, &mut content, delta)?;
-        Ok((delta, content))
+            fates.follow(context, finish_sort(context, sorter)?)?;
+        }
+        fates.finish()
     }
 }
 
@@ -132,6 +139,35 @@ struct Changes {
     limits: Limits,
 }
 
+impl Changes {
+    /// Hands every change to `each`: what a single one of such cursors is read by, sooner than by its steps.
+    fn for_each(
+        mut self,
+        context: Context<'_>,
+        mut each: impl FnMut(&LoggedChange<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        while self.rows.next(&mut self.batch)? {
+            context.check()?;
+            for row in self.batch.iter() {
+                if let Some(change) = self.counted(row)? {
+                    each(&change)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The change that a row stands for, if it counts.
+    fn counted<'r>(&self, row: RowRef<'r>) -> Result<Option<LoggedChange<'r>>, Error> {
+        let change = read_change(row)?;
+        if !self.limits.counts(&change) {
+            return Ok(None);
+        }
+        change.check(self.width).map_err(unreadable)?;
+        Ok(Some(change))
+    }
+}
+
 impl Cursor for Changes {
     fn advance(&mut self) -> Result<bool, Error> {
         loop {
@@ -142,11 +178,7 @@ impl Cursor for Changes {
                 self.next = 0;
                 continue;
             };
-            let change = read_change(row)?;
-            let counts = self.limits.counts(&change);
-            if counts {
-                change.check(self.width).map_err(unreadable)?;
-            }
+            let counts = self.counted(row)?.is_some();
             (self.current, self.next) = (self.next, next);
             if counts {
                 return Ok(true);
@@ -173,109 +205,135 @@ fn unreadable(error: FormatError) -> Error {
 }
 
 /// What became of each row by its changes, given in order, and of what the rows contain.
-fn fates(
-    context: Context<'_>,
-    mut changes: SortedRows,
-    content: &mut ContentDigest,
-    mut delta: DeltaWriter<'_>,
-) -> Result<Delta, Error> {
-    let mut row = Row::default();
-    let mut after = RowBuilder::new();
-    while changes.advance()? {
-        context.check()?;
-        let Item {
-            table, row: logged, ..
-        } = changes.current();
-        let change = read_change(logged)?;
-        change.follow(content, &mut after);
-        if row.is_of(&change) {
-            row.add(&change, table)?;
-        } else {
-            row.write(&mut delta)?;
-            row.start(&change);
-        }
-    }
-    row.write(&mut delta)?;
-    delta.finish()
+struct Fates<'d> {
+    table: TableIndex,
+    /// What the rows contain after the changes so far.
+    content: ContentDigest,
+    delta: DeltaWriter<'d>,
+    /// Of the row that the last change was of, which is the last one of the delta.
+    row: Option<RowSoFar>,
 }
 
-/// One row and what the changes so far made of it.
-#[derive(Default)]
-struct Row {
-    /// Whether there is one.
-    started: bool,
-    key: Vec<u8>,
-    columns: Vec<u8>,
+/// What the changes so far made of one row.
+#[derive(Clone, Copy)]
+struct RowSoFar {
+    has_key: bool,
     /// Whether it was there before the first change.
     was: bool,
     /// Whether it is there after the last one.
     is: bool,
     /// How many more there are, of a row without a key.
     count: i64,
+    /// What the row contains that was inserted or updated last.
+    content: ContentDigest,
 }
 
-impl Row {
-    fn start(&mut self, change: &LoggedChange<'_>) {
-        self.started = true;
-        replace(&mut self.key, change.key);
-        replace(&mut self.columns, change.columns);
-        self.was = change.kind != ChangeKind::Inserted;
-        self.is = change.kind != ChangeKind::Removed;
-        self.count = step(change.kind);
+impl<'d> Fates<'d> {
+    const fn new(table: TableIndex, content: ContentDigest, delta: DeltaWriter<'d>) -> Self {
+        Self {
+            table,
+            content,
+            delta,
+            row: None,
+        }
     }
 
-    fn is_of(&self, change: &LoggedChange<'_>) -> bool {
-        self.started
-            && if change.key.is_empty() {
-                self.key.is_empty() && self.columns == change.columns
-            } else {
-                self.key == change.key
-            }
-    }
-
-    fn add(&mut self, change: &LoggedChange<'_>, table: TableIndex) -> Result<(), Error> {
-        if change.key.is_empty() {
-            self.count += step(change.kind);
-            return Ok(());
+    fn follow(&mut self, context: Context<'_>, mut changes: SortedRows) -> Result<(), Error> {
+        while changes.advance()? {
+            context.check()?;
+            self.add(&read_change(changes.current().row)?)?;
         }
-        let needs_row = change.kind != ChangeKind::Inserted;
-        if needs_row != self.is {
-            let message = format!(
-                "the log contradicts itself about a row of table {}: {:?} at commit {}, where the row \
-                 is {}",
-                table.0,
-                change.kind,
-                change.commit,
-                if self.is { "there" } else { "gone" },
-            );
-            return Err(Error::new(ErrorKind::Corrupt, message));
-        }
-        self.is = change.kind != ChangeKind::Removed;
-        replace(&mut self.columns, change.columns);
         Ok(())
     }
 
-    fn write(&self, delta: &mut DeltaWriter<'_>) -> Result<(), Error> {
-        if !self.started {
-            return Ok(());
+    fn add(&mut self, change: &LoggedChange<'_>) -> Result<(), Error> {
+        let before = self.row.take();
+        let of_same = before.filter(|_| self.delta.is_last(change.key, change.columns));
+        if of_same.is_some() {
+            self.delta.pop();
+        } else if let Some(before) = before {
+            self.settle(before);
         }
-        if self.key.is_empty() {
-            if self.count == 0 {
-                return Ok(());
+        let mut row = of_same.unwrap_or_else(|| RowSoFar::before(change));
+        if change.kind != ChangeKind::Inserted {
+            let was = ContentDigest::from_parts(change.was, 1);
+            self.content.subtract(was);
+        }
+        row.count += step(change.kind);
+        let is = change.kind != ChangeKind::Removed;
+        let now = if row.has_key {
+            let needs_row = change.kind != ChangeKind::Inserted;
+            if needs_row != row.is {
+                return Err(self.contradiction(change, row.is));
             }
-            return delta.keyless(&self.columns, self.count);
+            let columns = is.then_some(change.columns);
+            self.delta.keyed(change.key, row.was, columns)?
+        } else {
+            let now = self.delta.keyless(change.columns, row.count)?;
+            is.then_some(now)
+        };
+        if let Some(now) = now {
+            row.content = ContentDigest::EMPTY;
+            row.content.add(now);
+            self.content.merge(row.content);
         }
-        if !self.was && !self.is {
-            return Ok(());
+        row.is = is;
+        self.row = Some(row);
+        Ok(())
+    }
+
+    /// Leaves the last row of the delta behind.
+    fn settle(&mut self, row: RowSoFar) {
+        let nothing_became_of_it = if row.has_key {
+            !row.was && !row.is
+        } else {
+            row.count == 0
+        };
+        if nothing_became_of_it {
+            self.delta.pop();
+            return;
         }
-        let columns = self.is.then_some(self.columns.as_slice());
-        delta.keyed(&self.key, self.was, columns)
+        let more = if row.has_key {
+            i64::from(row.is)
+        } else {
+            row.count
+        };
+        for _ in 0..more {
+            self.delta.arrived(row.content);
+        }
+    }
+
+    fn finish(mut self) -> Result<(Delta, ContentDigest), Error> {
+        if let Some(row) = self.row.take() {
+            self.settle(row);
+        }
+        Ok((self.delta.finish()?, self.content))
+    }
+
+    fn contradiction(&self, change: &LoggedChange<'_>, is: bool) -> Error {
+        let message = format!(
+            "the log contradicts itself about a row of table {}: {:?} at commit {}, where the row is {}",
+            self.table.0,
+            change.kind,
+            change.commit,
+            if is { "there" } else { "gone" },
+        );
+        Error::new(ErrorKind::Corrupt, message)
     }
 }
 
-fn replace(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    buffer.clear();
-    buffer.extend_from_slice(bytes);
+impl RowSoFar {
+    /// A row of which this is the first change.
+    fn before(change: &LoggedChange<'_>) -> Self {
+        let was = change.kind != ChangeKind::Inserted;
+        Self {
+            has_key: !change.key.is_empty(),
+            was,
+            is: was,
+            count: 0,
+            content: ContentDigest::EMPTY,
+        }
+    }
 }
 
 const fn step(kind: ChangeKind) -> i64 {

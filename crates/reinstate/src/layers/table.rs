@@ -34,7 +34,7 @@ struct TableStage {
 #[derive(Clone)]
 pub(super) struct TableDelta {
     pub(super) fates: Arc<Delta>,
-    /// What the rows contained before, and contain then.
+    /// What the rows contained before, and what those contain of which nothing became.
     pub(super) content: (ContentDigest, ContentDigest),
 }
 
@@ -181,9 +181,11 @@ impl ImageTable {
                 let (fates, content) =
                     layers.resolve(context, &span, parts, (before, table_count))?;
                 self.content = content;
+                let mut stays = content;
+                stays.subtract(fates.arrived());
                 delta = (fates.row_count() > 0).then(|| TableDelta {
                     fates: Arc::new(fates),
-                    content: (before, content),
+                    content: (before, stays),
                 });
             }
             // Nothing was there to be reshaped.
