@@ -3,30 +3,11 @@
 #[expect(dead_code, reason = "other tests of this package use the rest")]
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 
-use reinstate_testkit::cluster::{PostgresCluster, shared_cluster};
+use reinstate_testkit::cluster::shared_cluster;
+use support::pgbench::{TABLES, branch, number_after};
 use support::{Shell, readme_block};
-
-const TABLES: [&str; 4] = [
-    "pgbench_branches",
-    "pgbench_tellers",
-    "pgbench_accounts",
-    "pgbench_history",
-];
-
-/// What one branch's rows are, table by table, as the server writes them.
-fn branch(cluster: &PostgresCluster, database: &str, bid: u32) -> BTreeMap<&'static str, String> {
-    let digest = |table: &str| {
-        let sql = format!(
-            "SELECT count(*), md5(string_agg(row, E'\\n' ORDER BY row)) \
-             FROM (SELECT t::text AS row FROM {table} t WHERE bid = {bid}) AS rows"
-        );
-        cluster.psql(database, &sql).expect("digest a branch")
-    };
-    TABLES.iter().map(|&table| (table, digest(table))).collect()
-}
 
 #[test]
 fn the_quickstart_of_the_readme_restores_branch_7() {
@@ -254,11 +235,3 @@ INSERT INTO pgbench_history (tid, bid, aid, delta, mtime, filler)
   VALUES (:tid, :bid, :aid, 1, CURRENT_TIMESTAMP, 'load');
 END;
 ";
-
-fn number_after(report: &str, label: &str) -> u64 {
-    let rest = report.split_once(label).map_or("", |(_, rest)| rest);
-    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    digits
-        .parse()
-        .unwrap_or_else(|_| panic!("no number after {label:?} in:\n{report}"))
-}

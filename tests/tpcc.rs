@@ -8,6 +8,9 @@ use std::fs;
 
 use reinstate_testkit::cluster::{PostgresCluster, shared_cluster};
 use support::Shell;
+use support::following::{
+    follow, one_second_before, restore_to_before_removal, restore_to_time, stop,
+};
 
 const SCHEMA: &str = include_str!("tpcc/schema.sql");
 
@@ -209,51 +212,29 @@ fn a_warehouse_goes_back_to_one_second_before_it_was_deleted_and_nobody_else_not
         .psql(name, "ALTER TABLE item REPLICA IDENTITY FULL")
         .expect("write whole rows");
     shell.run("reinstate init && reinstate guard install");
-    let follower = shell.spawn(
-        "reinstate capture follow --every 1 & echo $! > follower; wait $! || test $? -eq 130",
-    );
-    shell.run("until reinstate snapshots --json | grep -q taken_at; do sleep 0.2; done");
+    let follower = follow(&shell);
     shell.run(&pgbench("all.sql", "--client 3 --transactions 60"));
     shell.run(&pgbench("third.sql", "--client 1 --transactions 60"));
     let before = warehouse_3(cluster, name);
     let load = shell.spawn(&pgbench("others.sql", "--client 2 --rate 60 --time 25"));
     // The last trade of the warehouse is more than a second old.
-    let moment = "SELECT pg_sleep(1.5);
-                  SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' - interval '1 second',
-                                 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
-    let moment = cluster.psql(name, moment).expect("the time");
-    let moment = moment.trim();
+    let moment = one_second_before(cluster, name);
     delete_warehouse_3(cluster, name);
 
-    // Until the log has the moment, it is refused by name.
-    let said = shell.run(&format!(
-        "for i in $(seq 100); do \
-           if reinstate restore warehouse:3 --at {moment} --confirm warehouse:3 > said 2>&1; then break; \
-           else code=$?; test $code -eq 7 || {{ cat said; exit $code; }}; sleep 0.3; fi; \
-         done; cat said"
-    ));
+    let said = restore_to_time(&shell, "warehouse:3", &moment);
     assert!(said.contains("1 of 1 tenant restored and proven"), "{said}");
     assert_eq!(warehouse_3(cluster, name), before, "{said}");
 
-    // Again, and to just before that very transaction, once the log has come to it: trades remove a few rows as well.
+    // Again, and to just before that very transaction.
     delete_warehouse_3(cluster, name);
-    let said = shell.run(
-        "for i in $(seq 100); do \
-           position=$(reinstate diff warehouse:3@latest live --json \
-             | grep '\"type\":\"transaction\"' | tail -1 \
-             | grep -E '\"removed\":[0-9]{4}' | sed 's/.*\"position\":\"\\([^\"]*\\)\".*/\\1/' || true); \
-           if test -n \"$position\"; then break; fi; sleep 0.3; \
-         done; \
-         reinstate restore warehouse:3 --at \"$position\" --exclusive --confirm warehouse:3",
-    );
+    let said = restore_to_before_removal(&shell, "warehouse:3", 4);
     assert!(said.contains("1 of 1 tenant restored and proven"), "{said}");
     assert!(said.contains("was the last to change rows"), "{said}");
     assert_eq!(warehouse_3(cluster, name), before, "{said}");
     let during = load.wait();
     assert!(!during.contains("aborted"), "{during}");
     check_conditions(cluster, name, "after");
-    shell.run("kill -s INT $(cat follower)");
-    follower.wait();
+    stop(&shell, follower);
 
     // The log is exact for everybody, and no transaction of a restore changed a row of another.
     shell.run("reinstate capture follow --once");

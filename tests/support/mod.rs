@@ -1,5 +1,8 @@
 //! Running what a reader of the README would type.
 
+pub mod following;
+pub mod pgbench;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
