@@ -275,7 +275,7 @@ impl PostgresFeed {
             Message::Relation(found) if self.relations.shows(&found, *commit, &next.layout)? => {
                 Some(true)
             }
-            Message::TakenIn { relations } if self.relations.are_passing(&relations) => Some(true),
+            Message::TakenIn { relations } if self.relations.are_unnoted(&relations) => Some(true),
             _ => None,
         })
     }

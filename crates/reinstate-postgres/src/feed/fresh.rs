@@ -15,7 +15,9 @@
 //! *Crash consistency*: rows that wait are this process's alone. Whoever comes next finds by the tables that
 //! were noted which of them are awaited, and reads those anew before the transaction in whose place they
 //! were to come. The transaction also says which relations it took in: where one of them is gone by then,
-//! nothing that it had is in the log, and what the stream tells of it is passed over.
+//! nothing that it had is in the log, and what the stream tells of it is passed over. The stream tells of a table from
+//! the first transaction on that took it in, whoever reads it anew later: so its relations are noted before that
+//! one is handed over, since whoever comes behind it does not find it any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -149,9 +149,10 @@ impl Relations {
                 .any(|known| known.contains(&id))
     }
 
-    /// Whether one of these is in no table.
-    pub(super) fn are_passing(&self, ids: &[u32]) -> bool {
-        ids.iter().any(|id| self.passing.contains(id))
+    /// Whether one of these, which a follower took in, is only known to whoever reads now: behind the transaction
+    /// that says so, nobody else would know it.
+    pub(super) fn are_unnoted(&self, ids: &[u32]) -> bool {
+        ids.iter().any(|id| self.is_passed_over(*id))
     }
 
     /// Those that are gone where the tables are these; `is_settled` says that the stream tells nothing more

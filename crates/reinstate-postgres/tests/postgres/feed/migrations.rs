@@ -265,6 +265,41 @@ fn a_table_that_was_taken_in_by_a_follower_that_was_killed_and_is_gone_is_passed
     follower.expect_live(&ground.store);
 }
 
+/// It was read anew after it was taken in, and whoever did that is killed between the two places, to the first of
+/// which nobody comes back: what was written in between is told of before the log says once more what it was.
+#[test]
+fn a_table_that_was_taken_in_twice_and_is_gone_before_the_second_place_is_passed_over() {
+    for is_killed_first in [false, true] {
+        let (ground, mut follower) = taken_in();
+        let mut feed = follower.resume(&ground.store);
+        come(&ground);
+        feed.read(1, &mut follower).unwrap();
+        expect_waiting(&ground, &follower);
+        write(&ground, 1);
+        if is_killed_first {
+            drop(feed);
+            feed = follower.resume(&ground.store);
+        } else {
+            ground.psql("ALTER TABLE fresh ALTER n TYPE bigint");
+        }
+        let commit_count = follower.commits.len();
+        feed.read(1, &mut follower).unwrap();
+        drop(feed);
+        assert_eq!(follower.commits.len(), commit_count + 1);
+        write(&ground, 2);
+        ground.psql("DROP TABLE fresh, parted");
+        for _ in 0..3 {
+            let mut feed = follower.resume(&ground.store);
+            feed.read(1, &mut follower).unwrap();
+        }
+        follower.follow(&ground.store).unwrap();
+        follower.expect_live(&ground.store);
+        write(&ground, 3);
+        follower.follow(&ground.store).unwrap();
+        follower.expect_live(&ground.store);
+    }
+}
+
 /// A table that goes: what was written to it comes behind the tables without it, and is of no account.
 #[test]
 fn a_follower_that_is_killed_behind_a_table_that_went_goes_on() {
