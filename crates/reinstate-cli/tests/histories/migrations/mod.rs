@@ -194,9 +194,12 @@ fn check_database(seed: u64) -> Counted {
         }
         moments.push(Moment::read(&database, is_followed));
         if is_followed {
-            // Other tables would stand behind the last transaction, and so before this moment.
+            // Other tables would stand behind the last transaction, and so before this moment. The row may have gone.
             database
-                .psql("UPDATE old_0 SET note = 'between' WHERE id = 1")
+                .psql(
+                    "INSERT INTO old_0 VALUES (1, 1, 'between')
+                         ON CONFLICT (id) DO UPDATE SET note = 'between'",
+                )
                 .unwrap();
             followed.follow(&store, 1 << 20);
         }

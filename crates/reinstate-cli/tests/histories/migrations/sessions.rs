@@ -24,6 +24,9 @@ struct Table {
     /// ends.
     is_emptied: bool,
     is_altered: bool,
+    /// One to which partitions were added is not dropped: of a partition that came and went between two looks nobody
+    /// could say whose it was, and the log ends.
+    is_extended: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +99,7 @@ impl Migrator {
                     rename
                 }
             }
-            (4, Kind::Plain | Kind::Parted) => {
+            (4, Kind::Plain | Kind::Parted) if !table.is_extended => {
                 self.tables.remove(place);
                 format!("DROP TABLE {name}")
             }
@@ -111,6 +114,7 @@ impl Migrator {
             }
             (8, Kind::Parted) => {
                 table.added += 1;
+                table.is_extended = true;
                 let (number, from) = (table.number, 1_000 * table.added);
                 format!(
                     "CREATE TABLE p_{number}_{from} PARTITION OF {name} FOR VALUES FROM ({from}) TO ({})",
@@ -147,6 +151,7 @@ impl Migrator {
             has_spare: true,
             is_emptied: false,
             is_altered: false,
+            is_extended: false,
         });
         let columns =
             "(id int PRIMARY KEY, account_id int, note text, spare date DEFAULT '2020-02-02')";
