@@ -10,10 +10,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use bytes::BytesMut;
 use reinstate_core::{ErrorKind, StoreError};
 
+use super::message::{Message, Tuples, parse};
 use super::underway::{MEMORY_BYTES_MAX, Messages, Underway};
 
 /// How many bytes of all transactions under way wait in memory.
@@ -103,7 +105,13 @@ impl Streams {
             // A message of somebody. It has the number of the whole transaction, wherever in it it was.
             (b'M', Some(transaction)) => {
                 let underway = self.open.get_mut(&transaction);
-                underway.ok_or_else(|| senseless(kind))?.has_message = true;
+                let underway = underway.ok_or_else(|| senseless(kind))?;
+                underway.has_message = true;
+                fields.number().ok_or_else(|| senseless(kind))?;
+                let whole = [&[kind], fields.0].concat();
+                if let Message::TakenIn { .. } = parse(&whole, &mut Tuples::default())? {
+                    underway.taken_in.push(whole);
+                }
             }
             // A type, and the origin, which has no number.
             (b'Y' | b'O', Some(_)) => {}
@@ -208,6 +216,7 @@ impl Whole {
     pub(super) fn messages(&self) -> Result<WholeMessages<'_>, StoreError> {
         Ok(WholeMessages {
             begin: Some(&self.begin),
+            taken_in: self.underway.taken_in.iter(),
             between: self.underway.messages()?,
             end: Some(&self.end),
         })
@@ -217,6 +226,7 @@ impl Whole {
 /// The messages of a whole transaction.
 pub(super) struct WholeMessages<'w> {
     begin: Option<&'w [u8]>,
+    taken_in: slice::Iter<'w, Vec<u8>>,
     between: Messages<'w>,
     end: Option<&'w [u8]>,
 }
@@ -229,6 +239,9 @@ impl WholeMessages<'_> {
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>, StoreError> {
         if let Some(begin) = self.begin.take() {
             return Ok(Some(begin));
+        }
+        if let Some(taken_in) = self.taken_in.next() {
+            return Ok(Some(taken_in));
         }
         match self.between.next()? {
             Some(message) => Ok(Some(message)),
@@ -353,6 +366,26 @@ mod tests {
         assert_eq!(messages[3][..3], [b'C', 0, 1]);
         assert_eq!(messages.len(), 4);
         assert!(streams.open.is_empty() && streams.memory_bytes == 0);
+        // A follower's own message comes first, and without the number.
+        let words = b"taken in 7 8";
+        let own = [
+            b"\0\0\0\0\0\0\0\0\0reinstate\0".as_slice(),
+            &number(12),
+            words,
+        ]
+        .concat();
+        let pieces = vec![
+            start(7, 1),
+            insert(7, b"one"),
+            message(b'M', &[&number(7), &own]),
+            end(),
+            commit(7),
+        ];
+        let messages = read(&take_all(&mut streams, pieces).unwrap());
+        assert_eq!(
+            messages[1..3],
+            [[b"M", own.as_slice()].concat(), b"Ione".to_vec()]
+        );
         // Nothing of it is left, as if nothing had been written; but for a message.
         for says in [false, true] {
             let mut nothing = vec![

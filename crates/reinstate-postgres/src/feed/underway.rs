@@ -27,6 +27,9 @@ pub(super) struct Underway {
     file_bytes: u64,
     /// Whether somebody's message was in it, which is not kept.
     pub has_message: bool,
+    /// A follower's own messages that say which relations it took in, apart from the others: they stay
+    /// whatever is taken back.
+    pub taken_in: Vec<Vec<u8>>,
 }
 
 impl Default for Underway {
@@ -44,6 +47,7 @@ impl Underway {
             file: None,
             file_bytes: 0,
             has_message: false,
+            taken_in: Vec::new(),
         }
     }
 

@@ -19,7 +19,7 @@ INSERT INTO keyless SELECT n % 3, 'k' FROM generate_series(1, 20) n;
 const SEND: &str = "SELECT pg_logical_emit_message(true, 'padding', repeat('x', 70000));";
 
 /// How many transactions the server sent before they were committed.
-fn sent_early(ground: &Ground) -> u64 {
+pub fn sent_early(ground: &Ground) -> u64 {
     let sql = "SELECT coalesce(sum(t.stream_txns), 0) FROM pg_stat_replication_slots t
                  JOIN pg_replication_slots s USING (slot_name)
                 WHERE s.database = current_database()";
