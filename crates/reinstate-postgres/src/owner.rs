@@ -112,6 +112,22 @@ pub(crate) fn ownership(catalog: &Catalog, table: TableIndex, alias: &str) -> Op
     (!ways.is_empty()).then_some(Ownership { ways })
 }
 
+/// The columns of a table that say which parent a row belongs to, as SQL, if rows that have the same of these
+/// are one tenant's: none where a row is told otherwise, or where values that are written otherwise may be equal,
+/// so that two rows that count as the same could belong to two parents.
+pub(crate) fn columns_of_parent(catalog: &Catalog, table: TableIndex) -> Option<String> {
+    let (schema, relation) = catalog.table(table);
+    let Tenancy::Via { reference } = &schema.tenancy else {
+        return None;
+    };
+    let columns = reference.columns.iter().map(|column| {
+        relation.exact_kind(schema, *column)?;
+        Some(quote(&relation.columns[column.get()].name))
+    });
+    let columns = columns.collect::<Option<Vec<_>>>()?;
+    Some(columns.join(", "))
+}
+
 /// That two rows are joined by a reference, column by column.
 pub(crate) fn joined(
     child: &CatalogTable,

@@ -22,7 +22,7 @@ use reinstate_core::{StoreError, TableIndex, TableName};
 use tokio_postgres::types::Type;
 
 use crate::catalog::{Catalog, get};
-use crate::owner::{TENANT_SETTING, ownership};
+use crate::owner::{TENANT_SETTING, columns_of_parent, ownership};
 use crate::session::Session;
 use crate::snapshot::{Access, begin};
 use crate::sql::{literal, quote};
@@ -242,6 +242,11 @@ fn body(catalog: &Catalog, table: TableIndex) -> String {
         let is_foreign = match ownership(catalog, table, "t") {
             Some(owned) => {
                 let (joins, is_foreign) = owned.is_foreign_while_writing();
+                // One look for each parent, and not for each of its rows.
+                let rows = match columns_of_parent(catalog, table) {
+                    Some(columns) => format!("(SELECT DISTINCT {columns} FROM {rows})"),
+                    None => rows.to_owned(),
+                };
                 format!("SELECT FROM {rows} AS t{joins} WHERE {is_foreign}")
             }
             None => format!("SELECT FROM {rows}"),

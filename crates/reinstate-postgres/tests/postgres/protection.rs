@@ -157,6 +157,11 @@ fn guards_see_foreign_rows_behind_parents_that_were_there_and_that_were_written(
         "(SELECT min(i.id) FROM items i JOIN orders o ON o.id = order_id WHERE account_id = 2)";
     for sql in [
         format!("INSERT INTO parts VALUES (1000, {others})"),
+        // One among many of the tenant's own.
+        format!(
+            "INSERT INTO parts SELECT 1000 + n, CASE n WHEN 50 THEN {others} ELSE {own} END
+               FROM generate_series(1, 100) n"
+        ),
         format!("UPDATE parts SET item_id = {others} WHERE item_id = {own}"),
         format!("UPDATE parts SET item_id = {own} WHERE item_id = {others}"),
         format!("DELETE FROM parts WHERE item_id = {others}"),
