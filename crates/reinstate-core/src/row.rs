@@ -400,6 +400,11 @@ impl RowBatch {
         self.bytes.capacity()
     }
 
+    /// Gives back what the buffer has room for beyond the rows.
+    pub fn shrink_to_fit(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     /// Gives up the buffer.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {

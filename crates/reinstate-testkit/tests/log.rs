@@ -17,10 +17,14 @@ mod ground;
 mod histories;
 #[path = "log/model.rs"]
 mod model;
+#[path = "log/omitted.rs"]
+mod omitted;
 #[path = "log/owners.rs"]
 mod owners;
 #[path = "log/since.rs"]
 mod since;
+#[path = "log/spilled.rs"]
+mod spilled;
 #[path = "log/times.rs"]
 mod times;
 #[path = "log/versions.rs"]

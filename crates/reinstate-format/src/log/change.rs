@@ -9,7 +9,7 @@
 //! In the order of a block the changes of one row lie together: by key, then by place; in a table
 //! without a key by all that the row contains, then by place.
 
-use reinstate_core::{ContentDigest, RowBuilder, RowRef, read_varint};
+use reinstate_core::{RowBuilder, RowRef, read_varint};
 
 use crate::FormatError;
 
@@ -47,7 +47,7 @@ pub struct LoggedChange<'a> {
     pub ordinal: u32,
     /// What happened.
     pub kind: ChangeKind,
-    /// What the row that was there contained: the sum of its [`ContentDigest`]. Zero for one that was
+    /// What the row that was there contained: the sum of its [`ContentDigest`](reinstate_core::ContentDigest). Zero for one that was
     /// inserted. What an owner contains after a change follows from what it contained before.
     pub was: u128,
 }
@@ -115,18 +115,6 @@ impl<'a> LoggedChange<'a> {
             kind,
             was,
         })
-    }
-
-    /// What an owner's rows contain after this change, given what they contained before.
-    pub fn follow(&self, content: &mut ContentDigest, row: &mut RowBuilder) {
-        if self.kind != ChangeKind::Inserted {
-            content.subtract(ContentDigest::from_parts(self.was, 1));
-        }
-        if self.kind != ChangeKind::Removed {
-            row.start(self.key);
-            row.push_columns(self.columns);
-            content.add(row.row());
-        }
     }
 
     /// Whether the columns are exactly as many well-formed values as the table has columns.

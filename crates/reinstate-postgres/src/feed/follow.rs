@@ -306,6 +306,7 @@ impl PostgresFeed {
         kept: &Whole,
         sink: &mut dyn ChangeSink,
     ) -> Result<(), StoreError> {
+        self.foresee_kept(kept)?;
         self.certify(&[kept.transaction])?;
         if let Some(next) = &self.next {
             let mut messages = kept.messages()?;

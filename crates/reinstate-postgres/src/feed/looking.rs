@@ -21,7 +21,8 @@ use super::follow::{Next, PAUSE, PostgresFeed};
 use super::fresh::{Fresh, Reader, check_new, take_in};
 use super::layout::{Layout, TableLayout};
 use super::message::{Message, Tuples, parse};
-use super::relations::stale;
+use super::relations::{Relations, stale};
+use super::streams::Whole;
 use super::transition::transition;
 use crate::catalog::{Catalog, get};
 use crate::session::Session;
@@ -253,32 +254,74 @@ impl PostgresFeed {
     /// Looks among the transactions that wait for those of an earlier follower that took tables in.
     pub(super) fn foresee(&mut self) -> Result<(), StoreError> {
         let waiting = &self.incoming.waiting;
-        let mut is_known = false;
-        let mut lost_since = None;
+        let mut foreseen = Foreseen::default();
         for message in &waiting.messages[..waiting.whole] {
-            if !matches!(message.first(), Some(b'B' | b'M')) {
-                continue;
-            }
-            match parse(message, &mut Tuples::default())? {
-                Message::Begin {
-                    commit,
-                    transaction,
-                } => {
-                    is_known = commit < self.through;
-                    let awaiting = self.layout.awaiting((transaction, commit));
-                    let since = awaiting.map(|(_, table)| table.since).min();
-                    lost_since = lost_since.or(since.filter(|_| !is_known));
-                }
-                Message::TakenIn { relations } if !is_known => {
-                    self.is_look_due |= self.relations.note_taken_in(&relations);
-                }
-                _ => {}
-            }
+            foreseen.note(message, self.through, &self.layout, &mut self.relations)?;
         }
+        self.take_note_of(&foreseen);
+        Ok(())
+    }
+
+    /// The same of a transaction that was kept until it was committed.
+    pub(super) fn foresee_kept(&mut self, kept: &Whole) -> Result<(), StoreError> {
+        let mut foreseen = Foreseen::default();
+        let mut messages = kept.messages()?;
+        while let Some(message) = messages.next()?
+            && foreseen.note(message, self.through, &self.layout, &mut self.relations)?
+        {}
+        self.take_note_of(&foreseen);
+        Ok(())
+    }
+
+    fn take_note_of(&mut self, foreseen: &Foreseen) {
+        self.is_look_due |= foreseen.is_look_due;
         // Those that were taken in later are to come as well.
-        if let Some(since) = lost_since {
+        if let Some(since) = foreseen.lost_since {
             self.find_lost(|table| table.since >= since);
         }
-        Ok(())
+    }
+}
+
+/// What transactions of an earlier follower that took tables in are about.
+#[derive(Debug, Default)]
+struct Foreseen {
+    /// Whether the log has the transaction already.
+    is_known: bool,
+    /// The first place of which rows are awaited that nobody has.
+    lost_since: Option<u64>,
+    is_look_due: bool,
+}
+
+impl Foreseen {
+    /// Takes note of a message: returns whether it is one of those with which a transaction begins.
+    fn note(
+        &mut self,
+        message: &[u8],
+        through: u64,
+        layout: &Layout,
+        relations: &mut Relations,
+    ) -> Result<bool, StoreError> {
+        if !matches!(message.first(), Some(b'B' | b'M')) {
+            return Ok(false);
+        }
+        match parse(message, &mut Tuples::default())? {
+            Message::Begin {
+                commit,
+                transaction,
+            } => {
+                self.is_known = commit < through;
+                let awaiting = layout.awaiting((transaction, commit));
+                let since = awaiting.map(|(_, table)| table.since).min();
+                let since = since.filter(|_| !self.is_known);
+                self.lost_since = self.lost_since.or(since);
+            }
+            Message::TakenIn {
+                relations: taken_in,
+            } if !self.is_known => {
+                self.is_look_due |= relations.note_taken_in(&taken_in);
+            }
+            _ => {}
+        }
+        Ok(true)
     }
 }

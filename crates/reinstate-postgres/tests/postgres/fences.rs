@@ -243,7 +243,8 @@ fn a_server_that_does_not_count_or_has_no_journal_is_refused() {
         assert!(error.to_string().contains(named), "{error}");
         ground.psql(&undo);
     }
-    ground.store.prepare().unwrap();
+    ground.owners().prepare().unwrap();
+    ground.describe_role();
     restore(&ground.store, "acme", &image, 1).unwrap();
 }
 

@@ -88,13 +88,28 @@ impl Ground {
         }
     }
 
+    /// The store as whoever owns its tables reaches it, for what takes an owner.
+    pub fn owners(&self) -> &PostgresStore {
+        self.owner.as_ref().unwrap_or(&self.store)
+    }
+
+    /// The database without anybody who holds a connection to it.
+    pub fn into_database(self) -> TestDatabase<'static> {
+        self.database
+    }
+
+    /// Describes the role anew, if it is a confined one, after what the owner did.
+    pub fn describe_role(&self) {
+        if let Some(owner) = &self.owner {
+            confine(owner, &self.database);
+        }
+    }
+
     pub fn psql(&self, sql: &str) -> String {
         let said = self.database.psql(sql).unwrap();
         let mut words = sql.split(|character: char| !character.is_ascii_alphabetic());
-        if let Some(owner) = &self.owner
-            && words.any(|word| ["CREATE", "ALTER", "DROP"].contains(&word))
-        {
-            confine(owner, &self.database);
+        if words.any(|word| ["CREATE", "ALTER", "DROP"].contains(&word)) {
+            self.describe_role();
         }
         said
     }

@@ -147,7 +147,7 @@ fn the_users_of_a_tenant_wait_behind_the_fence_while_it_is_restored_and_others_d
     let image = ground.image("acme");
     ground.psql("UPDATE documents SET title = 'x' WHERE id = 2");
     let id = tenant("acme");
-    let fenced = ground.store.install_fence().unwrap();
+    let fenced = ground.owners().install_fence().unwrap();
     assert!(fenced.iter().all(|table| table.fence == GuardState::Armed));
     let (fingerprint, schema) = bind(&ground.store, &id);
     let plan = Plan::between(&schema, &ground.image("acme"), &image);
@@ -188,7 +188,7 @@ fn the_users_of_a_tenant_wait_behind_the_fence_while_it_is_restored_and_others_d
     for write in writes {
         ground.psql(&format!("BEGIN; {write}; ROLLBACK"));
     }
-    assert!(ground.store.remove_guard().unwrap() > 0);
+    assert!(ground.owners().remove_guard().unwrap() > 0);
     let open = ground.store.guard_status().unwrap();
     assert!(open.iter().all(|table| table.fence == GuardState::Absent));
 }
@@ -197,7 +197,7 @@ fn the_users_of_a_tenant_wait_behind_the_fence_while_it_is_restored_and_others_d
 fn a_merge_waits_until_what_the_tenants_users_are_writing_is_committed() {
     let ground = documents("");
     let id = tenant("acme");
-    ground.store.install_fence().unwrap();
+    ground.owners().install_fence().unwrap();
     let (fingerprint, schema) = bind(&ground.store, &id);
     let impatient = store_with(&ground, |settings| {
         settings.lock_timeout = Duration::from_millis(50);
@@ -231,7 +231,7 @@ fn a_merge_waits_until_what_the_tenants_users_are_writing_is_committed() {
 fn a_statement_that_changes_very_many_tenants_passes_the_fence_by() {
     let ground = documents("");
     let id = tenant("acme");
-    ground.store.install_fence().unwrap();
+    ground.owners().install_fence().unwrap();
     let (fingerprint, schema) = bind(&ground.store, &id);
     let open = ground.store.begin_merge(&id, &fingerprint, &schema);
     let open = open.unwrap();
@@ -259,7 +259,7 @@ fn a_writer_behind_the_fence_for_whose_rows_the_merge_waits_gives_way() {
     let ground = documents("");
     let image = ground.image("acme");
     ground.psql("UPDATE documents SET title = 'x' WHERE id = 2");
-    ground.store.install_fence().unwrap();
+    ground.owners().install_fence().unwrap();
     let patient = store_with(&ground, |settings| {
         settings.lock_timeout = Duration::from_secs(60);
     });

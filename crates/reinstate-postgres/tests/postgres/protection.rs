@@ -2,6 +2,7 @@
 //! security for a role that may do no more than it must.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use reinstate_core::{
     ChangeCounts, ChangeSource, ErrorKind, LiveStore, RowRole, RowStream, StoreError, TableIndex,
@@ -267,6 +268,17 @@ fn a_confined_role_restores_its_tenant_and_can_do_nothing_else() {
     restore(&store, "1", &image, 1).unwrap();
     assert_eq!(ground.image("1"), image);
     assert_eq!(ground.psql(others), before);
+
+    // An operator's questions are answered about every row; what would write outside of a merge is refused.
+    let limit = Duration::from_secs(60);
+    let count = "SELECT count(*) FROM orders JOIN items ON order_id = orders.id";
+    assert_eq!(
+        store.ask(count, &tenant("1"), limit).unwrap(),
+        ground.psql(count)
+    );
+    let action = "UPDATE orders SET id = id WHERE account_id::text = $1";
+    let error = store.tell(action, &tenant("1"), limit).unwrap_err();
+    assert!(error.to_string().contains("row-level security"), "{error}");
 
     let items = ground.psql("SELECT t.xmin, t.* FROM items t ORDER BY id");
     for sql in FOREIGN

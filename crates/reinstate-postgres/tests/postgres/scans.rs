@@ -51,15 +51,15 @@ fn scans(rows: u32) -> u64 {
     assert_eq!(foreign, 0);
     // What a session counted is there once it is gone.
     drop(store);
-    drop(ground.store);
+    let database = ground.into_database();
     let others = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    while ground.database.psql(others).unwrap() != "0" {
+    while database.psql(others).unwrap() != "0" {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     let sum = "SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE relname = ANY ('{NAMES}')";
     let sum = sum.replace("NAMES", &NAMES.join(","));
-    ground.database.psql(&sum).unwrap().parse().unwrap()
+    database.psql(&sum).unwrap().parse().unwrap()
 }
 
 #[test]

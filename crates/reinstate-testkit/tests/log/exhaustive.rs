@@ -5,7 +5,7 @@ use reinstate_testkit::figures;
 use crate::ground::Ground;
 use crate::model::{Model, Step, schema_of_one, values};
 
-const PROJECTS: u32 = 0;
+pub const PROJECTS: u32 = 0;
 
 /// Every way to go on from a store: each key of each of two tenants.
 fn ways(model: &Model, number: usize) -> Vec<Step> {
@@ -35,7 +35,8 @@ fn ways(model: &Model, number: usize) -> Vec<Step> {
     ways
 }
 
-fn go_on(model: &Model, so_far: &mut Vec<Step>, length: usize, each: &mut impl FnMut(&[Step])) {
+/// Hands out all histories that go on from these steps, up to so many.
+pub fn go_on(model: &Model, so_far: &mut Vec<Step>, length: usize, each: &mut impl FnMut(&[Step])) {
     if so_far.len() == length {
         each(so_far);
         return;

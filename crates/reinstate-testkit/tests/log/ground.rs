@@ -41,10 +41,14 @@ fn resources(of_two_threads: bool) -> &'static Resources {
     static RESOURCES: [OnceLock<Resources>; 2] = [const { OnceLock::new() }; 2];
     let threads = 1 + usize::from(of_two_threads);
     RESOURCES[threads - 1].get_or_init(|| {
-        let options = ResourceOptions {
+        let mut options = ResourceOptions {
             threads: NonZeroUsize::new(threads).unwrap(),
             ..ResourceOptions::default()
         };
+        if of_two_threads {
+            // Little, so that what does not fit is tried as well.
+            options.memory_bytes_max = 16 << 20;
+        }
         Resources::try_new(options).unwrap()
     })
 }

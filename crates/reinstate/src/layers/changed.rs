@@ -188,14 +188,23 @@ impl<B: RowStream> ChangedRows<B> {
         }
     }
 
-    /// Handles a fate for which there is no row, or no more, in the base.
+    /// Handles a fate for which there is no row, or no more, in the base. Of one with many copies as many as a batch
+    /// takes: the others come with the next.
     fn fate_alone(&mut self, batch: &mut RowBatch) -> Result<(), Error> {
         match self.delta.fate() {
             Fate::Keyed { was: true, .. } => return Err(contradiction()),
             Fate::Keyed { is: Some(is), .. } => batch.push_row(is),
             Fate::Keyed { .. } => (),
             Fate::Keyless { .. } if self.copies < 0 => return Err(contradiction()),
-            Fate::Keyless { row, .. } => (0..self.copies).for_each(|_| batch.push_row(row)),
+            Fate::Keyless { row, .. } => {
+                while self.copies > 0 {
+                    if batch.as_bytes().len() >= RowBatch::TARGET_BYTES {
+                        return Ok(());
+                    }
+                    batch.push_row(row);
+                    self.copies -= 1;
+                }
+            }
         }
         self.next_fate()
     }

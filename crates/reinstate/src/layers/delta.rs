@@ -34,7 +34,7 @@ const ROOM_BYTES: usize = 4 << 10;
 pub(crate) enum Fate<'a> {
     /// A row with a key.
     Keyed {
-        /// Whether there was one of this key.
+        /// Whether there was one of this key. Of one that came and went there must have been none.
         was: bool,
         /// The one that is there now, if there is one.
         is: Option<RowRef<'a>>,
@@ -166,8 +166,12 @@ impl<'d> DeltaWriter<'d> {
     }
 
     fn cut(&mut self) -> Result<(), Error> {
-        let rows = std::mem::take(&mut self.rows);
+        let mut rows = std::mem::take(&mut self.rows);
         let length = rows.as_bytes().len();
+        // A long row may have been here that was taken back.
+        if rows.capacity() > 2 * length {
+            rows.shrink_to_fit();
+        }
         let first = rows.row_at(0).expect("BUG: a chunk of no rows").0;
         let first = first.key().to_vec();
         if let Some(left) = self.memory_left.checked_sub(length) {
@@ -432,5 +436,29 @@ mod tests {
             assert_eq!((row.columns(), count), (columns, expected));
         }
         assert!(!cursor.advance().unwrap());
+    }
+
+    #[test]
+    fn what_was_taken_back_takes_no_memory() {
+        let long = vec![7; 1 << 20];
+        let directory = std::env::temp_dir();
+        let mut delta = DeltaWriter::new(1 << 20, &directory);
+        for number in 0..20_u8 {
+            delta.keyed(&[1, number, 0], true, Some(&long)).unwrap();
+            delta.pop();
+            for row in 0..35_u8 {
+                let columns = [1; 1_000];
+                delta
+                    .keyed(&[1, number, row], true, Some(&columns))
+                    .unwrap();
+            }
+        }
+        let delta = delta.finish().unwrap();
+        let held = delta.chunks.iter().map(|chunk| match &chunk.place {
+            ChunkPlace::Memory(rows) => rows.capacity(),
+            ChunkPlace::File { .. } => 0,
+        });
+        let held: usize = held.sum();
+        assert!((500_000..=2 << 20).contains(&held), "{held} bytes are held");
     }
 }

@@ -284,12 +284,8 @@ impl<'d> Fates<'d> {
 
     /// Leaves the last row of the delta behind.
     fn settle(&mut self, row: RowSoFar) {
-        let nothing_became_of_it = if row.has_key {
-            !row.was && !row.is
-        } else {
-            row.count == 0
-        };
-        if nothing_became_of_it {
+        // One with a key that came and went stays: whoever meets a row of that key knows that a change is missing.
+        if !row.has_key && row.count == 0 {
             self.delta.pop();
             return;
         }

@@ -6,6 +6,7 @@ use reinstate_core::{ContentDigest, Owner, RowBatch, RowStream, StoreError, Tabl
 use reinstate_format::SegmentReader;
 
 use super::at_once::KeyedTable;
+use super::changed::contradiction;
 use super::{ChangedRows, Delta, Layers, Parts, PlaceInLog, ReshapedRows};
 use crate::log::{Log, Reshape};
 use crate::opened::Opened;
@@ -148,6 +149,9 @@ impl ImageTable {
 
     /// Brings the rows to where the layers go, with these parts of the changes. What they contain is
     /// known then only if the table stayed the same: see [`count`](Self::count).
+    ///
+    /// # Errors
+    /// `Corrupt` if the changes do not follow from each other, or leave something where there are no rows.
     pub(crate) fn resolve(
         &mut self,
         context: Context<'_>,
@@ -181,6 +185,9 @@ impl ImageTable {
                 let (fates, content) =
                     layers.resolve(context, &span, parts, (before, table_count))?;
                 self.content = content;
+                if fates.row_count() == 0 && content != before {
+                    return Err(contradiction());
+                }
                 let mut stays = content;
                 stays.subtract(fates.arrived());
                 delta = (fates.row_count() > 0).then(|| TableDelta {
@@ -195,12 +202,20 @@ impl ImageTable {
             }
         }
         self.row_count = self.content.row_count();
+        if self.row_count == 0 && self.content != ContentDigest::EMPTY && !self.is_reshaped() {
+            // Nobody would read them, and find out.
+            return Err(contradiction());
+        }
         Ok(())
+    }
+
+    fn is_reshaped(&self) -> bool {
+        self.stages.iter().any(|stage| stage.reshape.is_some())
     }
 
     /// Reads the rows, if their table changed on the way, and finds out what they contain.
     pub(crate) fn count(&mut self, context: Context<'_>) -> Result<(), Error> {
-        if self.stages.iter().all(|stage| stage.reshape.is_none()) {
+        if !self.is_reshaped() {
             return Ok(());
         }
         let mut content = ContentDigest::EMPTY;

@@ -326,6 +326,39 @@ fn a_table_that_is_gone_is_passed_over_also_if_what_took_it_in_came_early() {
     assert!(sent_early(&ground) > 0);
 }
 
+/// The same, where somebody's trigger wrote so many rows in it that they wait in a file.
+#[test]
+fn a_table_that_is_gone_is_passed_over_also_if_what_took_it_in_came_early_and_was_long() {
+    for rows in [1, 400] {
+        let (ground, mut follower) = taken_in();
+        ground.psql(&format!(
+            "CREATE FUNCTION pad() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO public.t SELECT 1000 + n, 1, repeat('x', 900) FROM generate_series(1, {rows}) n
+                   ON CONFLICT (id) DO NOTHING;
+                 PERFORM pg_logical_emit_message(true, 'padding', repeat('x', 70000));
+             END $$;
+             CREATE EVENT TRIGGER pad ON ddl_command_end WHEN TAG IN ('ALTER PUBLICATION') EXECUTE FUNCTION pad()",
+        ));
+        let mut feed = follower.resume(&ground.store);
+        come(&ground);
+        feed.read(1, &mut follower).unwrap();
+        expect_waiting(&ground, &follower);
+        drop(feed);
+        write(&ground, 1);
+        ground.psql("DROP TABLE fresh, parted");
+        for round in 0..3 {
+            let mut feed = follower.resume(&ground.store);
+            feed.read(1, &mut follower)
+                .unwrap_or_else(|error| panic!("{rows} rows, round {round}: {error}"));
+        }
+        follower
+            .follow(&ground.store)
+            .unwrap_or_else(|error| panic!("{rows} rows: {error}"));
+        follower.expect_live(&ground.store);
+        assert!(sent_early(&ground) > 0);
+    }
+}
+
 /// A table that goes: what was written to it comes behind the tables without it, and is of no account.
 #[test]
 fn a_follower_that_is_killed_behind_a_table_that_went_goes_on() {
