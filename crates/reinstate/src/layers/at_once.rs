@@ -174,13 +174,15 @@ fn inserted(
         more = cursor.advance()?;
     }
     while more {
-        let key = cursor.key();
+        let Fate::Keyed { key, was, is } = cursor.fate() else {
+            return Err(contradiction());
+        };
         if before.is_some_and(|before| key >= before) {
             break;
         }
-        let Fate::Keyed { was: false, is } = cursor.fate() else {
+        if was {
             return Err(contradiction());
-        };
+        }
         if let Some(row) = is {
             batch.push_row(row);
         }

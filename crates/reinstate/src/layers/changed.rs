@@ -136,12 +136,12 @@ impl<B: RowStream> ChangedRows<B> {
     fn pass_unchanged(&mut self, batch: &mut RowBatch) -> Option<Ordering> {
         let start = self.next;
         // One loop for each, since most of the time goes into them.
-        let (end, count, order) = match self.has_fate.then(|| self.delta.fate_and_key()) {
+        let (end, count, order) = match self.has_fate.then(|| self.delta.fate()) {
             None => pass(&self.batch, start, |_| Ordering::Less),
-            Some((Fate::Keyed { .. }, key)) => {
+            Some(Fate::Keyed { key, .. }) => {
                 pass(&self.batch, start, |row| compare_keys(row.key(), key))
             }
-            Some((Fate::Keyless { row: fate, .. }, _)) => {
+            Some(Fate::Keyless { row: fate, .. }) => {
                 pass(&self.batch, start, |row| row.columns().cmp(fate.columns()))
             }
         };

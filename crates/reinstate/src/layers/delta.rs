@@ -34,6 +34,8 @@ const ROOM_BYTES: usize = 4 << 10;
 pub(crate) enum Fate<'a> {
     /// A row with a key.
     Keyed {
+        /// The key.
+        key: &'a [u8],
         /// Whether there was one of this key. Of one that came and went there must have been none.
         was: bool,
         /// The one that is there now, if there is one.
@@ -318,24 +320,18 @@ impl DeltaCursor {
     /// What became of the current row.
     #[inline]
     pub(super) fn fate(&self) -> Fate<'_> {
-        self.fate_and_key().0
-    }
-
-    /// The same, with its key.
-    #[inline]
-    pub(super) fn fate_and_key(&self) -> (Fate<'_>, &[u8]) {
         let row = self.row();
         if row.key().is_empty() {
             let (row, count) = trailed(row);
             let count = i64::from_le_bytes(*count);
-            return (Fate::Keyless { row, count }, &[]);
+            return Fate::Keyless { row, count };
         }
         let (row, [fate]) = trailed(row);
-        let fate = Fate::Keyed {
+        Fate::Keyed {
+            key: row.key(),
             was: fate & WAS != 0,
             is: (fate & IS != 0).then_some(row),
-        };
-        (fate, row.key())
+        }
     }
 }
 
@@ -365,7 +361,7 @@ impl RowCursor for DeltaCursor {
 mod tests {
     use super::*;
 
-    /// A hundred rows with keys, each with another row's columns behind it.
+    /// A hundred rows with keys, of which every third is gone.
     fn written(memory_bytes_max: usize) -> Delta {
         let directory = std::env::temp_dir();
         let mut delta = DeltaWriter::new(memory_bytes_max, &directory);
@@ -385,10 +381,10 @@ mod tests {
         let mut cursor = DeltaCursor::new(delta.into());
         let mut fates = Vec::new();
         while cursor.advance()? {
-            let Fate::Keyed { was, is } = cursor.fate() else {
+            let Fate::Keyed { key, was, is } = cursor.fate() else {
                 panic!("a row without a key");
             };
-            fates.push((cursor.key()[1], was, is.map(|row| row.columns().len())));
+            fates.push((key[1], was, is.map(|row| row.columns().len())));
         }
         Ok(fates)
     }
