@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use reinstate::{
-    CaptureOptions, Context, DriftRules, ResourceOptions, Resources, RestoreRequest, TenantImage,
+    BlockLayout, CaptureOptions, Context, DriftRules, ResourceOptions, Resources, RestoreRequest,
+    TenantImage,
 };
 use reinstate_core::{
     Cancellation, JobId, Owner, Policy, RepositoryId, Silent, SnapshotDescription, SnapshotId,
@@ -29,6 +30,8 @@ pub struct SiteOptions {
     pub skew: f64,
     /// A tenant of exactly this size, the first one.
     pub large_tenant_rows: Option<u64>,
+    /// How the snapshot's blocks are laid out.
+    pub layout: BlockLayout,
     /// Threads of the engine.
     pub threads: usize,
     /// Bytes of the engine's memory budget.
@@ -42,6 +45,7 @@ impl Default for SiteOptions {
             row_count: 400_000,
             skew: 1.0,
             large_tenant_rows: Some(100_000),
+            layout: BlockLayout::Rows,
             threads: 2,
             memory_bytes_max: 256 << 20,
         }
@@ -97,8 +101,9 @@ impl Site {
         let resources = resources(options, directory.path())?;
         let cancellation = Cancellation::new();
         let context = Context::new(&resources, &Silent, &cancellation);
-        let capture =
+        let mut capture =
             CaptureOptions::new(SnapshotId::from_bytes([3; 16]), Timestamp::from_micros(0));
+        capture.layout = options.layout;
         let snapshot = Arc::new(reinstate::capture(context, &store, &repository, &capture)?);
         Ok(Self {
             directory,

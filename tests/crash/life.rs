@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use reinstate::{
-    CaptureOptions, Context, DriftRules, FollowOptions, Follower, OwnerCheck, PlanRequest,
-    ResourceOptions, Resources, RestoreRequest, StoredPlan, TenantOutcome,
+    BlockLayout, CaptureOptions, Context, DriftRules, FollowOptions, Follower, OwnerCheck,
+    PlanRequest, ResourceOptions, Resources, RestoreRequest, StoredPlan, TenantOutcome,
 };
 use reinstate_core::{
     Cancellation, JobId, LiveStore, Owner, Policy, Repository, RepositoryId, RowBatch, Silent,
@@ -346,7 +346,11 @@ pub fn job_id(number: u8) -> JobId {
 }
 
 fn options(number: u8) -> CaptureOptions {
-    CaptureOptions::new(snapshot_id(number), NOW)
+    let mut options = CaptureOptions::new(snapshot_id(number), NOW);
+    if number % 2 == 1 {
+        options.layout = BlockLayout::Columns;
+    }
+    options
 }
 
 fn rows() -> Rows {

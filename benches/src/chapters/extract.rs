@@ -1,6 +1,7 @@
 //! Extract beside plain zstd decode; bytes read beside the tenant's own.
 
 use anyhow::Result;
+use reinstate::BlockLayout;
 use reinstate_benches::{DecodeFrom, Site, SiteOptions, StoredBlocks, pairs, time};
 
 use super::Row;
@@ -9,8 +10,20 @@ const PAIRS: usize = 21;
 
 pub fn measure() -> Result<Vec<Row>> {
     let mut site = Site::create(&SiteOptions::default())?;
+    let mut rows = beside_decode(&mut site, "")?;
+    rows.extend(bytes_read(&site)?);
+    drop(site);
+    let mut site = Site::create(&SiteOptions {
+        layout: BlockLayout::Columns,
+        ..SiteOptions::default()
+    })?;
+    rows.extend(beside_decode(&mut site, ", by columns")?);
+    Ok(rows)
+}
+
+fn beside_decode(site: &mut Site, layout: &str) -> Result<Vec<Row>> {
     let tenant = site.tenant_of_about(100_000);
-    let blocks = StoredBlocks::read(&site, &tenant)?;
+    let blocks = StoredBlocks::read(site, &tenant)?;
     let mut rows = Vec::new();
     for threads in [1, 2] {
         site.set_threads(threads)?;
@@ -33,7 +46,7 @@ pub fn measure() -> Result<Vec<Row>> {
             )?
             .summary();
             rows.push(Row {
-                what: format!("extract, verified, 100,000 rows, {threads} threads"),
+                what: format!("extract, verified, 100,000 rows, {threads} threads{layout}"),
                 figure: format!("{} of the limit", summary.ratio),
                 beside: format!("{limit}, {:.1} ms", summary.limit_ms.median),
                 target: "0.9 or more",
@@ -41,6 +54,11 @@ pub fn measure() -> Result<Vec<Row>> {
             });
         }
     }
+    Ok(rows)
+}
+
+fn bytes_read(site: &Site) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
     for row_count in [200, 1_500, 10_000, 100_000] {
         let tenant = site.tenant_of_about(row_count);
         let image = site.image(&tenant)?;

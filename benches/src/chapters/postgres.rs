@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use reinstate::BlockLayout;
 use reinstate_benches::{
     ForeignKeys, PostgresSite, PostgresWriters, RawClient, Spread, Waits, copy_tables_out, pairs,
     time,
@@ -13,6 +14,10 @@ use reinstate_synthetic::Table;
 
 use super::Row;
 
+const LAYOUTS: [(BlockLayout, &str); 2] = [
+    (BlockLayout::Rows, "by rows"),
+    (BlockLayout::Columns, "by columns"),
+];
 const PAIRS: usize = 7;
 const WRITERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -30,8 +35,10 @@ pub fn measure() -> Result<Vec<Row>> {
         target: "",
         reached: None,
     }];
-    rows.push(size(&site)?);
-    rows.push(capture(&site)?);
+    rows.extend(sizes(&site)?);
+    for (layout, words) in LAYOUTS {
+        rows.push(capture(&site, layout, words)?);
+    }
     for row_count in [10_000, 100_000] {
         rows.push(merge(&site, row_count, "nine foreign keys")?);
     }
@@ -46,23 +53,29 @@ pub fn measure() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The repository with its first snapshot beside the server's own dump.
-fn size(site: &PostgresSite) -> Result<Row> {
+/// What a snapshot adds to the repository beside the server's own dump.
+fn sizes(site: &PostgresSite) -> Result<Vec<Row>> {
     let dump = site.directory().join("tracker.dump");
     let path = dump.to_str().context("a path that is not text")?;
     let arguments = ["-Fc", "-f", path, site.database()];
     site.cluster().run("pg_dump", &arguments)?;
     let dumped = std::fs::metadata(&dump)?.len();
-    let stored = bytes_below(&site.directory().join("repository"))?;
-    #[expect(clippy::cast_precision_loss, reason = "bytes of one store")]
-    let ratio = stored as f64 / dumped as f64;
-    Ok(Row {
-        what: "PostgreSQL: size of the repository with one snapshot".to_owned(),
-        figure: format!("{ratio:.3} x the limit, {stored} bytes"),
-        beside: format!("`pg_dump -Fc`, {dumped} bytes"),
-        target: "at most 1.0",
-        reached: Some(ratio <= 1.0),
-    })
+    let repository = site.directory().join("repository");
+    let sized = |(layout, words): (BlockLayout, &str)| {
+        let before = bytes_below(&repository)?;
+        site.capture(layout)?;
+        let stored = bytes_below(&repository)? - before;
+        #[expect(clippy::cast_precision_loss, reason = "bytes of one store")]
+        let ratio = stored as f64 / dumped as f64;
+        Ok(Row {
+            what: format!("PostgreSQL: size of a snapshot, {words}"),
+            figure: format!("{ratio:.3} x the limit, {stored} bytes"),
+            beside: format!("`pg_dump -Fc`, {dumped} bytes"),
+            target: "at most 1.0",
+            reached: Some(ratio <= 1.0),
+        })
+    };
+    LAYOUTS.into_iter().map(sized).collect()
 }
 
 fn bytes_below(directory: &Path) -> Result<u64> {
@@ -78,7 +91,7 @@ fn bytes_below(directory: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-fn capture(site: &PostgresSite) -> Result<Row> {
+fn capture(site: &PostgresSite, layout: BlockLayout, words: &str) -> Result<Row> {
     let mut clients = (0..PostgresSite::LANES)
         .map(|_| site.client())
         .collect::<Result<Vec<RawClient>>>()?;
@@ -86,7 +99,7 @@ fn capture(site: &PostgresSite) -> Result<Row> {
     let mut byte_count = 0;
     let summary = pairs(
         PAIRS,
-        || time(|| site.capture().map(drop)),
+        || time(|| site.capture(layout).map(drop)),
         || {
             time(|| {
                 byte_count = copy_tables_out(&mut clients, &tables)?;
@@ -96,7 +109,7 @@ fn capture(site: &PostgresSite) -> Result<Row> {
     )?
     .summary();
     Ok(Row {
-        what: "PostgreSQL: capture, sorted, compressed and durable".to_owned(),
+        what: format!("PostgreSQL: capture, sorted, compressed and durable, {words}"),
         figure: format!(
             "{} of the limit, {:.0} ms",
             summary.ratio, summary.ours_ms.median

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use reinstate::{
-    CaptureOptions, Context, DriftRules, OwnerCheck, PlanRequest, ResourceOptions, Resources,
-    RestoreRequest, StoredPlan,
+    BlockLayout, CaptureOptions, Context, DriftRules, OwnerCheck, PlanRequest, ResourceOptions,
+    Resources, RestoreRequest, StoredPlan,
 };
 use reinstate_core::{
     Cancellation, JobId, LiveStore as _, Policy, Repository as _, RepositoryId, RowBatch,
@@ -260,12 +260,13 @@ impl PostgresSite {
         u128::from(self.next_id.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
     }
 
-    /// Captures the store once more.
+    /// Captures the store once more, with blocks laid out like this.
     ///
     /// # Errors
     /// As the engine reports it.
-    pub fn capture(&self) -> Result<SnapshotDescription> {
-        let options = CaptureOptions::new(SnapshotId::from_bytes(self.next_id()), NOW);
+    pub fn capture(&self, layout: BlockLayout) -> Result<SnapshotDescription> {
+        let mut options = CaptureOptions::new(SnapshotId::from_bytes(self.next_id()), NOW);
+        options.layout = layout;
         let captured = reinstate::capture(self.context(), &self.store, &self.repository, &options)?;
         Ok(captured)
     }

@@ -109,8 +109,7 @@ fn write(
             for row in batch.iter() {
                 content.add(row);
             }
-            let rows = u32::try_from(batch.len())?;
-            let sealed = sealer.seal(identity, number, run, batch.as_bytes(), rows)?;
+            let sealed = sealer.seal(identity, number, run, &batch)?;
             index.place(run, &sealed);
             bytes.extend_from_slice(&sealed.stored);
             number += 1;

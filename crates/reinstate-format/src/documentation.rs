@@ -73,6 +73,15 @@ fn numbers() -> BTreeMap<&'static str, String> {
             "BLOCK_PLAIN_BYTES_MAX",
             segment::BLOCK_PLAIN_BYTES_MAX.to_string(),
         ),
+        (
+            "COLUMNS_PLAIN_BYTES_TARGET",
+            segment::COLUMNS_PLAIN_BYTES_TARGET.to_string(),
+        ),
+        (
+            "COLUMNS_PLAIN_BYTES_MAX",
+            segment::COLUMNS_PLAIN_BYTES_MAX.to_string(),
+        ),
+        ("COLUMNS_FLAG", segment::constants::COLUMNS_FLAG.to_string()),
         ("PAGE_BYTES_TARGET", segment::PAGE_BYTES_TARGET.to_string()),
         ("PAGE_BYTES_MAX", segment::PAGE_BYTES_MAX.to_string()),
         ("PART_BLOCKS_MAX", segment::PART_BLOCKS_MAX.to_string()),

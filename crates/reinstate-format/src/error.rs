@@ -208,6 +208,9 @@ pub enum BlockFault {
         /// As it is.
         found: u64,
     },
+    /// Authentic bytes that are not columns of that many rows of that many bytes.
+    #[error("its columns make no rows: {0}")]
+    Columns(&'static str),
     /// It needs a dictionary that the segment does not have.
     #[error("it needs dictionary {0}, which the segment does not have")]
     Dictionary(u32),

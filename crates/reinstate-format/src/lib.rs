@@ -54,9 +54,10 @@ pub use receipt::{ReceiptDescription, decode_receipt, encode_receipt};
 pub use repository::{RepositoryHeader, decode_repository_header, encode_repository_header};
 pub use schema::schema_digest;
 pub use segment::{
-    BLOCK_PLAIN_BYTES_MAX, BLOCK_PLAIN_BYTES_TARGET, BlockDescriptor, BlockOpener, BlockSealer,
-    DICTIONARY_BYTES_MAX, DICTIONARY_PLAIN_BYTES_LIMIT, Dictionary, IndexBuilder, PAGE_BYTES_MAX,
-    PAGE_BYTES_TARGET, PART_BLOCKS_MAX, RunEntry, RunKey, Runs, SEGMENT_HEADER_BYTES,
-    SEGMENT_TRAILER_BYTES, SEGMENT_VERSION, SealedBlock, SegmentEnd, SegmentIdentity,
-    SegmentReader, segment_header, train_dictionary, verify_layout, verify_run, verify_segment,
+    BLOCK_PLAIN_BYTES_MAX, BLOCK_PLAIN_BYTES_TARGET, BlockDescriptor, BlockLayout, BlockOpener,
+    BlockSealer, COLUMNS_PLAIN_BYTES_MAX, COLUMNS_PLAIN_BYTES_TARGET, DICTIONARY_BYTES_MAX,
+    DICTIONARY_PLAIN_BYTES_LIMIT, Dictionary, IndexBuilder, PAGE_BYTES_MAX, PAGE_BYTES_TARGET,
+    PART_BLOCKS_MAX, RunEntry, RunKey, Runs, SEGMENT_HEADER_BYTES, SEGMENT_TRAILER_BYTES,
+    SEGMENT_VERSION, SealedBlock, SegmentEnd, SegmentIdentity, SegmentReader, segment_header,
+    train_dictionary, verify_layout, verify_run, verify_segment,
 };

@@ -16,7 +16,7 @@ use reinstate_core::{
     TableTotals, Tenancy, Timestamp,
 };
 use reinstate_format::{
-    Dictionary, RunKey, SegmentEnd, SegmentIdentity, encode_snapshot, schema_digest,
+    BlockLayout, Dictionary, RunKey, SegmentEnd, SegmentIdentity, encode_snapshot, schema_digest,
 };
 
 use crate::dictionaries::{RowSample, sample_bytes_max, train};
@@ -38,6 +38,9 @@ pub struct CaptureOptions {
     pub taken_at: Timestamp,
     /// zstd level, 1 to 19. Higher is smaller and slower to write, and no slower to read.
     pub compression_level: i32,
+    /// In which order a block has the bytes of its rows. By columns a snapshot is smaller, and reading it takes
+    /// longer.
+    pub layout: BlockLayout,
     /// A segment is ended at the next tenant after this many stored bytes.
     pub segment_bytes_target: u64,
     /// The most bytes of a dictionary for a table's small blocks; 0 for no dictionaries. They make
@@ -46,13 +49,14 @@ pub struct CaptureOptions {
 }
 
 impl CaptureOptions {
-    /// Level 3, segments of about 1 GiB, no dictionaries.
+    /// Level 3, blocks of rows, segments of about 1 GiB, no dictionaries.
     #[must_use]
     pub const fn new(snapshot: SnapshotId, taken_at: Timestamp) -> Self {
         Self {
             snapshot,
             taken_at,
             compression_level: 3,
+            layout: BlockLayout::Rows,
             segment_bytes_target: 1 << 30,
             dictionary_bytes_max: 0,
         }
@@ -340,6 +344,7 @@ impl<'a> Segments<'a> {
                 .map_err(Error::repository("create a segment"))?;
             let level = self.options.compression_level;
             let mut writer = SegmentWriter::start(self.context, identity, object, level)?;
+            writer.use_layout(self.options.layout);
             writer.use_dictionaries(&self.dictionaries)?;
             self.open = Some(writer);
         }

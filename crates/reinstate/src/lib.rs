@@ -77,10 +77,10 @@ pub use verify::{
     Damage, Finding, Proof, SnapshotReport, Verdict, verify, verify_log, verify_snapshot,
 };
 
-/// What a plan, a job, a receipt and a campaign say.
+/// What a plan, a job, a receipt and a campaign say, and how a block is laid out.
 pub use reinstate_format::{
-    BatchPlan, CampaignAction, CampaignBatch, CampaignCheck, CampaignDescription, CampaignEntry,
-    CampaignGate, CampaignLink, CampaignMode, CampaignPart, CampaignStep, CampaignStore,
-    CampaignTenant, Conflict, EntryKind, JobDescription, NoteKind, PlanDescription, PlanNote,
-    ReceiptDescription, TablePlan, TenantPlanDescription,
+    BatchPlan, BlockLayout, CampaignAction, CampaignBatch, CampaignCheck, CampaignDescription,
+    CampaignEntry, CampaignGate, CampaignLink, CampaignMode, CampaignPart, CampaignStep,
+    CampaignStore, CampaignTenant, Conflict, EntryKind, JobDescription, NoteKind, PlanDescription,
+    PlanNote, ReceiptDescription, TablePlan, TenantPlanDescription,
 };

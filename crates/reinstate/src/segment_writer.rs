@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reinstate_core::{ContentDigest, ErrorKind, ObjectId, ObjectWriter, RowBatch, RowRef};
 use reinstate_format::{
-    BLOCK_PLAIN_BYTES_TARGET, BlockSealer, Dictionary, FormatError, IndexBuilder, RunKey,
-    SealedBlock, SegmentEnd, SegmentIdentity, segment_header,
+    BlockLayout, BlockSealer, Dictionary, FormatError, IndexBuilder, RunKey, SealedBlock,
+    SegmentEnd, SegmentIdentity, segment_header,
 };
 
 use crate::{Context, Error};
@@ -48,6 +48,7 @@ struct PendingBlock {
 struct Sealing {
     identity: SegmentIdentity,
     level: i32,
+    layout: BlockLayout,
     dictionaries: Vec<Dictionary>,
     /// Sealers that nobody uses; there are at most as many as workers, and the caller's.
     idle: Mutex<Vec<BlockSealer>>,
@@ -60,20 +61,14 @@ impl Sealing {
             Some(sealer) => sealer,
             None => self.sealer()?,
         };
-        let row_count = u32::try_from(block.rows.len()).expect("BUG: a block of 2^32 rows");
-        let sealed = sealer.seal(
-            &self.identity,
-            block.number,
-            &block.key,
-            block.rows.as_bytes(),
-            row_count,
-        );
+        let sealed = sealer.seal(&self.identity, block.number, &block.key, &block.rows);
         self.idle().push(sealer);
         sealed
     }
 
     fn sealer(&self) -> Result<BlockSealer, FormatError> {
         let mut sealer = BlockSealer::new(self.level)?;
+        sealer.use_layout(self.layout);
         for dictionary in &self.dictionaries {
             sealer.use_dictionary(dictionary)?;
         }
@@ -128,6 +123,7 @@ impl<'a> SegmentWriter<'a> {
         let sealing = Sealing {
             identity,
             level,
+            layout: BlockLayout::Rows,
             dictionaries: Vec::new(),
             idle: Mutex::default(),
         };
@@ -160,16 +156,29 @@ impl<'a> SegmentWriter<'a> {
                 .map_err(Error::repository("write a dictionary of a segment"))?;
             self.stored_bytes += dictionary.bytes().len() as u64;
         }
-        let sealing = Arc::get_mut(&mut self.sealing).expect("BUG: a block was cut already");
-        sealing.dictionaries.extend_from_slice(dictionaries);
+        self.sealing_mut()
+            .dictionaries
+            .extend_from_slice(dictionaries);
         Ok(())
+    }
+
+    /// Lays blocks out like this.
+    ///
+    /// # Panics
+    /// If a block was cut already.
+    pub(crate) fn use_layout(&mut self, layout: BlockLayout) {
+        self.sealing_mut().layout = layout;
+    }
+
+    fn sealing_mut(&mut self) -> &mut Sealing {
+        Arc::get_mut(&mut self.sealing).expect("BUG: a block was cut already")
     }
 
     /// Appends a row to an open run.
     pub(crate) fn append(&mut self, run: &mut OpenRun, row: RowRef<'_>) -> Result<(), Error> {
         run.content.add(row);
         run.rows.push_row(row);
-        if run.rows.as_bytes().len() >= BLOCK_PLAIN_BYTES_TARGET {
+        if run.rows.as_bytes().len() >= self.block_bytes_target() {
             self.cut(run)?;
         }
         Ok(())
@@ -187,6 +196,10 @@ impl<'a> SegmentWriter<'a> {
     /// How many bytes the object has so far, blocks that wait not counted.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.stored_bytes
+    }
+
+    fn block_bytes_target(&self) -> usize {
+        self.sealing.layout.plain_bytes_target()
     }
 
     fn cut(&mut self, run: &mut OpenRun) -> Result<(), Error> {
@@ -211,7 +224,7 @@ impl<'a> SegmentWriter<'a> {
         }
         let slots = self.context.resources.threads() * PENDING_BLOCKS_PER_THREAD;
         let bytes_max = (self.context.resources.memory_bytes_max() / 8)
-            .min(slots * 2 * BLOCK_PLAIN_BYTES_TARGET);
+            .min(slots * 2 * self.block_bytes_target());
         while (self.block_count - self.placed_count) as usize >= slots
             || self.pending_bytes >= bytes_max
         {
@@ -252,7 +265,7 @@ impl<'a> SegmentWriter<'a> {
         self.placed_count += 1;
         self.pending_bytes -= block.rows.as_bytes().len();
         block.rows.clear();
-        if block.rows.capacity() <= 2 * BLOCK_PLAIN_BYTES_TARGET {
+        if block.rows.capacity() <= 2 * self.block_bytes_target() {
             self.spare.push(block.rows);
         }
         Ok(())

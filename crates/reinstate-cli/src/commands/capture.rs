@@ -37,6 +37,7 @@ fn once(level: i32, dictionaries: bool, session: &Session<'_>) -> anyhow::Result
     let store = session.store()?;
     let mut options = CaptureOptions::new(new_snapshot()?, now());
     options.compression_level = level;
+    options.layout = session.configuration.layout;
     if dictionaries {
         options.dictionary_bytes_max = DICTIONARY_BYTES_MAX;
     }

@@ -148,6 +148,7 @@ pub fn compact(level: i32, session: &Session<'_>) -> anyhow::Result<Exit> {
     }
     let mut options = CaptureOptions::new(new_snapshot()?, now());
     options.compression_level = level;
+    options.layout = session.configuration.layout;
     let progress = Progress::new(&[Phase::Write], 0);
     let started = Instant::now();
     let made = compact_log(session.context(&progress), &repository, log, &options)?;
@@ -359,6 +360,7 @@ fn begin(
     let _writer = adapters::lock(repository)?;
     let mut options = CaptureOptions::new(new_snapshot()?, now());
     options.compression_level = arguments.level;
+    options.layout = session.configuration.layout;
     let progress = Progress::new(&[Phase::Capture, Phase::Write], 0);
     let started = Instant::now();
     let context = session.context(&progress);

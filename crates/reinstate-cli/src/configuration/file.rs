@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reinstate::{DriftRules, TableDriftRules};
+use reinstate::{BlockLayout, DriftRules, TableDriftRules};
 use reinstate_core::TenantKind;
 use reinstate_postgres::{RouteRule, TableRule, TenancyMap, Unowned};
 use serde::Deserialize;
@@ -44,6 +44,26 @@ struct Drill {
 #[serde(deny_unknown_fields)]
 struct Capture {
     base_every: Option<String>,
+    #[serde(default)]
+    layout: Layout,
+}
+
+/// In which order blocks of snapshots have the bytes of their rows.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Layout {
+    #[default]
+    Rows,
+    Columns,
+}
+
+impl From<Layout> for BlockLayout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Rows => Self::Rows,
+            Layout::Columns => Self::Columns,
+        }
+    }
 }
 
 impl Capture {
@@ -207,6 +227,7 @@ impl File {
             check_owners: self.restore.check_owners.unwrap_or(true),
             into: self.into.into(),
             base_every: self.capture.base_every()?,
+            layout: self.capture.layout.into(),
             drill_into: self.drill.into.map(|url| url.beside(directory)),
         })
     }

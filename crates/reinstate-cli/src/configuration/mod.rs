@@ -9,7 +9,7 @@ mod secret;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reinstate::{CopyRules, DriftRules};
+use reinstate::{BlockLayout, CopyRules, DriftRules};
 use reinstate_postgres::TenancyMap;
 use serde::de::DeserializeOwned;
 
@@ -41,6 +41,8 @@ pub struct Configuration {
     pub check_owners: bool,
     /// What becomes of columns when a tenant is copied under another id.
     pub into: CopyRules,
+    /// In which order blocks of new snapshots have the bytes of their rows.
+    pub layout: BlockLayout,
     /// How often a log that is followed gets a younger snapshot, made from the last one and itself.
     pub base_every: Option<Duration>,
     /// The database that drills restore into.

@@ -26,6 +26,7 @@ mod guard;
 mod help;
 mod json;
 mod killed;
+mod layout;
 mod lease;
 mod left_behind;
 mod looking;

@@ -1,12 +1,12 @@
 //! The block: rows of one run, compressed.
 //!
-//! A block is one zstd frame, which says its content size, of rows in core's encoding. Its digest
-//! is over its identity and its *stored* bytes, so that nothing unauthenticated ever reaches the
+//! A block is one zstd frame, which says its content size, of rows in core's encoding, or of their
+//! [columns](super::columns). Its digest is over its identity and its *stored* bytes, so that nothing unauthenticated ever reaches the
 //! decompressor:
 //!
 //! ```text
 //! BLAKE3( "RNSTBLCK" | segment identity 36 | number u32 | table u32 | role u8
-//!       | stored bytes u32 | plain bytes u32 | rows u32 | dictionary u32
+//!       | stored bytes u32 | plain bytes u32 | rows u32 | coding u32
 //!       | owner length u32 | owner | BLAKE3( stored bytes ) )
 //! ```
 //!
@@ -23,6 +23,7 @@ use reinstate_core::{Digest, RowBatch, RowError, TableIndex};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::get_frame_content_size;
 
+use super::columns::{Assembler, Transposer};
 use super::dictionary::{DICTIONARY_PLAIN_BYTES_LIMIT, Dictionary};
 use super::{RunKey, SegmentIdentity};
 use crate::FormatError;
@@ -33,6 +34,13 @@ pub const BLOCK_PLAIN_BYTES_TARGET: usize = 256 * 1024;
 /// The most bytes of rows in a block: the longest row, with room for its lengths and the rows
 /// before it.
 pub const BLOCK_PLAIN_BYTES_MAX: usize = (1 << 30) + (1 << 20);
+/// How many bytes of rows go into a block of columns, as a guide: columns gain by being long, and zstd has other
+/// tables for more than 256 KiB.
+pub const COLUMNS_PLAIN_BYTES_TARGET: usize = 512 * 1024;
+/// The most bytes of rows in a block of columns: whoever opens one holds them twice.
+pub const COLUMNS_PLAIN_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// In the number of the dictionary: the block holds columns. Persisted.
+pub(crate) const COLUMNS_FLAG: u32 = 1 << 31;
 /// First bytes of what a block's digest is over.
 pub(crate) const BLOCK_TAG: [u8; 8] = *b"RNSTBLCK";
 
@@ -41,6 +49,37 @@ const ZSTD_BLOCK_PLAIN_BYTES_MAX: u64 = 128 * 1024;
 const ZSTD_BLOCK_STORED_BYTES_MIN: u64 = 3;
 /// Dictionaries that an opener keeps ready.
 const OPENER_DICTIONARIES_MAX: usize = 16;
+
+/// In which order a block has the bytes of its rows. They are the same rows, and read the same, either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlockLayout {
+    /// Row after row: fastest to read.
+    #[default]
+    Rows,
+    /// Column after column: smaller, and slower to read.
+    Columns,
+}
+
+impl BlockLayout {
+    /// How many bytes of rows go into a block, as a guide.
+    #[must_use]
+    pub const fn plain_bytes_target(self) -> usize {
+        match self {
+            Self::Rows => BLOCK_PLAIN_BYTES_TARGET,
+            Self::Columns => COLUMNS_PLAIN_BYTES_TARGET,
+        }
+    }
+
+    /// A layout and the number of a dictionary, from the number that is written for both.
+    pub(crate) const fn from_coding(coding: u32) -> (Self, u32) {
+        let layout = if coding & COLUMNS_FLAG == 0 {
+            Self::Rows
+        } else {
+            Self::Columns
+        };
+        (layout, coding & !COLUMNS_FLAG)
+    }
+}
 
 /// Where a block is and what it must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +98,20 @@ pub struct BlockDescriptor {
     pub crc: u32,
     /// BLAKE3 over its identity and the stored bytes.
     pub digest: Digest,
+    /// In which order it has the bytes of its rows.
+    pub layout: BlockLayout,
     /// The dictionary that it was compressed with; zero for none.
     pub dictionary: u32,
+}
+
+impl BlockDescriptor {
+    /// What is written for its dictionary and its layout.
+    pub(crate) const fn coding(&self) -> u32 {
+        match self.layout {
+            BlockLayout::Rows => self.dictionary,
+            BlockLayout::Columns => self.dictionary | COLUMNS_FLAG,
+        }
+    }
 }
 
 /// A block that is ready to be written.
@@ -78,6 +129,8 @@ pub struct SealedBlock {
     pub crc: u32,
     /// BLAKE3 over its identity and the stored bytes.
     pub digest: Digest,
+    /// In which order it has the bytes of its rows.
+    pub layout: BlockLayout,
     /// The dictionary that it was compressed with; zero for none.
     pub dictionary: u32,
 }
@@ -97,6 +150,7 @@ impl SealedBlock {
             row_count: self.row_count,
             crc: self.crc,
             digest: self.digest,
+            layout: self.layout,
             dictionary: self.dictionary,
         }
     }
@@ -105,6 +159,8 @@ impl SealedBlock {
 /// Compresses and seals blocks; holds a compressor that it reuses. One for each thread.
 pub struct BlockSealer {
     level: i32,
+    layout: BlockLayout,
+    transposer: Transposer,
     plain: Compressor<'static>,
     with_dictionary: Vec<(TableIndex, u32, Compressor<'static>)>,
 }
@@ -124,9 +180,16 @@ impl BlockSealer {
         let plain = Compressor::new(level).map_err(FormatError::Compress)?;
         Ok(Self {
             level,
+            layout: BlockLayout::Rows,
+            transposer: Transposer::default(),
             plain,
             with_dictionary: Vec::new(),
         })
+    }
+
+    /// Lays blocks out like this from now on, where that is possible and no dictionary is used.
+    pub fn use_layout(&mut self, layout: BlockLayout) {
+        self.layout = layout;
     }
 
     /// Uses a dictionary from now on for the blocks of its table that are smaller than
@@ -144,66 +207,77 @@ impl BlockSealer {
 
     /// Compresses rows of one run and binds them to their place.
     ///
-    /// `plain` is `row_count` rows in core's encoding; that they are is checked on opening, and
-    /// here only in debug builds, together with the round trip through zstd: a release build
+    /// That the block opens again, as these rows, is checked only in debug builds: a release build
     /// relies on whoever reads the finished segment back.
     ///
     /// # Errors
     /// `Malformed` for no rows or more than [`BLOCK_PLAIN_BYTES_MAX`]; `Compress` if memory runs
     /// out.
+    ///
+    /// # Panics
+    /// For 2^32 rows.
     pub fn seal(
         &mut self,
         identity: &SegmentIdentity,
         number: u32,
         run: &RunKey,
-        plain: &[u8],
-        row_count: u32,
+        rows: &RowBatch,
     ) -> Result<SealedBlock, FormatError> {
-        if row_count == 0 || plain.len() > BLOCK_PLAIN_BYTES_MAX {
-            let fact = format!("{row_count} rows in {} bytes cannot be one", plain.len());
+        let plain = rows.as_bytes();
+        if rows.is_empty() || plain.len() > BLOCK_PLAIN_BYTES_MAX {
+            let fact = format!("{} rows in {} bytes cannot be one", rows.len(), plain.len());
             return Err(FormatError::malformed("block", fact));
         }
-        let (dictionary, compressor) = self.compressor(run.table, plain.len());
-        let stored = compressor.compress(plain).map_err(FormatError::Compress)?;
+        let (layout, dictionary, stored) = self.compress(run.table, rows)?;
         let mut sealed = SealedBlock {
             number,
             plain_bytes: u32::try_from(plain.len()).expect("BUG: the limit is over 32 bits"),
-            row_count,
+            row_count: u32::try_from(rows.len()).expect("BUG: a block of 2^32 rows"),
             crc: crc32fast::hash(&stored),
             digest: Digest::from_bytes([0; 32]),
+            layout,
             dictionary,
             stored,
         };
         sealed.digest = block_digest(identity, run, &sealed.descriptor(0), &sealed.stored);
         if cfg!(debug_assertions) && dictionary == 0 {
-            let mut batch = RowBatch::new();
-            BlockOpener::new()
-                .open(
-                    identity,
-                    run,
-                    &sealed.descriptor(0),
-                    &sealed.stored,
-                    None,
-                    &mut batch,
-                )
+            let (mut opener, mut batch) = (BlockOpener::new(), RowBatch::new());
+            let (block, stored) = (sealed.descriptor(0), &sealed.stored);
+            opener
+                .open(identity, run, &block, stored, None, &mut batch)
                 .expect("BUG: a sealed block does not open");
-            assert_eq!(
-                batch.as_bytes(),
-                plain,
-                "BUG: a sealed block holds other rows"
-            );
+            assert_eq!(batch, *rows, "BUG: a sealed block holds other rows");
         }
         Ok(sealed)
     }
 
-    fn compressor(&mut self, table: TableIndex, bytes: usize) -> (u32, &mut Compressor<'static>) {
-        if bytes < DICTIONARY_PLAIN_BYTES_LIMIT {
+    /// Compresses rows; says in which layout and with which dictionary.
+    fn compress(
+        &mut self,
+        table: TableIndex,
+        rows: &RowBatch,
+    ) -> Result<(BlockLayout, u32, Vec<u8>), FormatError> {
+        let plain = rows.as_bytes();
+        if plain.len() < DICTIONARY_PLAIN_BYTES_LIMIT {
             let mut dictionaries = self.with_dictionary.iter_mut();
             if let Some((_, id, compressor)) = dictionaries.find(|(of, _, _)| *of == table) {
-                return (*id, compressor);
+                let stored = compressor.compress(plain).map_err(FormatError::Compress)?;
+                return Ok((BlockLayout::Rows, *id, stored));
             }
         }
-        (0, &mut self.plain)
+        let is_wanted = self.layout == BlockLayout::Columns;
+        let columns = (is_wanted && plain.len() <= COLUMNS_PLAIN_BYTES_MAX)
+            .then(|| self.transposer.transpose(rows))
+            .flatten();
+        let (layout, content) = match columns {
+            Some(columns) => (BlockLayout::Columns, columns),
+            None => (BlockLayout::Rows, plain),
+        };
+        let stored = self
+            .plain
+            .compress(content)
+            .map_err(FormatError::Compress)?;
+        Ok((layout, 0, stored))
     }
 }
 
@@ -213,6 +287,9 @@ impl BlockSealer {
 pub struct BlockOpener {
     plain: Decompressor<'static>,
     with_dictionary: Vec<(Digest, Decompressor<'static>)>,
+    assembler: Assembler,
+    /// Columns of a block.
+    content: Vec<u8>,
     pub(crate) stored: Vec<u8>,
 }
 
@@ -275,25 +352,34 @@ impl BlockOpener {
                 },
             });
         }
-        match get_frame_content_size(stored) {
-            Ok(Some(found)) if found == u64::from(block.plain_bytes) => {}
-            found => {
-                let (expected, found) = (block.plain_bytes, found.ok().flatten().unwrap_or(0));
+        let content_bytes = get_frame_content_size(stored).ok().flatten();
+        let content_bytes = match (block.layout, content_bytes) {
+            (BlockLayout::Rows, Some(found)) if found == u64::from(block.plain_bytes) => found,
+            (BlockLayout::Columns, Some(found)) if found <= u64::from(block.plain_bytes) => found,
+            (_, found) => {
+                let (expected, found) = (block.plain_bytes, found.unwrap_or(0));
                 return Err(BlockFault::PlainBytes { expected, found });
+            }
+        };
+        match block.layout {
+            BlockLayout::Rows => {
+                let decompressor = self.decompressor(block, dictionary)?;
+                batch
+                    .refill(|rows| decompress(block, decompressor, stored, content_bytes, rows))?;
+            }
+            BlockLayout::Columns => {
+                let mut content = std::mem::take(&mut self.content);
+                content.clear();
+                let decompressor = self.decompressor(block, dictionary)?;
+                decompress(block, decompressor, stored, content_bytes, &mut content)?;
+                let (count, bytes) = (block.row_count as usize, block.plain_bytes as usize);
+                batch.refill(|rows| {
+                    let assembled = self.assembler.assemble(&content, count, bytes, rows);
+                    assembled.map_err(BlockFault::Columns)
+                })?;
+                self.content = content;
             }
         }
-        let decompressor = self.decompressor(block, dictionary)?;
-        batch.refill(|plain| {
-            plain.reserve_exact(block.plain_bytes as usize);
-            decompressor
-                .decompress_to_buffer(stored, plain)
-                .map_err(BlockFault::Decompress)?;
-            let (expected, found) = (block.plain_bytes, plain.len() as u64);
-            if found != u64::from(expected) {
-                return Err(BlockFault::PlainBytes { expected, found });
-            }
-            Ok(())
-        })?;
         let (expected, found) = (block.row_count, batch.len() as u64);
         if found != u64::from(expected) {
             batch.clear();
@@ -334,6 +420,30 @@ impl BlockOpener {
     }
 }
 
+/// Decompresses into an empty buffer.
+fn decompress(
+    block: &BlockDescriptor,
+    decompressor: &mut Decompressor<'static>,
+    stored: &[u8],
+    content_bytes: u64,
+    content: &mut Vec<u8>,
+) -> Result<(), BlockFault> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "within the plain bytes of a block"
+    )]
+    content.reserve_exact(content_bytes as usize);
+    decompressor
+        .decompress_to_buffer(stored, content)
+        .map_err(BlockFault::Decompress)?;
+    // Behind the frame that says its content size there may be another one.
+    if content.len() as u64 == content_bytes {
+        return Ok(());
+    }
+    let (expected, found) = (block.plain_bytes, content.len() as u64);
+    Err(BlockFault::PlainBytes { expected, found })
+}
+
 impl From<RowError> for BlockFault {
     fn from(source: RowError) -> Self {
         Self::Rows(source)
@@ -346,7 +456,14 @@ pub(crate) fn check_bounds(block: &BlockDescriptor) -> Result<(), BlockFault> {
     if plain > BLOCK_PLAIN_BYTES_MAX as u64 {
         return Err(BlockFault::Bounds("more plain bytes than a block may have"));
     }
-    if plain > (stored / ZSTD_BLOCK_STORED_BYTES_MIN) * ZSTD_BLOCK_PLAIN_BYTES_MAX {
+    let is_columns = block.layout == BlockLayout::Columns;
+    if is_columns && plain > COLUMNS_PLAIN_BYTES_MAX as u64 {
+        return Err(BlockFault::Bounds(
+            "more plain bytes than a block of columns may have",
+        ));
+    }
+    // Columns can stand for more than what they take.
+    if !is_columns && plain > (stored / ZSTD_BLOCK_STORED_BYTES_MIN) * ZSTD_BLOCK_PLAIN_BYTES_MAX {
         return Err(BlockFault::Bounds(
             "more plain bytes than its stored bytes can hold",
         ));
@@ -392,7 +509,7 @@ fn block_digest(
     hasher.update(&block.stored_bytes.to_le_bytes());
     hasher.update(&block.plain_bytes.to_le_bytes());
     hasher.update(&block.row_count.to_le_bytes());
-    hasher.update(&block.dictionary.to_le_bytes());
+    hasher.update(&block.coding().to_le_bytes());
     hasher.update(&owner_length.to_le_bytes());
     hasher.update(owner);
     hasher.update(blake3::hash(stored).as_bytes());

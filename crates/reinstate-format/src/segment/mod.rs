@@ -10,6 +10,7 @@
 //! manifest or plan keeps: trailer, a path of pages, and blocks are a complete chain.
 
 mod block;
+mod columns;
 mod dictionaries;
 mod dictionary;
 mod header;
@@ -26,8 +27,8 @@ use std::fmt;
 use reinstate_core::{Owner, RepositoryId, RowRole, SnapshotId, TableIndex};
 
 pub use block::{
-    BLOCK_PLAIN_BYTES_MAX, BLOCK_PLAIN_BYTES_TARGET, BlockDescriptor, BlockOpener, BlockSealer,
-    SealedBlock,
+    BLOCK_PLAIN_BYTES_MAX, BLOCK_PLAIN_BYTES_TARGET, BlockDescriptor, BlockLayout, BlockOpener,
+    BlockSealer, COLUMNS_PLAIN_BYTES_MAX, COLUMNS_PLAIN_BYTES_TARGET, SealedBlock,
 };
 pub use dictionary::{
     DICTIONARY_BYTES_MAX, DICTIONARY_PLAIN_BYTES_LIMIT, Dictionary, train_dictionary,
@@ -45,7 +46,7 @@ pub(crate) use reader::Extent;
 /// What the pages in `docs/format/` state and nothing else outside this module needs.
 #[cfg(test)]
 pub(crate) mod constants {
-    pub(crate) use super::block::BLOCK_TAG;
+    pub(crate) use super::block::{BLOCK_TAG, COLUMNS_FLAG};
     pub(crate) use super::dictionary::{DICTIONARIES_MAX, DICTIONARY_TAG};
     pub(crate) use super::header::HEADER_MAGIC;
     pub(crate) use super::page::{LEVELS_MAX, PAGE_TAG, WIRE_BLOCK_BYTES};

@@ -18,7 +18,7 @@ use std::fmt;
 use reinstate_core::{Digest, Owner, RowRole, TENANT_ID_BYTES_MAX, TableIndex};
 use wincode::{SchemaRead, SchemaWrite};
 
-use super::{BlockDescriptor, RunKey, SegmentIdentity};
+use super::{BlockDescriptor, BlockLayout, RunKey, SegmentIdentity};
 use crate::FormatError;
 use crate::codec;
 
@@ -105,6 +105,7 @@ pub(crate) struct WireBlock {
     plain_bytes: u32,
     row_count: u32,
     crc: u32,
+    /// With the layout.
     dictionary: u32,
     digest: [u8; 32],
 }
@@ -118,7 +119,7 @@ impl From<&BlockDescriptor> for WireBlock {
             plain_bytes: block.plain_bytes,
             row_count: block.row_count,
             crc: block.crc,
-            dictionary: block.dictionary,
+            dictionary: block.coding(),
             digest: *block.digest.as_bytes(),
         }
     }
@@ -126,6 +127,7 @@ impl From<&BlockDescriptor> for WireBlock {
 
 impl From<&WireBlock> for BlockDescriptor {
     fn from(block: &WireBlock) -> Self {
+        let (layout, dictionary) = BlockLayout::from_coding(block.dictionary);
         Self {
             number: block.number,
             offset: block.offset,
@@ -133,7 +135,8 @@ impl From<&WireBlock> for BlockDescriptor {
             plain_bytes: block.plain_bytes,
             row_count: block.row_count,
             crc: block.crc,
-            dictionary: block.dictionary,
+            layout,
+            dictionary,
             digest: Digest::from_bytes(block.digest),
         }
     }

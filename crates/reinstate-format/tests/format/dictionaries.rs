@@ -44,9 +44,7 @@ fn write(dictionaries: &[Dictionary]) -> (Vec<u8>, SegmentEnd) {
     }
     for tenant in 0..40 {
         let (key, rows) = small_tenant(tenant);
-        let sealed = sealer
-            .seal(&IDENTITY, tenant, &key, rows.as_bytes(), 6)
-            .unwrap();
+        let sealed = sealer.seal(&IDENTITY, tenant, &key, &rows).unwrap();
         index.place(&key, &sealed);
         index.content(&key, content(&rows));
         bytes.extend_from_slice(&sealed.stored);

@@ -3,7 +3,9 @@
 //! Written from `docs/format/` alone, so that it also checks what stands there.
 
 use reinstate_core::Digest;
-use reinstate_format::{BlockDescriptor, RunKey, SEGMENT_TRAILER_BYTES, SegmentIdentity};
+use reinstate_format::{
+    BlockDescriptor, BlockLayout, RunKey, SEGMENT_TRAILER_BYTES, SegmentIdentity,
+};
 
 const FRAME_HEADER: usize = 16;
 const FRAME_DIGEST: usize = 32;
@@ -56,7 +58,7 @@ pub(crate) fn block_digest(
         block.stored_bytes,
         block.plain_bytes,
         block.row_count,
-        block.dictionary,
+        block.dictionary | u32::from(block.layout == BlockLayout::Columns) << 31,
     ] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use reinstate_core::{Digest, Owner, RepositoryId, RowBatch, RowRole, SnapshotId, TableIndex};
 use reinstate_format::{
-    BlockDescriptor, BlockOpener, FormatError, RunKey, SegmentReader, decode_job,
+    BlockDescriptor, BlockLayout, BlockOpener, FormatError, RunKey, SegmentReader, decode_job,
     decode_journal_payload, decode_receipt, decode_repository_header, decode_snapshot, encode_job,
     encode_journal_payload, encode_plan_end, encode_receipt, encode_repository_header,
     encode_snapshot, read_plan, verify_segment,
@@ -209,6 +209,15 @@ fn an_unedited_page_in_a_forged_segment_reads() {
 
 /// Opens a block with a right digest, whatever is in it.
 fn open_block(stored: &[u8], plain_bytes: u32, row_count: u32) -> Result<RowBatch, FormatError> {
+    open_block_of(BlockLayout::Rows, stored, plain_bytes, row_count)
+}
+
+fn open_block_of(
+    layout: BlockLayout,
+    stored: &[u8],
+    plain_bytes: u32,
+    row_count: u32,
+) -> Result<RowBatch, FormatError> {
     let key = run(b"tenant", 1, RowRole::Image);
     let mut block = BlockDescriptor {
         number: 4,
@@ -218,6 +227,7 @@ fn open_block(stored: &[u8], plain_bytes: u32, row_count: u32) -> Result<RowBatc
         row_count,
         crc: crc32fast::hash(stored),
         digest: Digest::from_bytes([0; 32]),
+        layout,
         dictionary: 0,
     };
     block.digest = forge::block_digest(&IDENTITY, &key, &block, stored);
@@ -282,6 +292,66 @@ fn block() {
             for (plain_bytes, row_count) in [(9, 2), (100_000, 1), (u32::MAX, u32::MAX)] {
                 let _ = open_block(input, plain_bytes, row_count);
                 let _ = open_block(&forge::edit(&valid, input), plain_bytes, row_count);
+            }
+        });
+}
+
+/// What is inside an authentic block of columns is anybody's: rows of the length that was said, or an error.
+#[test]
+fn columns() {
+    // No key, one column with the marker 2 of both rows, and their values.
+    let columns = [0u8, 1, 0, 2, b'v', b'w'];
+    let rows = [2u8, 0, 2, b'v', 2, 0, 2, b'w'];
+    let open = |content: &[u8], plain_bytes, row_count| {
+        let stored = zstd::bulk::compress(content, 1).unwrap();
+        open_block_of(BlockLayout::Columns, &stored, plain_bytes, row_count)
+    };
+    assert_eq!(open(&columns, 8, 2).unwrap().as_bytes(), rows);
+    for (content, plain_bytes, row_count, why) in [
+        (&columns[..], 9, 2, "another length"),
+        (&columns[..5], 8, 2, "end early"),
+        (&columns[..], 8, 1, "left over"),
+        (&columns[..], 8, 5, "more rows than bytes"),
+        (&[9, 1, 0, 2, b'v', b'w'], 8, 2, "form of their key"),
+        (&[0, 1, 3, 2, b'v', b'w'], 8, 2, "form of a column"),
+        (
+            &[0, 1, 2, 0, 2, 0],
+            8,
+            2,
+            "part of the key that there is not",
+        ),
+        (&[0, 9, 0, 2, b'v', b'w'], 8, 2, "more columns than bytes"),
+    ] {
+        let error = open(content, plain_bytes, row_count).unwrap_err();
+        let source = error.to_string();
+        assert!(source.contains(why), "{why}: {source}");
+        assert_eq!(error.kind(), reinstate_core::ErrorKind::Corrupt);
+    }
+    let error = open(&columns, 3 << 20, 2).unwrap_err().to_string();
+    assert!(error.contains("impossible"), "{error}");
+    let error = open(&columns, 5, 2).unwrap_err().to_string();
+    assert!(error.contains("6 plain bytes instead of 5"), "{error}");
+    let decimal = [2u8, 1, 2, 0x90, 0x4e, 1, 2, 0];
+    let valid = open(&decimal, 29, 2).unwrap();
+    let texts: Vec<_> = valid
+        .iter()
+        .flat_map(|row| row.values().flatten())
+        .collect();
+    assert_eq!(texts, [&b"1"[..], b"5001"]);
+    bolero::check!()
+        .with_iterations(budget().0)
+        .with_test_time(budget().1)
+        .for_each(|input: &[u8]| {
+            for content in [
+                input.to_vec(),
+                forge::edit(&columns, input),
+                forge::edit(&decimal, input),
+            ] {
+                for (plain_bytes, row_count) in
+                    [(8, 2), (29, 2), (100_000, 1), (u32::MAX, u32::MAX)]
+                {
+                    let _ = open(&content, plain_bytes, row_count);
+                }
             }
         });
 }

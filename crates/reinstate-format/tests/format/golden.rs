@@ -16,15 +16,15 @@ use reinstate_core::{
     TableSchema, TableTotals, Tenancy, TenantId, TenantKind, Timestamp,
 };
 use reinstate_format::{
-    Conflict, IndexBuilder, JobDescription, JournalPayload, NoteKind, PlanDescription, PlanNote,
-    PlanSegment, ReceiptDescription, RepositoryHeader, RunKey, SealedBlock, SegmentIdentity,
-    SegmentReader, TablePlan, TenantPlanDescription, decode_job, decode_journal_payload,
-    decode_receipt, decode_repository_header, decode_snapshot, encode_job, encode_journal_payload,
-    encode_plan_end, encode_receipt, encode_repository_header, encode_snapshot, read_plan,
-    schema_digest, segment_header, verify_segment,
+    BlockLayout, Conflict, IndexBuilder, JobDescription, JournalPayload, NoteKind, PlanDescription,
+    PlanNote, PlanSegment, ReceiptDescription, RepositoryHeader, RunKey, SealedBlock,
+    SegmentIdentity, SegmentReader, TablePlan, TenantPlanDescription, decode_job,
+    decode_journal_payload, decode_receipt, decode_repository_header, decode_snapshot, encode_job,
+    encode_journal_payload, encode_plan_end, encode_receipt, encode_repository_header,
+    encode_snapshot, read_plan, schema_digest, segment_header, verify_segment,
 };
 
-use crate::sample::{IDENTITY, Memory, content, read_all, run, segment};
+use crate::sample::{IDENTITY, Memory, content, read_all, run, segment, segment_of};
 
 const REPOSITORY: RepositoryId = IDENTITY.repository;
 const SNAPSHOT: SnapshotId = SnapshotId::from_bytes(IDENTITY.container);
@@ -381,6 +381,7 @@ fn check_written_again(bytes: &[u8], reader: &SegmentReader) {
             row_count: block.row_count,
             crc: block.crc,
             digest: block.digest,
+            layout: block.layout,
             dictionary: block.dictionary,
         };
         index.place(&key, &sealed);
@@ -411,6 +412,55 @@ fn the_golden_segment_reads_and_is_written_the_same() {
     verify_segment(&reader).unwrap();
     check_rows(&reader, &rows());
     check_written_again(&bytes, &reader);
+}
+
+/// Rows as most tables have them: numbered, some values of one length, some NULL.
+fn rows_of_columns() -> Vec<(RunKey, Vec<RowBatch>)> {
+    let mut batch = RowBatch::new();
+    for id in [7, 9, 300] {
+        let mut key = KeyWriter::new();
+        key.push_integer(id);
+        let (id, note) = (id.to_string(), format!("note of {id}"));
+        let note = (id != "9").then_some(note.as_bytes());
+        batch.push(
+            key.as_bytes(),
+            [Some(id.as_bytes()), Some(b"42"), note, None],
+        );
+    }
+    let mut named = RowBatch::new();
+    for name in ["a", "bcd", "e"] {
+        let mut key = KeyWriter::new();
+        key.push_bytes(name.as_bytes());
+        named.push(key.as_bytes(), [Some(name.as_bytes())]);
+    }
+    vec![
+        (run(b"42", 0, RowRole::Image), vec![batch]),
+        (
+            run(b"42", 1, RowRole::Image),
+            vec![notes("42", &["one", "two"])],
+        ),
+        (run(b"42", 2, RowRole::Image), vec![named]),
+    ]
+}
+
+#[test]
+fn the_golden_segment_of_columns_reads_and_is_written_the_same() {
+    let rows = rows_of_columns();
+    let bytes = file("segment_columns", || {
+        segment_of(BlockLayout::Columns, &IDENTITY, &rows).0
+    });
+    let reader = SegmentReader::open(
+        Arc::new(Memory(bytes.clone())),
+        &IDENTITY,
+        &segment_root(&bytes),
+    );
+    let reader = reader.unwrap();
+    verify_segment(&reader).unwrap();
+    check_rows(&reader, &rows);
+    check_written_again(&bytes, &reader);
+    let runs: Vec<_> = reader.runs().map(Result::unwrap).collect();
+    let mut blocks = runs.iter().flat_map(|run| &run.blocks);
+    assert!(blocks.all(|block| block.layout == BlockLayout::Columns));
 }
 
 #[test]

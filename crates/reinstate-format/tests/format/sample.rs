@@ -7,8 +7,8 @@ use reinstate_core::{
     RowRole, TableIndex,
 };
 use reinstate_format::{
-    BlockOpener, BlockSealer, FormatError, IndexBuilder, RunKey, SegmentEnd, SegmentIdentity,
-    SegmentReader, segment_header,
+    BlockLayout, BlockOpener, BlockSealer, FormatError, IndexBuilder, RunKey, SegmentEnd,
+    SegmentIdentity, SegmentReader, segment_header,
 };
 
 pub(crate) const IDENTITY: SegmentIdentity = SegmentIdentity {
@@ -67,8 +67,18 @@ pub(crate) fn segment(
     identity: &SegmentIdentity,
     runs: &[(RunKey, Vec<RowBatch>)],
 ) -> (Vec<u8>, SegmentEnd) {
+    segment_of(BlockLayout::Rows, identity, runs)
+}
+
+/// The same, with blocks laid out like this.
+pub(crate) fn segment_of(
+    layout: BlockLayout,
+    identity: &SegmentIdentity,
+    runs: &[(RunKey, Vec<RowBatch>)],
+) -> (Vec<u8>, SegmentEnd) {
     let mut bytes = segment_header(identity);
     let mut sealer = BlockSealer::new(3).unwrap();
+    sealer.use_layout(layout);
     let mut index = IndexBuilder::new(*identity, bytes.len() as u64);
     let mut number = 0;
     let longest = runs
@@ -81,10 +91,7 @@ pub(crate) fn segment(
             let Some(block) = blocks.get(place) else {
                 continue;
             };
-            let rows = u32::try_from(block.len()).unwrap();
-            let sealed = sealer
-                .seal(identity, number, key, block.as_bytes(), rows)
-                .unwrap();
+            let sealed = sealer.seal(identity, number, key, block).unwrap();
             assert_eq!(index.place(key, &sealed), bytes.len() as u64);
             bytes.extend_from_slice(&sealed.stored);
             number += 1;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use reinstate_core::{ContentDigest, ErrorKind, Owner, RepositoryId, RowBatch, RowRole};
 use reinstate_format::{
-    BlockOpener, BlockSealer, FormatError, IndexBuilder, PART_BLOCKS_MAX, RunKey, SealedBlock,
-    SegmentIdentity, segment_header, verify_segment,
+    BlockLayout, BlockOpener, BlockSealer, FormatError, IndexBuilder, PART_BLOCKS_MAX, RunKey,
+    SealedBlock, SegmentIdentity, segment_header, verify_segment,
 };
 
-use crate::sample::{IDENTITY, Rows, batch, open, read_all, run, segment};
+use crate::sample::{IDENTITY, Rows, batch, open, read_all, run, segment, segment_of};
 
 fn rows() -> impl Strategy<Value = Rows> {
     let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40));
@@ -34,8 +34,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn runs_read_back_in_order_whatever_order_they_were_written_in(runs in runs()) {
-        let (bytes, end) = segment(&IDENTITY, &runs);
+    fn runs_read_back_in_order_whatever_order_they_were_written_in(
+        runs in runs(),
+        layout in proptest::sample::select(&[BlockLayout::Rows, BlockLayout::Columns])
+    ) {
+        let (bytes, end) = segment_of(layout, &IDENTITY, &runs);
         let reader = open(bytes, &IDENTITY, &end.root).unwrap();
         verify_segment(&reader).unwrap();
         let expected: BTreeMap<_, _> = runs.into_iter().collect();
@@ -79,8 +82,14 @@ fn uniform() -> Vec<(RunKey, Vec<RowBatch>)> {
 
 #[test]
 fn every_flipped_bit_is_found() {
+    for layout in [BlockLayout::Rows, BlockLayout::Columns] {
+        check_every_bit(layout);
+    }
+}
+
+fn check_every_bit(layout: BlockLayout) {
     let runs: Vec<_> = uniform().into_iter().take(3).collect();
-    let (bytes, end) = segment(&IDENTITY, &runs);
+    let (bytes, end) = segment_of(layout, &IDENTITY, &runs);
     let check = |bytes: Vec<u8>| {
         let reader = open(bytes, &IDENTITY, &end.root)?;
         let read = read_all(&reader);
@@ -236,10 +245,7 @@ fn contents_that_are_not_those_of_the_blocks_are_refused_when_writing() {
     let key = run(b"a", 0, RowRole::Image);
     let mut index = IndexBuilder::new(IDENTITY, segment_header(&IDENTITY).len() as u64);
     let mut sealer = BlockSealer::new(1).unwrap();
-    index.place(
-        &key,
-        &sealer.seal(&IDENTITY, 0, &key, rows.as_bytes(), 1).unwrap(),
-    );
+    index.place(&key, &sealer.seal(&IDENTITY, 0, &key, &rows).unwrap());
     assert!(matches!(index.finish(), Err(FormatError::Malformed { .. })));
 }
 
@@ -252,6 +258,7 @@ fn hollow(number: u32) -> SealedBlock {
         row_count: 1000,
         crc: 0,
         digest: reinstate_core::Digest::from_bytes([7; 32]),
+        layout: BlockLayout::Rows,
         dictionary: 0,
     }
 }
@@ -328,7 +335,7 @@ fn a_damaged_block_is_an_error_that_names_it() {
     let key = run(b"tenant-7", 1, RowRole::Image);
     let rows = batch(&vec![(vec![1], vec![Some(vec![7; 50])])]);
     let mut sealer = BlockSealer::new(1).unwrap();
-    let sealed = sealer.seal(&IDENTITY, 5, &key, rows.as_bytes(), 1).unwrap();
+    let sealed = sealer.seal(&IDENTITY, 5, &key, &rows).unwrap();
     let block = sealed.descriptor(64);
     let mut stored = sealed.stored;
     stored[9] ^= 1;

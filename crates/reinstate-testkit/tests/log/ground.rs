@@ -5,8 +5,9 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use reinstate::{
-    CaptureOptions, Context, Error, FollowOptions, Follower, Log, ResourceOptions, Resources,
-    RestorePoint, TenantImage, capture, compact, extract_all_at, extract_at, log_of, tenants_at,
+    BlockLayout, CaptureOptions, Context, Error, FollowOptions, Follower, Log, ResourceOptions,
+    Resources, RestorePoint, TenantImage, capture, compact, extract_all_at, extract_at, log_of,
+    tenants_at,
 };
 use reinstate_core::{
     Cancellation, Commit, Digest, ErrorKind, Owner, Position, Repository, RepositoryId, RowBatch,
@@ -158,7 +159,10 @@ impl Ground {
 
     fn capture(&mut self) {
         let store = self.store(&self.models[0]);
-        let options = CaptureOptions::new(SNAPSHOT, Timestamp::from_micros(0));
+        let mut options = CaptureOptions::new(SNAPSHOT, Timestamp::from_micros(0));
+        if self.reads_blocks {
+            options.layout = BlockLayout::Columns;
+        }
         let snapshot = capture(self.context(), &store, &self.repository, &options).unwrap();
         self.base = snapshot.position;
     }

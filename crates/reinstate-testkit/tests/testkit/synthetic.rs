@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use reinstate::{
-    CaptureOptions, Context, DriftRules, OwnerCheck, PlanRequest, ResourceOptions, Resources,
-    TenantImage,
+    BlockLayout, CaptureOptions, Context, DriftRules, OwnerCheck, PlanRequest, ResourceOptions,
+    Resources, TenantImage,
 };
 use reinstate_core::{
     Cancellation, ContentDigest, JobId, Policy, Repository, RowBatch, Silent, SnapshotDescription,
@@ -30,7 +30,14 @@ fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_thre
     let live = SyntheticLive::new(store);
     let mut plans = Vec::new();
     let mut stored_bytes = Vec::new();
-    for (threads, dictionary_bytes_max) in [(1, 0), (3, 0), (3, 8 * 1024)] {
+    let columns = BlockLayout::Columns;
+    for (threads, dictionary_bytes_max, layout) in [
+        (1, 0, BlockLayout::Rows),
+        (3, 0, BlockLayout::Rows),
+        (3, 8 * 1024, BlockLayout::Rows),
+        (3, 0, columns),
+        (1, 8 * 1024, columns),
+    ] {
         let resources = ResourceOptions {
             threads: NonZeroUsize::new(threads).expect("not zero"),
             memory_bytes_max: reinstate::MEMORY_BYTES_MIN,
@@ -43,6 +50,7 @@ fn a_capture_larger_than_its_memory_holds_the_known_answer_on_any_number_of_thre
         let now = Timestamp::from_micros(0);
         let mut options = CaptureOptions::new(SnapshotId::from_bytes([1; 16]), now);
         options.dictionary_bytes_max = dictionary_bytes_max;
+        options.layout = layout;
         let snapshot = reinstate::capture(context, &live, &repository, &options);
         let snapshot = Arc::new(snapshot.expect("a capture"));
         assert_eq!(snapshot.tenant_count, 40);
