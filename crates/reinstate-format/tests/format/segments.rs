@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use reinstate_core::{ContentDigest, ErrorKind, Owner, RepositoryId, RowBatch, RowRole};
 use reinstate_format::{
-    BlockLayout, BlockOpener, BlockSealer, FormatError, IndexBuilder, PART_BLOCKS_MAX, RunKey,
-    SealedBlock, SegmentIdentity, segment_header, verify_segment,
+    BlockLayout, BlockOpener, BlockSealer, COLUMNS_PLAIN_BYTES_MAX, FormatError, IndexBuilder,
+    PART_BLOCKS_MAX, RunKey, SealedBlock, SegmentIdentity, segment_header, verify_segment,
 };
 
 use crate::sample::{IDENTITY, Rows, batch, open, read_all, run, segment, segment_of};
@@ -328,6 +328,41 @@ fn one_tenant_of_a_hundred_thousand_is_found_in_under_eight_kilobytes() {
             reader.bytes_read()
         );
     }
+}
+
+/// A writer that wants columns gets them, but for rows that are long or would take more bytes; whoever wants rows gets rows.
+#[test]
+fn blocks_are_laid_out_as_they_were_asked_for() {
+    let key = run(b"tenant", 1, RowRole::Image);
+    let layout_of = |wanted: Option<BlockLayout>, rows: &Rows| {
+        let mut sealer = BlockSealer::new(1).unwrap();
+        if let Some(wanted) = wanted {
+            sealer.use_layout(wanted);
+        }
+        sealer
+            .seal(&IDENTITY, 0, &key, &batch(rows))
+            .unwrap()
+            .layout
+    };
+    let row = |value: Vec<u8>| (vec![1], vec![Some(value), None]);
+    let alike = vec![row(vec![7; 50]); 20];
+    let columns = Some(BlockLayout::Columns);
+    assert_eq!(layout_of(None, &alike), BlockLayout::Rows);
+    assert_eq!(
+        layout_of(Some(BlockLayout::Rows), &alike),
+        BlockLayout::Rows
+    );
+    assert_eq!(layout_of(columns, &alike), BlockLayout::Columns);
+    let mut unlike = alike.clone();
+    unlike.push((vec![1], vec![None]));
+    assert_eq!(layout_of(columns, &unlike), BlockLayout::Rows);
+    let long = vec![row(vec![7; COLUMNS_PLAIN_BYTES_MAX / 2]); 2];
+    assert_eq!(layout_of(columns, &long), BlockLayout::Rows);
+    let shorter = vec![row(vec![7; COLUMNS_PLAIN_BYTES_MAX / 2 - 100]); 2];
+    assert_eq!(layout_of(columns, &shorter), BlockLayout::Columns);
+    // The forms of a key and of two columns take more than what they spare.
+    let short = vec![(vec![1], vec![None, Some(vec![])])];
+    assert_eq!(layout_of(columns, &short), BlockLayout::Rows);
 }
 
 #[test]
