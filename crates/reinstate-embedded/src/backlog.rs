@@ -44,9 +44,14 @@ impl Backlog {
         self.bytes.store(0, Ordering::Relaxed);
     }
 
+    /// How many bytes are not on the disk yet.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Notes bytes that are about to be committed; whether they must be brought to the disk.
     pub(crate) fn add(&self, bytes: usize) -> bool {
-        let bytes = self.bytes.load(Ordering::Relaxed) + bytes;
+        let bytes = self.bytes() + bytes;
         self.bytes.store(bytes, Ordering::Relaxed);
         bytes >= self.bytes_max()
     }

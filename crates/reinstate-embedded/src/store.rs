@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::backends::FileBackend;
@@ -75,12 +75,12 @@ fn system_time() -> Timestamp {
 /// A store of many tenants' rows in one file, for one process at a time. Shared by its threads.
 #[derive(Debug)]
 pub struct EmbeddedStore {
-    pub(crate) database: Database,
-    pub(crate) gate: Gate,
+    pub(crate) database: Arc<Database>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) leases: Leases,
     /// Feeds that somebody reads.
     pub(crate) readings: Mutex<HashSet<SnapshotId>>,
-    pub(crate) backlog: Backlog,
+    pub(crate) backlog: Arc<Backlog>,
     pub(crate) in_place_rows_max: u64,
     pub(crate) in_place_tenant_bytes_max: u64,
     pub(crate) clock: fn() -> Timestamp,
@@ -251,13 +251,13 @@ impl EmbeddedStore {
         tenant_kind: TenantKind,
         schema: StoreSchema,
     ) -> Self {
-        let (gate, leases) = (Gate::default(), Leases::default());
+        let (gate, leases) = (Arc::default(), Leases::default());
         Self {
-            database: opened.database,
+            database: Arc::new(opened.database),
             gate,
             leases,
             readings: Mutex::default(),
-            backlog: Backlog::new(),
+            backlog: Arc::new(Backlog::new()),
             in_place_rows_max: opened.in_place_rows_max,
             in_place_tenant_bytes_max: opened.in_place_tenant_bytes_max,
             clock: opened.clock,

@@ -1,5 +1,6 @@
 //! A store in memory and a plan, for tests of what only the inside can see.
 
+use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 use reinstate_core::{
     ChangeCounts, ChangeSource, ColumnIndex, ColumnSchema, KeyForm, RowBatch, RowRole, RowStream,
@@ -11,6 +12,11 @@ use crate::EmbeddedStore;
 
 /// A store of one table, whose rows have their key as their only column.
 pub(crate) fn store() -> EmbeddedStore {
+    store_on(InMemoryBackend::new())
+}
+
+/// The same on storage of the caller's own.
+pub(crate) fn store_on(backend: impl StorageBackend) -> EmbeddedStore {
     let column = ColumnSchema {
         name: "id".to_owned(),
         type_name: "bytea".to_owned(),
@@ -30,7 +36,7 @@ pub(crate) fn store() -> EmbeddedStore {
     };
     let schema = StoreSchema::try_new(vec![table]).unwrap();
     let kind = TenantKind::parse("site").unwrap();
-    EmbeddedStore::create_on(InMemoryBackend::new(), identity, kind, schema).unwrap()
+    EmbeddedStore::create_on(backend, identity, kind, schema).unwrap()
 }
 
 /// A plan that creates so many rows of 300 bytes.

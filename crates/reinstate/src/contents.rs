@@ -28,9 +28,19 @@ pub(crate) fn digest_rows<E>(
     let mut content = ContentDigest::EMPTY;
     let (sender, receiver) = channel();
     let mut batch = RowBatch::new();
+    // Read, and digested when it is known whether another one follows.
+    let mut last: Option<RowBatch> = None;
     let mut spare: Vec<_> = repeat_with(RowBatch::new).take(BATCHES_AHEAD).collect();
     while rows.next_batch(&mut batch).map_err(&failed)? {
         each(&batch)?;
+        if let Some(full) = last.take() {
+            let sender = sender.clone();
+            context.resources.pool_handle().spawn(move || {
+                let part = digest(&full);
+                // Nobody listens any more when the reading went wrong: that is fine.
+                let _ = sender.send((part, full));
+            });
+        }
         if !(BATCH_BYTES_MIN..=BATCH_BYTES_MAX).contains(&batch.as_bytes().len()) {
             content.merge(digest(&batch));
             continue;
@@ -41,15 +51,13 @@ pub(crate) fn digest_rows<E>(
             content.merge(part);
             used
         });
-        let full = replace(&mut batch, next);
-        let sender = sender.clone();
-        context.resources.pool_handle().spawn(move || {
-            let part = digest(&full);
-            // Nobody listens any more when the reading went wrong: that is fine.
-            let _ = sender.send((part, full));
-        });
+        last = Some(replace(&mut batch, next));
     }
     drop(sender);
+    // With nothing left to read the caller would only wait for a worker.
+    if let Some(last) = last {
+        content.merge(digest(&last));
+    }
     receiver.iter().for_each(|(part, _)| content.merge(part));
     Ok(content)
 }
@@ -98,9 +106,14 @@ mod tests {
         let cancellation = Cancellation::new();
         let context = Context::new(&resources, &Silent, &cancellation);
         let sizes = [1, BATCH_BYTES_MIN, 2 * BATCH_BYTES_MIN, BATCH_BYTES_MAX + 1];
-        // More than are handed over at the same time, and fewer.
-        for count in [0, 1, BATCHES_AHEAD - 1, 5 * BATCHES_AHEAD] {
-            let lengths: Vec<usize> = sizes.iter().copied().cycle().take(count).collect();
+        // More than are handed over at the same time, and fewer; and each size is the last.
+        let counts = [0, 1, BATCHES_AHEAD - 1, 5 * BATCHES_AHEAD];
+        let cases = counts
+            .into_iter()
+            .flat_map(|count| [0, 1, 2, 3].map(|skip| (count, skip)));
+        for (count, skip) in cases {
+            let sizes = sizes.iter().copied().cycle().skip(skip);
+            let lengths: Vec<usize> = sizes.take(count).collect();
             let mut all = RowBatch::new();
             for (number, length) in lengths.iter().enumerate() {
                 push(&mut all, *length, number);

@@ -9,6 +9,7 @@ use reinstate_core::{
 };
 
 use super::chunk::Chunk;
+use super::flush::Flush;
 use super::plan_rows::PlanRows;
 use super::{EmbeddedWriter, State};
 use crate::error::During;
@@ -22,6 +23,8 @@ use crate::view::PlaceRows;
 #[derive(Default)]
 pub(super) struct Aside {
     tables: Vec<TableAside>,
+    /// Brings them to the disk.
+    flush: Option<Flush>,
 }
 
 struct TableAside {
@@ -98,6 +101,9 @@ impl EmbeddedWriter<'_> {
             };
             counted.push((schema.name.clone(), counts));
         }
+        if let State::Aside(all) = &mut self.state {
+            all.flush = Some(Flush::begin(self.store));
+        }
         Ok(counted)
     }
 
@@ -133,10 +139,11 @@ impl EmbeddedWriter<'_> {
     /// Switches to what was built, in one durable transaction, and removes what it replaced.
     pub(super) fn switch(
         &self,
-        aside: &Aside,
+        mut aside: Aside,
         entry: &JournalEntry,
     ) -> Result<Committed, StoreError> {
-        match self.commit_noted(aside, entry) {
+        let flushed = aside.flush.take().map_or(Ok(()), Flush::wait);
+        match flushed.and_then(|()| self.commit_noted(&aside, entry)) {
             Ok(committed) => {
                 for table in aside.tables.iter().filter(|table| table.had_rows) {
                     // The merge is committed. Rows that stay behind are recorded, unseen, and
@@ -148,7 +155,7 @@ impl EmbeddedWriter<'_> {
                 Ok(committed)
             }
             Err(error) => {
-                self.discard(aside);
+                self.discard(&aside);
                 Err(error)
             }
         }

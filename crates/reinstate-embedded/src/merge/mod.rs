@@ -11,6 +11,7 @@
 
 mod aside;
 mod chunk;
+mod flush;
 mod followed;
 mod gathered;
 mod in_place;
@@ -228,7 +229,7 @@ impl TenantWriter for EmbeddedWriter<'_> {
             } => self.finish(*transaction, entry, |transaction, commit| {
                 end(recorder, transaction, commit)
             }),
-            State::Aside(aside) => self.switch(&aside, entry),
+            State::Aside(aside) => self.switch(aside, entry),
             State::Open | State::Ended => {
                 let _turn = self.store.gate.enter();
                 let transaction = self.store.database.begin_write().during("commit a merge")?;
