@@ -82,6 +82,10 @@ fn numbers() -> BTreeMap<&'static str, String> {
             segment::COLUMNS_PLAIN_BYTES_MAX.to_string(),
         ),
         ("COLUMNS_FLAG", segment::constants::COLUMNS_FLAG.to_string()),
+        (
+            "COLUMN_COUNT_MAX",
+            segment::constants::COLUMN_COUNT_MAX.to_string(),
+        ),
         ("PAGE_BYTES_TARGET", segment::PAGE_BYTES_TARGET.to_string()),
         ("PAGE_BYTES_MAX", segment::PAGE_BYTES_MAX.to_string()),
         ("PART_BLOCKS_MAX", segment::PART_BLOCKS_MAX.to_string()),

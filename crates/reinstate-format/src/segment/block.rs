@@ -364,14 +364,13 @@ impl BlockOpener {
         match block.layout {
             BlockLayout::Rows => {
                 let decompressor = self.decompressor(block, dictionary)?;
-                batch
-                    .refill(|rows| decompress(block, decompressor, stored, content_bytes, rows))?;
+                batch.refill(|rows| decompress(decompressor, stored, content_bytes, rows))?;
             }
             BlockLayout::Columns => {
                 let mut content = std::mem::take(&mut self.content);
                 content.clear();
                 let decompressor = self.decompressor(block, dictionary)?;
-                decompress(block, decompressor, stored, content_bytes, &mut content)?;
+                decompress(decompressor, stored, content_bytes, &mut content)?;
                 let (count, bytes) = (block.row_count as usize, block.plain_bytes as usize);
                 batch.refill(|rows| {
                     let assembled = self.assembler.assemble(&content, count, bytes, rows);
@@ -422,7 +421,6 @@ impl BlockOpener {
 
 /// Decompresses into an empty buffer.
 fn decompress(
-    block: &BlockDescriptor,
     decompressor: &mut Decompressor<'static>,
     stored: &[u8],
     content_bytes: u64,
@@ -440,7 +438,12 @@ fn decompress(
     if content.len() as u64 == content_bytes {
         return Ok(());
     }
-    let (expected, found) = (block.plain_bytes, content.len() as u64);
+    let found = content.len() as u64;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "within the plain bytes of a block"
+    )]
+    let expected = content_bytes as u32;
     Err(BlockFault::PlainBytes { expected, found })
 }
 

@@ -13,6 +13,7 @@ use reinstate_core::{Digest, TableIndex};
 use wincode::{SchemaRead, SchemaWrite};
 
 use super::SegmentIdentity;
+use super::block::COLUMNS_FLAG;
 
 /// Blocks with at least this many plain bytes are compressed without a dictionary: they gain
 /// little.
@@ -35,10 +36,12 @@ pub struct Dictionary {
 
 impl Dictionary {
     /// A dictionary with this id, which is not zero and unique in its segment, for this table.
-    /// `None` if the id is zero, or the bytes are none or more than [`DICTIONARY_BYTES_MAX`].
+    /// `None` if the id is zero or 2^31 and more, which an index could not tell from a layout, or the bytes are
+    /// none or more than [`DICTIONARY_BYTES_MAX`].
     #[must_use]
     pub fn new(id: u32, table: TableIndex, bytes: Vec<u8>) -> Option<Self> {
-        let valid = id != 0 && (1..=DICTIONARY_BYTES_MAX).contains(&bytes.len());
+        let valid =
+            (1..COLUMNS_FLAG).contains(&id) && (1..=DICTIONARY_BYTES_MAX).contains(&bytes.len());
         let content = crate::error::hash(&bytes);
         valid.then_some(Self {
             id,

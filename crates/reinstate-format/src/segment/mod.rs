@@ -47,6 +47,7 @@ pub(crate) use reader::Extent;
 #[cfg(test)]
 pub(crate) mod constants {
     pub(crate) use super::block::{BLOCK_TAG, COLUMNS_FLAG};
+    pub(crate) use super::columns::COLUMN_COUNT_MAX;
     pub(crate) use super::dictionary::{DICTIONARIES_MAX, DICTIONARY_TAG};
     pub(crate) use super::header::HEADER_MAGIC;
     pub(crate) use super::page::{LEVELS_MAX, PAGE_TAG, WIRE_BLOCK_BYTES};

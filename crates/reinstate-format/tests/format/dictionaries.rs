@@ -116,6 +116,9 @@ fn too_few_samples_train_nothing() {
 
 #[test]
 fn a_dictionary_needs_an_id_and_bytes() {
+    assert!(Dictionary::new((1 << 31) - 1, TableIndex(0), vec![1]).is_some());
+    let flag = Dictionary::new(1 << 31, TableIndex(0), vec![1]);
+    assert!(flag.is_none(), "it would be read as a layout");
     assert!(Dictionary::new(0, TableIndex(0), vec![1]).is_none());
     assert!(Dictionary::new(1, TableIndex(0), vec![]).is_none());
 }

@@ -218,6 +218,22 @@ fn open_block_of(
     plain_bytes: u32,
     row_count: u32,
 ) -> Result<RowBatch, FormatError> {
+    open_block_with(
+        &mut BlockOpener::new(),
+        layout,
+        stored,
+        plain_bytes,
+        row_count,
+    )
+}
+
+fn open_block_with(
+    opener: &mut BlockOpener,
+    layout: BlockLayout,
+    stored: &[u8],
+    plain_bytes: u32,
+    row_count: u32,
+) -> Result<RowBatch, FormatError> {
     let key = run(b"tenant", 1, RowRole::Image);
     let mut block = BlockDescriptor {
         number: 4,
@@ -231,8 +247,9 @@ fn open_block_of(
         dictionary: 0,
     };
     block.digest = forge::block_digest(&IDENTITY, &key, &block, stored);
-    let mut batch = RowBatch::new();
-    let opened = BlockOpener::new().open(&IDENTITY, &key, &block, stored, None, &mut batch);
+    // With room for what is too much.
+    let mut batch = RowBatch::with_capacity(100);
+    let opened = opener.open(&IDENTITY, &key, &block, stored, None, &mut batch);
     assert!(opened.is_ok() || batch.is_empty());
     opened.map(|()| batch)
 }
@@ -294,6 +311,57 @@ fn block() {
                 let _ = open_block(&forge::edit(&valid, input), plain_bytes, row_count);
             }
         });
+}
+
+/// A single row of NULLs takes two bytes for each column, and less by itself than what a reader keeps of one.
+#[test]
+fn columns_are_no_more_than_their_limit() {
+    let open = |count: u32| {
+        let low = (count & 0x7f).to_le_bytes()[0] | 0x80;
+        let mut content = vec![0, low, (count >> 7).to_le_bytes()[0]];
+        content.extend((0..count).flat_map(|_| [0, 0]));
+        // The lengths of the row take two bytes and one; the index says room for the content as well.
+        let stored = zstd::bulk::compress(&content, 1).unwrap();
+        let plain_bytes = u32::try_from(content.len()).unwrap();
+        open_block_of(BlockLayout::Columns, &stored, plain_bytes, 1)
+            .unwrap_err()
+            .to_string()
+    };
+    let error = open(4096);
+    assert!(error.contains("another length"), "{error}");
+    let error = open(4097);
+    assert!(error.contains("more columns than a block"), "{error}");
+}
+
+/// Behind the frame that says the size of the content there may be another one.
+#[test]
+fn a_second_frame_is_no_part_of_a_block() {
+    let columns = [0u8, 1, 0, 2, b'v', b'w'];
+    let rows = [2u8, 0, 2, b'v', 2, 0, 2, b'w'];
+    let mut opener = BlockOpener::new();
+    let mut open = |layout, frames: &[&[u8]], rows: u32| {
+        let compress = |frame: &&[u8]| zstd::bulk::compress(frame, 1).unwrap();
+        let stored: Vec<u8> = frames.iter().flat_map(compress).collect();
+        open_block_with(&mut opener, layout, &stored, 4 * rows, rows)
+            .map(|batch| batch.as_bytes().to_vec())
+            .map_err(|error| error.to_string())
+    };
+    // A block of more columns leaves room for what is too much.
+    let longer = [&[0, 1, 0, 2][..], &[b'v'; 40]].concat();
+    open(BlockLayout::Columns, &[&longer], 40).unwrap();
+    for (layout, content, why) in [
+        (
+            BlockLayout::Columns,
+            &columns[..],
+            "8 plain bytes instead of 6",
+        ),
+        (BlockLayout::Rows, &rows[..], "10 plain bytes instead of 8"),
+    ] {
+        assert_eq!(open(layout, &[content], 2).unwrap(), rows);
+        let error = open(layout, &[content, &[7, 7]], 2).unwrap_err();
+        assert!(error.contains(why), "{error}");
+        assert_eq!(open(layout, &[content], 2).unwrap(), rows, "after an error");
+    }
 }
 
 /// What is inside an authentic block of columns is anybody's: rows of the length that was said, or an error.

@@ -3,15 +3,15 @@
 use reinstate_core::{read_varint, write_varint};
 
 use super::{
-    COLUMN_CONSTANT, COLUMN_DECIMAL, COLUMN_MARKERS, INTEGER_PART_BYTES, INTEGER_TAG, KEY_INTEGERS,
-    KEY_LENGTHS, KEY_NONE, value_length,
+    COLUMN_CONSTANT, COLUMN_COUNT_MAX, COLUMN_DECIMAL, COLUMN_MARKERS, INTEGER_PART_BYTES,
+    INTEGER_TAG, KEY_INTEGERS, KEY_LENGTHS, KEY_NONE, value_length,
 };
 
 /// Values up to this length are copied as so many bytes, of which what is too much is dropped: that is faster
 /// than to copy as many as there are.
 const SHORT_BYTES: usize = 32;
 
-/// Puts rows together; holds buffers that it reuses, shorter than the rows.
+/// Puts rows together; holds buffers that it reuses, shorter than rows as they are in tables.
 #[derive(Default)]
 pub(in crate::segment) struct Assembler {
     /// Keys and decimal text, which the content says in fewer bytes.
@@ -81,8 +81,9 @@ impl Reader<'_> {
 impl Assembler {
     /// Puts `row_count` rows of `row_bytes` bytes together, in `rows`, which is empty after an error.
     ///
-    /// *Cost*: two passes, the second of which copies every value. Nothing is allocated beyond about
-    /// `row_bytes`, whatever the content says.
+    /// *Cost*: two passes, the second of which copies every value. Allocates the rows, eight bytes for each of
+    /// them, and what the content does not say itself, up to twice the rows: a few times `row_bytes`, whatever
+    /// the content says.
     pub(in crate::segment) fn assemble(
         &mut self,
         content: &[u8],
@@ -106,6 +107,9 @@ impl Assembler {
         let mut reader = Reader { content, at: 0 };
         let key = self.read_key(&mut reader, row_bytes)?;
         let column_count = usize::try_from(reader.number()?).map_err(|_| OTHER_LENGTH)?;
+        if column_count > COLUMN_COUNT_MAX {
+            return Err("there are more columns than a block of them may have");
+        }
         // And each column a marker.
         let least = column_count.saturating_add(2).saturating_mul(row_count);
         if least > row_bytes {

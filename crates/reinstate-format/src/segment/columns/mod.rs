@@ -33,6 +33,10 @@ const COLUMN_CONSTANT: u8 = 0;
 const COLUMN_MARKERS: u8 = 1;
 const COLUMN_DECIMAL: u8 = 2;
 
+/// The most columns of a block of columns, as many as no store has: a reader keeps some bytes for each, and a
+/// column can take less than that.
+pub(crate) const COLUMN_COUNT_MAX: usize = 4096;
+
 /// What a part of a key takes that is an integer: its tag and eight bytes.
 const INTEGER_PART_BYTES: usize = 9;
 /// The tag of such a part.
@@ -202,5 +206,18 @@ mod tests {
         rows.push(b"b", [Some(&b"1"[..])]);
         assert_eq!(there_and_back(&rows), None);
         assert_eq!(there_and_back(&RowBatch::new()), None);
+    }
+
+    #[test]
+    fn rows_of_more_columns_than_the_limit_are_left_as_they_are() {
+        let rows = |columns: usize| {
+            let mut rows = RowBatch::new();
+            for _ in 0..3 {
+                rows.push(b"", std::iter::repeat_n(None, columns));
+            }
+            rows
+        };
+        assert!(there_and_back(&rows(COLUMN_COUNT_MAX)).is_some());
+        assert_eq!(there_and_back(&rows(COLUMN_COUNT_MAX + 1)), None);
     }
 }

@@ -3,8 +3,8 @@
 use reinstate_core::{RowBatch, read_varint, write_varint};
 
 use super::{
-    COLUMN_CONSTANT, COLUMN_DECIMAL, COLUMN_MARKERS, INTEGER_PART_BYTES, INTEGER_TAG, KEY_INTEGERS,
-    KEY_LENGTHS, KEY_NONE, value_length,
+    COLUMN_CONSTANT, COLUMN_COUNT_MAX, COLUMN_DECIMAL, COLUMN_MARKERS, INTEGER_PART_BYTES,
+    INTEGER_TAG, KEY_INTEGERS, KEY_LENGTHS, KEY_NONE, value_length,
 };
 
 /// How much room the columns' values keep for the next rows.
@@ -47,7 +47,7 @@ struct Column {
 
 impl Transposer {
     /// The rows by columns, in at most as many bytes. `None` if they do not all have the same number of
-    /// columns, if there are none, or if it would be longer.
+    /// columns, or more than [`COLUMN_COUNT_MAX`]; if there are no rows; or if it would be longer.
     pub(in crate::segment) fn transpose(&mut self, rows: &RowBatch) -> Option<&[u8]> {
         let mut is_first = true;
         for row in rows.iter() {
@@ -85,6 +85,9 @@ impl Transposer {
             let end = taken.checked_add(usize::try_from(value_length(marker)).ok()?)?;
             rest = rest.get(end..)?;
             count += 1;
+        }
+        if count > COLUMN_COUNT_MAX {
+            return None;
         }
         let held: usize = self
             .columns
