@@ -16,6 +16,14 @@ fn latest(sandbox: &Sandbox) -> serde_json::Value {
     sandbox.json(&["capture", "once"]).record("snapshot")
 }
 
+fn assert_smaller(by_columns: &serde_json::Value, by_rows: &serde_json::Value) {
+    let stored = |snapshot: &serde_json::Value| snapshot["stored_bytes"].as_u64().unwrap();
+    assert!(
+        stored(by_columns) * 100 < stored(by_rows) * 97,
+        "{by_columns} {by_rows}"
+    );
+}
+
 #[test]
 fn a_snapshot_by_columns_is_smaller_and_brings_back_the_same_rows() {
     let sandbox = Sandbox::captured_with(6, 20_000);
@@ -23,11 +31,7 @@ fn a_snapshot_by_columns_is_smaller_and_brings_back_the_same_rows() {
     configure(&sandbox, "layout = \"columns\"");
     let by_columns = latest(&sandbox);
     assert_eq!(by_rows["plain_bytes"], by_columns["plain_bytes"]);
-    let stored = |snapshot: &serde_json::Value| snapshot["stored_bytes"].as_u64().unwrap();
-    assert!(
-        stored(&by_columns) * 100 < stored(&by_rows) * 97,
-        "{by_columns} {by_rows}"
-    );
+    assert_smaller(&by_columns, &by_rows);
     sandbox.run(&["verify"]).done(&["intact"]);
 
     let export = |snapshot: &serde_json::Value| {
@@ -46,6 +50,21 @@ fn a_snapshot_by_columns_is_smaller_and_brings_back_the_same_rows() {
         .run(&["restore", "account:2", "--at", "latest", "--yes"])
         .done(&["restored"]);
     assert_eq!(sandbox.contents().1, before.1);
+}
+
+#[test]
+fn the_snapshots_of_following_and_compacting_are_by_columns_too() {
+    let sandbox = Sandbox::captured_with(6, 20_000);
+    let by_rows = latest(&sandbox);
+    configure(&sandbox, "layout = \"columns\"");
+    let follow = ["capture", "follow", "--once"];
+    let followed = sandbox.json(&follow).record("snapshot");
+    assert_smaller(&followed, &by_rows);
+    sandbox.write_to(3);
+    sandbox.run(&follow).done(&["sealed"]);
+    let compacted = sandbox.json(&["capture", "compact"]).record("snapshot");
+    assert_smaller(&compacted, &by_rows);
+    sandbox.run(&["verify"]).done(&["intact"]);
 }
 
 #[test]
