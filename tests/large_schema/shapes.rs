@@ -15,6 +15,7 @@ url = \"file:repository\"
 name = \"tracker\"
 kind = \"postgres\"
 unguarded = true
+merges_at_once = 2
 url = { env = \"DATABASE_URL\" }
 [tenancy]
 kind = \"account\"

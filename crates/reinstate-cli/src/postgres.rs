@@ -45,6 +45,7 @@ fn settings(
     let url = SecretUrl::new(configuration.url.resolve()?.reveal());
     let mut settings = ConnectionSettings::new(url, name);
     settings.unguarded = configuration.unguarded;
+    settings.merges_at_once = configuration.merges_at_once;
     configuration.bounds.set(&mut settings);
     Ok(settings)
 }

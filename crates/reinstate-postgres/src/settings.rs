@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,10 @@ pub struct ConnectionSettings {
     pub name: String,
     /// How many tables a capture reads at the same time; at least one.
     pub lanes: usize,
+    /// How many tenants of a run are written at once. Each has a process of the server for itself; while one is
+    /// merged, the one before it is verified by another process in any case. More than one is for a server that
+    /// has cores to spare: on one that has not, everybody else waits for them.
+    pub merges_at_once: NonZeroUsize,
     /// How long a connection may take.
     pub connect_timeout: Duration,
     /// How long a statement waits for a lock that somebody else holds. Zero: for ever.
@@ -66,7 +71,7 @@ impl fmt::Debug for SecretUrl {
 }
 
 impl ConnectionSettings {
-    /// Settings for this database: two lanes, ten seconds for a connection, five for a lock, ten minutes
+    /// Settings for this database: two lanes, one merge at once, ten seconds for a connection, five for a lock, ten minutes
     /// for a silent merge; merges must be guarded; the system's directory for temporary files.
     #[must_use]
     pub fn new(url: SecretUrl, name: impl Into<String>) -> Self {
@@ -74,6 +79,7 @@ impl ConnectionSettings {
             url,
             name: name.into(),
             lanes: 2,
+            merges_at_once: NonZeroUsize::MIN,
             connect_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(5),
             statement_timeout: Duration::ZERO,

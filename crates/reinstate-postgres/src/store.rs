@@ -25,10 +25,6 @@ use crate::view::PostgresView;
 /// The oldest server that is supported, as it numbers itself.
 const VERSION_MIN: i32 = 150_000;
 
-/// How many tenants of a run are written at once. No more processes of the server work for it than when
-/// one tenant is merged while the one before it is verified.
-const MERGES_AT_ONCE: usize = 2;
-
 /// A PostgreSQL database that is captured from and restored into.
 ///
 /// Each view, capture and writer has a connection of its own. What read only leaves its connection
@@ -181,7 +177,7 @@ impl LiveStore for PostgresStore {
     }
 
     fn merges_at_once(&self) -> usize {
-        MERGES_AT_ONCE
+        self.settings().merges_at_once.get()
     }
 
     /// A commit that changes nothing and still has to reach the disk.

@@ -1,6 +1,7 @@
 //! What the file may say, as it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use super::{Configuration, PostgresConfiguration, StoreConfiguration, UrlSource,
 
 /// The version of the file that is understood.
 const VERSION: u32 = 1;
+
+/// How many tenants may be written to a store at once at most.
+const MERGES_AT_ONCE_MAX: usize = 16;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +104,7 @@ struct Store {
     url: Option<UrlSource>,
     path: Option<PathBuf>,
     unguarded: Option<bool>,
+    merges_at_once: Option<usize>,
     connect_timeout: Option<String>,
     lock_timeout: Option<String>,
     statement_timeout: Option<String>,
@@ -258,6 +263,16 @@ pub(super) fn repository_path(url: &str) -> Result<PathBuf, String> {
     }
 }
 
+fn check_merges(at_once: Option<usize>) -> Result<NonZeroUsize, String> {
+    let at_once = at_once.unwrap_or(1);
+    let within = NonZeroUsize::new(at_once).filter(|at_once| at_once.get() <= MERGES_AT_ONCE_MAX);
+    within.ok_or_else(|| {
+        format!(
+            "store.merges_at_once = {at_once}: expected a number from 1 to {MERGES_AT_ONCE_MAX}"
+        )
+    })
+}
+
 fn check_store(
     store: Store,
     tenancy: Option<Tenancy>,
@@ -276,6 +291,10 @@ fn check_store(
             }
             if store.unguarded.is_some() {
                 return Err("store.unguarded: an embedded store guards itself".to_owned());
+            }
+            if store.merges_at_once.is_some() {
+                let fact = "an embedded store has one writer at a time";
+                return Err(format!("store.merges_at_once: {fact}"));
             }
             if let Some(key) = bounds.first() {
                 let fact = "an embedded store has no server, and no locks to wait for";
@@ -304,6 +323,7 @@ fn check_store(
                     url,
                     tenancy,
                     unguarded,
+                    merges_at_once: check_merges(store.merges_at_once)?,
                     bounds: bounds.check()?,
                 },
             )))

@@ -6,6 +6,7 @@ mod file;
 mod into;
 mod secret;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub struct PostgresConfiguration {
     pub tenancy: TenancyMap,
     /// Whether merges need no guard in the database.
     pub unguarded: bool,
+    /// How many tenants of a run are written to it at once.
+    pub merges_at_once: NonZeroUsize,
     /// How long it may keep a run waiting, and a run it.
     pub bounds: Bounds,
 }
@@ -185,9 +188,11 @@ mod tests {
             url,
             tenancy,
             unguarded,
+            merges_at_once,
             bounds,
         } = *read;
         assert!(!unguarded);
+        assert_eq!(merges_at_once.get(), 1);
         assert_eq!(bounds, Bounds::default());
         assert_eq!(url, UrlSource::Environment("DATABASE_URL".to_owned()));
         assert_eq!(tenancy.column.as_deref(), Some("account_id"));
@@ -282,6 +287,28 @@ mod tests {
         refused(
             &EMBEDDED.replace("path =", "lease = \"1m\"\npath ="),
             "store.lease: an embedded",
+        );
+    }
+
+    #[test]
+    fn several_merges_at_once_are_a_number_within_reason() {
+        let with = |line: &str| {
+            POSTGRES.replace(
+                "kind = \"postgres\"",
+                &format!("kind = \"postgres\"\n{line}"),
+            )
+        };
+        let StoreConfiguration::Postgres(read) = parse(&with("merges_at_once = 2")).unwrap().store
+        else {
+            panic!("not PostgreSQL");
+        };
+        assert_eq!(read.merges_at_once.get(), 2);
+        for line in ["merges_at_once = 0", "merges_at_once = 17"] {
+            refused(&with(line), "expected a number from 1 to 16");
+        }
+        refused(
+            &EMBEDDED.replace("path =", "merges_at_once = 2\npath ="),
+            "store.merges_at_once: an embedded",
         );
     }
 

@@ -104,7 +104,8 @@ impl Ground {
         };
         let head = format!(
             "version = 1\n[repository]\nurl = \"file:repository\"\n\
-             [store]\nname = \"main\"\nkind = \"postgres\"\nunguarded = true\nurl = {url:?}\n"
+             [store]\nname = \"main\"\nkind = \"postgres\"\nunguarded = true\n\
+             merges_at_once = 2\nurl = {url:?}\n"
         );
         fs::write(self.sandbox.path("reinstate.toml"), head + sections).unwrap();
     }

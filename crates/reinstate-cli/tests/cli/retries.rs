@@ -56,6 +56,7 @@ impl Ground {
         let database = shared_cluster().unwrap().fresh_database().unwrap();
         database.psql(schema).unwrap();
         let mut settings = ConnectionSettings::new(SecretUrl::new(database.url()), "main");
+        settings.merges_at_once = NonZeroUsize::new(2).unwrap();
         settings.unguarded = true;
         let mut map = TenancyMap::new(TenantKind::parse("account").unwrap());
         map.column = Some("account_id".to_owned());

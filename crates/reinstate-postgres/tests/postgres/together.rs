@@ -1,8 +1,10 @@
 //! Two merges at the same time, each of another tenant.
 
+use std::num::NonZeroUsize;
 use std::thread;
 
-use reinstate_core::LiveStore;
+use reinstate_core::{LiveStore, TenantKind};
+use reinstate_postgres::{ConnectionSettings, PostgresStore, SecretUrl, TenancyMap};
 
 use crate::ground::{Ground, Plan, bind, entry, image, tenant};
 
@@ -19,6 +21,18 @@ DO $$ BEGIN
     END LOOP;
 END $$;
 ";
+
+/// A second merge takes another core of the server, which is for whoever looks after it to grant.
+#[test]
+fn one_tenant_of_a_run_is_merged_at_a_time_unless_the_settings_say_otherwise() {
+    let ground = Ground::new("CREATE TABLE notes (id int PRIMARY KEY, account_id text)");
+    assert_eq!(ground.store.merges_at_once(), 1);
+    let mut settings = ConnectionSettings::new(SecretUrl::new(ground.database.url()), "ground");
+    settings.merges_at_once = NonZeroUsize::new(3).unwrap();
+    let map = TenancyMap::new(TenantKind::parse("account").unwrap());
+    let store = PostgresStore::connect(settings, map).unwrap();
+    assert_eq!(store.merges_at_once(), 3);
+}
 
 /// Who looked at a sequence before another merge raised it does not lower it again.
 #[test]
