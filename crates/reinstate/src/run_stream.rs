@@ -90,9 +90,17 @@ impl RunStream {
             spare: Arc::default(),
             openers: Arc::clone(resources.openers()),
         };
-        // Begin at once: the first block is ready sooner when the caller asks for it.
-        stream.send_ahead();
+        // Begin at once: the first block is ready sooner when the caller asks for it. A long one is not held
+        // before he does, since he may open several streams and read one of them after the other.
+        if stream.first_block_bytes() <= SPARE_BYTES_MAX {
+            stream.send_ahead();
+        }
         stream
+    }
+
+    fn first_block_bytes(&self) -> usize {
+        let mut blocks = self.parts.iter().flat_map(|part| &part.run.blocks);
+        blocks.next().map_or(0, |block| block.plain_bytes as usize)
     }
 
     /// The next rows in place of what is in `batch`; `false` at the end.
@@ -199,4 +207,95 @@ impl Openers {
 fn lock<T>(spare: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Only whole buffers are pushed and popped, so a panic elsewhere leaves nothing half-done.
     spare.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use reinstate_core::{
+        ContentDigest, ObjectReader, Owner, RepositoryError, RepositoryId, RowRole, TableIndex,
+    };
+    use reinstate_format::{BlockSealer, IndexBuilder, RunKey, SegmentIdentity, segment_header};
+
+    use super::*;
+    use crate::ResourceOptions;
+
+    /// A segment in memory that counts what is read of it.
+    struct Counted {
+        bytes: Vec<u8>,
+        read: Arc<AtomicU64>,
+    }
+
+    impl ObjectReader for Counted {
+        fn byte_count(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+
+        fn read_exact_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), RepositoryError> {
+            let start = usize::try_from(offset).unwrap();
+            bytes.copy_from_slice(&self.bytes[start..start + bytes.len()]);
+            self.read.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    /// A run of one row of this length, and how much was read of its segment.
+    fn run_of_a_row(length: usize) -> (RunPart, Arc<AtomicU64>) {
+        let identity = SegmentIdentity {
+            repository: RepositoryId::from_bytes([1; 16]),
+            container: [2; 16],
+            number: 0,
+        };
+        let key = RunKey {
+            owner: Owner::from_bytes(b"a").unwrap(),
+            table: TableIndex(0),
+            role: RowRole::Image,
+        };
+        let mut rows = RowBatch::new();
+        rows.push(b"k", [Some(vec![7; length].as_slice())]);
+        let mut bytes = segment_header(&identity);
+        let mut index = IndexBuilder::new(identity, bytes.len() as u64);
+        let sealed = BlockSealer::new(1)
+            .unwrap()
+            .seal(&identity, 0, &key, &rows)
+            .unwrap();
+        index.place(&key, &sealed);
+        let mut content = ContentDigest::EMPTY;
+        rows.iter().for_each(|row| content.add(row));
+        index.content(&key, content);
+        bytes.extend_from_slice(&sealed.stored);
+        let end = index.finish().unwrap();
+        bytes.extend_from_slice(&end.bytes);
+        let read = Arc::new(AtomicU64::new(0));
+        let object = Arc::new(Counted {
+            bytes,
+            read: Arc::clone(&read),
+        });
+        let reader = Arc::new(SegmentReader::open(object, &identity, &end.root).unwrap());
+        let run = Arc::new(reader.find(&key).unwrap().unwrap());
+        (RunPart { reader, run }, read)
+    }
+
+    #[test]
+    fn a_long_row_is_not_read_before_it_is_asked_for() {
+        let resources = Resources::try_new(ResourceOptions {
+            threads: NonZeroUsize::MIN,
+            ..ResourceOptions::default()
+        })
+        .unwrap();
+        // One that is decoded by the caller himself, so that it is read when the stream is there.
+        for (length, is_read_at_once) in [(100, true), (SPARE_BYTES_MAX + 1, false)] {
+            let (part, read) = run_of_a_row(length);
+            let before = read.load(Ordering::SeqCst);
+            let mut stream = RunStream::new(&resources, vec![part]);
+            resources.pool().install(|| ());
+            assert_eq!(read.load(Ordering::SeqCst) > before, is_read_at_once);
+            let mut batch = RowBatch::new();
+            assert!(stream.next(&mut batch).unwrap());
+            assert_eq!(batch.iter().next().unwrap().columns().len() / length, 1);
+            assert!(!stream.next(&mut batch).unwrap());
+        }
+    }
 }
