@@ -17,7 +17,7 @@ use crate::random::Random;
 /// Where choices start unless the environment says otherwise.
 const SEED: u64 = 20_261_130;
 /// How many disks are made of each half at each moment.
-const IMAGES_PER_MOMENT: usize = 32;
+const IMAGES_PER_MOMENT: usize = 34;
 /// Of so many disks one is recovered while that is stopped as well.
 const RECOVERIES_STOPPED_ONE_IN: u64 = 40;
 /// How many disks are made of each moment of a recovery.
