@@ -40,6 +40,10 @@ fn main() -> Result<()> {
         !(write && (postgres_only || log_only || schema_only || batch_only)),
         "--write puts down every chapter: leave --postgres, --log, --batch and --schema out"
     );
+    ensure!(
+        !write || std::env::var_os("REINSTATE_BENCH_ONLY").is_none(),
+        "--write puts down every chapter, whole: unset REINSTATE_BENCH_ONLY"
+    );
     if waits_only {
         let table = chapters::waits::measure()?;
         println!("{table}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use reinstate::BlockLayout;
 use reinstate_benches::{
     ForeignKeys, PostgresSite, PostgresWriters, RawClient, Spread, Waits, copy_tables_out, pairs,
@@ -31,7 +31,8 @@ pub fn measure() -> Result<Vec<Row>> {
     match std::env::var(ONLY).as_deref() {
         Ok("writers") => return writers(&PostgresSite::create(ForeignKeys::All)?),
         Ok("merge") => return merges_with_one_key(),
-        _ => {}
+        Ok(other) => bail!("{ONLY}={other}: this chapter knows writers and merge"),
+        Err(_) => {}
     }
     let site = PostgresSite::create(ForeignKeys::All)?;
     let mut rows = vec![Row {

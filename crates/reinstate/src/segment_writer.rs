@@ -88,7 +88,8 @@ type Sealed = (PendingBlock, Result<SealedBlock, FormatError>);
 ///
 /// Workers seal blocks while the caller gathers the next rows. Holds
 /// [`PENDING_BLOCKS_PER_THREAD`] blocks a worker, plain and sealed, or an eighth of the memory
-/// budget if that is less, one block at the least; and the index.
+/// budget if that is less, one block at the least; and the index. Where blocks are laid out by columns, a
+/// worker holds the block that it seals twice more.
 pub(crate) struct SegmentWriter<'a> {
     context: Context<'a>,
     object: Box<dyn ObjectWriter + 'a>,

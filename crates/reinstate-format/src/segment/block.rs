@@ -1,8 +1,8 @@
 //! The block: rows of one run, compressed.
 //!
 //! A block is one zstd frame, which says its content size, of rows in core's encoding, or of their
-//! [columns](super::columns). Its digest is over its identity and its *stored* bytes, so that nothing unauthenticated ever reaches the
-//! decompressor:
+//! [columns](super::columns). Its digest is over its identity and its *stored* bytes, so that
+//! nothing unauthenticated ever reaches the decompressor:
 //!
 //! ```text
 //! BLAKE3( "RNSTBLCK" | segment identity 36 | number u32 | table u32 | role u8
@@ -352,14 +352,15 @@ impl BlockOpener {
                 },
             });
         }
-        let content_bytes = get_frame_content_size(stored).ok().flatten();
-        let content_bytes = match (block.layout, content_bytes) {
-            (BlockLayout::Rows, Some(found)) if found == u64::from(block.plain_bytes) => found,
-            (BlockLayout::Columns, Some(found)) if found <= u64::from(block.plain_bytes) => found,
-            (_, found) => {
-                let (expected, found) = (block.plain_bytes, found.unwrap_or(0));
-                return Err(BlockFault::PlainBytes { expected, found });
-            }
+        let found = get_frame_content_size(stored).ok().flatten();
+        let content_bytes = found.and_then(|found| u32::try_from(found).ok());
+        let content_bytes = content_bytes.filter(|&found| match block.layout {
+            BlockLayout::Rows => found == block.plain_bytes,
+            BlockLayout::Columns => found <= block.plain_bytes,
+        });
+        let Some(content_bytes) = content_bytes else {
+            let (expected, found) = (block.plain_bytes, found.unwrap_or(0));
+            return Err(BlockFault::PlainBytes { expected, found });
         };
         match block.layout {
             BlockLayout::Rows => {
@@ -423,27 +424,18 @@ impl BlockOpener {
 fn decompress(
     decompressor: &mut Decompressor<'static>,
     stored: &[u8],
-    content_bytes: u64,
+    content_bytes: u32,
     content: &mut Vec<u8>,
 ) -> Result<(), BlockFault> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "within the plain bytes of a block"
-    )]
     content.reserve_exact(content_bytes as usize);
     decompressor
         .decompress_to_buffer(stored, content)
         .map_err(BlockFault::Decompress)?;
     // Behind the frame that says its content size there may be another one.
-    if content.len() as u64 == content_bytes {
+    let (expected, found) = (content_bytes, content.len() as u64);
+    if found == u64::from(expected) {
         return Ok(());
     }
-    let found = content.len() as u64;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "within the plain bytes of a block"
-    )]
-    let expected = content_bytes as u32;
     Err(BlockFault::PlainBytes { expected, found })
 }
 
